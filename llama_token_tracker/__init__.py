@@ -1,0 +1,34 @@
+"""Counts the tokens of LlamaIndex apps exactly once, as the provider billed them.
+
+Importing this loads no LlamaIndex: the handler is loaded when it's first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from llama_token_tracker.errors import LlamaTokenTrackerError, UsageShapeError
+from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.tracker import Tracker
+from llama_token_tracker.usage import Usage
+
+if TYPE_CHECKING:
+    from llama_token_tracker.handler import TokenCountingHandler
+
+__all__ = [
+    "LlamaTokenTrackerError",
+    "TokenCountingEvent",
+    "TokenCountingHandler",
+    "Tracker",
+    "Usage",
+    "UsageShapeError",
+    "extract_usage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TokenCountingHandler":
+        from llama_token_tracker.handler import TokenCountingHandler  # noqa: PLC0415 - see above
+
+        return TokenCountingHandler
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

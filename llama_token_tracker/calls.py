@@ -1,0 +1,438 @@
+"""Calls that have started and not ended: who is inside whom, and how far each has come.
+
+A call of LlamaIndex often makes another: `complete()` asks `chat()`, a structured LLM asks
+the one it wraps. Only the innermost spoke to the provider, so only it becomes an event. Who
+is inside whom is known from the span tree, and for streams that start lazily from the
+generator that is running; neither order nor texts are ever compared.
+
+This room knows nothing of LlamaIndex. The handler tells it of starts and ends, the observer
+of spans and chunks; what it gives back is an `Outcome` for every call that is now settled.
+"""
+
+import time
+import weakref
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from llama_token_tracker.event import Operation, Status
+from llama_token_tracker.extraction import StreamedUsage, extract_usage
+from llama_token_tracker.lock import LOCK
+from llama_token_tracker.notices import notice
+from llama_token_tracker.usage import Usage
+
+Stream: TypeAlias = "GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
+
+MAX_OPEN: Final = 10_000
+"""More calls than this are never open at once; what is older was forgotten by somebody."""
+
+ABANDONING: Final = (GeneratorExit, CancelledError, KeyboardInterrupt)
+"""What ends a call by its caller's will, and not by an error."""
+
+
+class SpanTree(Protocol):
+    """What is known of the dispatcher's spans."""
+
+    def parent(self, span_id: str) -> str | None:
+        """The span that this one was entered in, if both are still known."""
+
+    def is_call(self, span_id: str) -> bool:
+        """Whether this is the span of a method that calls a language model."""
+
+
+class OpenCall:
+    """A call that has started.
+
+    Attributes:
+        event_id: Its id among callback events.
+        operation: What is asked for.
+        prompt: What was asked, as LlamaIndex handed it over.
+        model: The model's id, if it is known.
+        provider: The provider's name, if it is known.
+        trusts_raw: Whether what it returns as `raw` comes from a provider.
+        span_id: Its own span, or `None` if it has none.
+        parent: The call it was made by, or `None`.
+        inner: The calls that it made itself, if any.
+        started_at: When it started, in seconds since 1970.
+        began: The same by the clock that durations are measured with.
+    """
+
+    __slots__ = (
+        "began",
+        "event_id",
+        "held",
+        "inner",
+        "model",
+        "operation",
+        "parent",
+        "progress",
+        "prompt",
+        "provider",
+        "settled",
+        "span_id",
+        "started_at",
+        "starts",
+        "stream",
+        "trusts_raw",
+    )
+
+    def __init__(
+        self,
+        event_id: str,
+        operation: Operation,
+        prompt: object,
+        model: str | None = None,
+        provider: str | None = None,
+        trusts_raw: bool = True,  # noqa: FBT001, FBT002 - positional for speed, one caller
+    ) -> None:
+        self.event_id = event_id
+        self.operation = operation
+        self.prompt = prompt
+        self.model = model
+        self.provider = provider
+        self.trusts_raw = trusts_raw
+        self.span_id: str | None = None
+        self.parent: OpenCall | None = None
+        self.inner: list[OpenCall] | None = None
+        self.started_at = time.time()
+        self.began = time.perf_counter()
+        # A handler may sit in a manager twice: it hears each start and each end twice then.
+        self.starts = 1
+        self.settled = False
+        self.held: Outcome | None = None
+        self.stream: weakref.ref[Stream] | None = None
+        self.progress: Progress | None = None
+
+    @property
+    def outermost(self) -> "OpenCall":
+        """The call that the user made."""
+        call = self
+        while call.parent is not None:
+            call = call.parent
+        return call
+
+    def leaves(self) -> "Iterator[OpenCall]":
+        """The innermost calls within this one, those that speak to the provider."""
+        if not self.inner:
+            yield self
+        for call in self.inner or ():
+            yield from call.leaves()
+
+
+class Progress:
+    """How far a stream has come.
+
+    Attributes:
+        chunks: How many chunks have come.
+        last: The newest of them.
+        usage: The figures they held.
+    """
+
+    __slots__ = ("_figures_at", "chunks", "last", "usage")
+
+    def __init__(self) -> None:
+        self.chunks = 0
+        self.last: object = None
+        self.usage = StreamedUsage()
+        self._figures_at = 0
+
+    def hear(self, chunk: object) -> None:
+        """Take in the next chunk."""
+        self.chunks += 1
+        self.last = chunk
+        if self.usage.hear(chunk):
+            self._figures_at = self.chunks
+
+    @property
+    def figures_are_newest(self) -> bool:
+        """Whether nothing has come after the last new figure."""
+        return self._figures_at == self.chunks
+
+
+class Outcome(NamedTuple):
+    """How a call ended, and what is known of its usage.
+
+    Attributes:
+        call: The innermost call.
+        outermost: The call that the user made, and that it was made for.
+        response: The answer; of an unfinished stream its last chunk; or `None`.
+        status: How it ended.
+        usage: What the provider reported, or `None` if it was silent.
+        input_is_sure: Whether the reported input surely holds all of it.
+        output_is_sure: Whether the reported output surely holds all of it.
+    """
+
+    call: OpenCall
+    outermost: OpenCall
+    response: object
+    status: Status
+    usage: Usage | None
+    input_is_sure: bool = True
+    output_is_sure: bool = True
+
+    @property
+    def nothing_happened(self) -> bool:
+        """Whether an error came before anything was billed."""
+        return self.status == "failed" and self.response is None and self.usage is None
+
+
+class OpenCalls:
+    """The open calls of one handler.
+
+    Args:
+        spans: The dispatcher's span tree.
+        settle: Called with the outcome of a stream that was dropped without a word.
+    """
+
+    def __init__(self, spans: SpanTree, settle: Callable[[Outcome], None]) -> None:
+        self._spans = spans
+        self._settle = settle
+        self._by_id: dict[str, OpenCall] = {}
+        self._by_span: dict[str, OpenCall] = {}
+        self._streaming: dict[str, OpenCall] = {}
+        self._stream_codes: set[CodeType] = set()
+
+    def __len__(self) -> int:
+        """How many calls are open."""
+        return len(self._by_id)
+
+    def start(self, call: OpenCall, span_id: str | None, frame: FrameType) -> None:
+        """Note that a call has started.
+
+        Args:
+            call: The call.
+            span_id: The span that is active where it starts.
+            frame: The frame that it starts in.
+        """
+        with LOCK:
+            known = self._by_id.get(call.event_id)
+            if known is not None:
+                known.starts += 1
+                return
+            outer = span_id
+            if (
+                span_id is not None
+                and span_id not in self._by_span
+                and self._spans.is_call(span_id)
+            ):
+                call.span_id = span_id
+                outer = self._spans.parent(span_id)
+            call.parent = self._made_by(outer, frame) if self._by_id else None
+            if call.parent is not None:
+                if call.parent.inner is None:
+                    call.parent.inner = []
+                call.parent.inner.append(call)
+            self._by_id[call.event_id] = call
+            if call.span_id is not None:
+                self._by_span[call.span_id] = call
+            if len(self._by_id) > MAX_OPEN:
+                oldest = next(iter(self._by_id.values()))
+                oldest.settled = True
+                self._forget(oldest)
+                notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
+
+    def _made_by(self, span_id: str | None, frame: FrameType) -> OpenCall | None:
+        """Find the innermost open call that a call starting here is made by."""
+        by_span = None
+        while span_id is not None and by_span is None:
+            by_span = self._by_span.get(span_id)
+            span_id = self._spans.parent(span_id)
+        by_frame = self._running_stream(frame) if self._streaming else None
+        if by_frame is None or by_span is None:
+            return by_span or by_frame
+        call: OpenCall | None = by_span
+        while call is not None:
+            if call is by_frame:
+                return by_span
+            call = call.parent
+        return by_frame
+
+    def _running_stream(self, frame: FrameType | None) -> OpenCall | None:
+        """Find the innermost open stream whose generator is running in this very stack.
+
+        A generator that asks another method for its chunks does so when it's first
+        iterated: by then its own span is long gone, but its frame is below us.
+        """
+        while frame is not None:
+            if frame.f_code in self._stream_codes:
+                for call in list(self._streaming.values()):
+                    stream = call.stream() if call.stream is not None else None
+                    if stream is not None and _frame_of(stream) is frame:
+                        return call
+            frame = frame.f_back
+        return None
+
+    def returned(self, span_id: str, stream: Stream) -> None:
+        """Note that the method with this span has returned a stream."""
+        call = self._by_span.get(span_id)
+        if call is None:
+            return
+        with LOCK:
+            # The registry must not be kept alive by a stream, nor a stream by the registry.
+            lost = partial(_lost, weakref.ref(self), call)
+            call.stream = weakref.ref(stream, lost)
+            call.progress = Progress()
+            self._streaming[call.event_id] = call
+            self._stream_codes.add(_code_of(stream))
+
+    def chunk(self, span_id: str, chunk: object) -> None:
+        """Note that a chunk has come through the stream with this span."""
+        call = self._by_span.get(span_id)
+        if call is not None and not call.inner:
+            if call.progress is None:
+                call.progress = Progress()
+            call.progress.hear(chunk)
+
+    def end(
+        self, event_id: str, response: object, error: BaseException | None
+    ) -> list[Outcome] | None:
+        """Note that a call has ended.
+
+        Args:
+            event_id: The call's id.
+            response: Its answer, or the last chunk of its stream.
+            error: What ended it instead.
+
+        Returns:
+            The outcomes of the calls that are settled by this, innermost calls only; or
+            `None` if no such call is known.
+        """
+        with LOCK:
+            call = self._by_id.get(event_id)
+            if call is None:
+                return None
+            call.starts -= 1
+            if call.starts == 0:
+                self._forget(call)
+            return [] if call.settled else self._settled(call, response, error)
+
+    def _settled(
+        self, call: OpenCall, response: object, error: BaseException | None
+    ) -> list[Outcome]:
+        leaves = list(call.leaves())
+        ended: list[Outcome] = []
+        for leaf in leaves:
+            if leaf.held is not None:
+                ended.append(leaf.held)
+                leaf.held = None
+            elif not leaf.settled:
+                # A stream that is closed from outside ends before the one inside it does.
+                leaf.settled = True
+                own = leaf is call
+                ended.append(
+                    outcome_of(
+                        leaf,
+                        response if own else None,
+                        error if own or error is not None else GeneratorExit(),
+                    )
+                )
+        call.settled = True
+        if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
+            ended = [self._completed(ended[0], call, response)]
+        if call.parent is not None and not call.parent.settled:
+            # What the provider didn't tell this call it may have told the one around it.
+            for outcome in ended:
+                if outcome.usage is None and not outcome.nothing_happened:
+                    outcome.call.held = outcome
+            ended = [outcome for outcome in ended if outcome.call.held is None]
+        return ended
+
+    def _completed(
+        self, outcome: Outcome, call: OpenCall, response: object
+    ) -> Outcome:
+        """Take the usage from the outer call where the innermost one was silent."""
+        if outcome.usage is None and outcome.call is not call and call.trusts_raw:
+            usage = extract_usage(response)
+            if usage is not None:
+                return outcome._replace(usage=usage)
+        return outcome
+
+    def _forget(self, call: OpenCall) -> None:
+        self._by_id.pop(call.event_id, None)
+        self._streaming.pop(call.event_id, None)
+        # Its callback holds the call: without this they would keep each other alive.
+        call.stream = None
+        if call.span_id is not None:
+            self._by_span.pop(call.span_id, None)
+
+    def lost(self, call: OpenCall) -> None:
+        """Note that nobody holds a call's stream any more."""
+        with LOCK:
+            self._forget(call)
+            if call.settled:
+                return
+            leaves = list(call.leaves())
+            if not any(leaf.progress and leaf.progress.chunks for leaf in leaves):
+                # Never iterated: for LlamaIndex the call never happened.
+                call.settled = True
+                if call.parent is not None and call.parent.inner:
+                    call.parent.inner.remove(call)
+                return
+            outcomes = self._settled(call, None, GeneratorExit())
+        for outcome in outcomes:
+            self._settle(outcome)
+
+
+def _lost(
+    calls: "weakref.ref[OpenCalls]", call: OpenCall, _stream: object
+) -> None:
+    registry = calls()
+    if registry is not None:
+        registry.lost(call)
+
+
+def outcome_of(
+    call: OpenCall, response: object, error: BaseException | None
+) -> Outcome:
+    """Say how an innermost call ended, and what its provider reported.
+
+    Args:
+        call: The call.
+        response: Its answer, or the last chunk of its stream.
+        error: What ended it instead.
+    """
+    progress = call.progress
+    if error is None:
+        if progress is None or not progress.chunks:
+            usage = extract_usage(response) if call.trusts_raw else None
+            return Outcome(call, call.outermost, response, "complete", usage)
+        if response is not progress.last:
+            progress.hear(response)
+        reading = progress.usage.read() if call.trusts_raw else None
+        if reading is None:
+            return Outcome(call, call.outermost, response, "complete", None)
+        return Outcome(
+            call,
+            call.outermost,
+            response,
+            "complete",
+            reading.usage,
+            reading.input_is_sure,
+        )
+    status: Status = "abandoned" if isinstance(error, ABANDONING) else "failed"
+    if progress is None or not progress.chunks:
+        return Outcome(call, call.outermost, None, status, None)
+    reading = progress.usage.read() if call.trusts_raw else None
+    if reading is None:
+        return Outcome(call, call.outermost, progress.last, status, None)
+    return Outcome(
+        call,
+        call.outermost,
+        progress.last,
+        status,
+        reading.usage,
+        reading.input_is_sure,
+        reading.input_is_sure and progress.figures_are_newest,
+    )
+
+
+def _frame_of(stream: Stream) -> FrameType | None:
+    if isinstance(stream, GeneratorType):
+        return stream.gi_frame
+    return stream.ag_frame
+
+
+def _code_of(stream: Stream) -> CodeType:
+    return stream.gi_code if isinstance(stream, GeneratorType) else stream.ag_code

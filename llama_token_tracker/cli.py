@@ -1,0 +1,125 @@
+"""The command line: `llama-token-tracker`, or `python -m llama_token_tracker`.
+
+Loading this module loads no LlamaIndex; `demo` does so once its arguments are read.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from llama_token_tracker.errors import LlamaTokenTrackerError
+from llama_token_tracker.views import text
+
+OK: Final = 0
+CALL_FAILED: Final = 1
+"""A provider refused a call, or the connection did; what was counted is shown."""
+NOT_RUN: Final = 2
+"""Something that the command needs is missing; nothing was sent."""
+INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name; by default the process's own.
+
+    Returns:
+        The exit code: 0, 1 if a call to a provider failed, 2 if something that the command
+        needs is missing, 130 if it was interrupted.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code = _demo(options)
+        # Here and not at exit, where a reader that has gone could no longer be handled.
+        sys.stdout.flush()
+    except LlamaTokenTrackerError as error:
+        return _complain(error, NOT_RUN)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough (`… demo | head`). Python flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; the usage is a `--help` away."""
+        self.exit(_complain(f"{message}; see {self.prog} --help", NOT_RUN))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="llama-token-tracker",
+        description="Count the tokens of LlamaIndex calls exactly once, as billed.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="index some pages, ask about them and see what each step used",
+        description=(
+            "Index text files, ask a question, stream a second answer, leave a third one "
+            "half-way, and show what each step used. Offline unless --llm is given."
+        ),
+    )
+    demo.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="a text file, or a folder with .md, .rst and .txt files (default: four short pages "
+        "that come with this package)",
+    )
+    demo.add_argument(
+        "--llm",
+        metavar="PROVIDER:MODEL",
+        help="call a real model with the environment's credentials; PROVIDER is anthropic, "
+        "bedrock, bedrock-converse or openai",
+    )
+    demo.add_argument(
+        "--question",
+        default="What do these pages have in common?",
+        help="what to ask (default: %(default)s)",
+    )
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from llama_token_tracker import demo  # late, because it loads LlamaIndex
+
+    pages = demo.read_pages(options.paths)
+    run = demo.Demo(pages, demo.load_model(options.llm), options.question)
+    _follow(run.tasks(), run.task_count)
+    text.show(run.table(), Console())
+    if run.problem:
+        return _complain(run.problem, CALL_FAILED)
+    return OK
+
+
+def _follow(tasks: Iterable[str], count: int) -> None:
+    """Work through the tasks; a terminal sees how far they are."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        shown = progress.add_task("Starting", total=count)
+        for done, task in enumerate(tasks):
+            progress.update(shown, completed=done, description=escape(task))
+
+
+def _complain(problem: object, code: int) -> int:
+    """Say what is wrong on one line of stderr, whatever line breaks it came with."""
+    line = " ".join(str(problem).split())
+    print(f"llama-token-tracker: error: {line}", file=sys.stderr)
+    return code

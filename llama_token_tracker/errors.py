@@ -1,0 +1,17 @@
+"""Everything this package raises on purpose.
+
+    LlamaTokenTrackerError
+    └── UsageShapeError (ValueError)    a usage that contradicts itself
+
+Nothing here is ever raised into a LlamaIndex call: these answer bad input to this
+package's own API. The one exception that LlamaIndex's handler raises itself, the plain
+`ValueError` of `token_budget`, is raised here word for word and is no part of the tree.
+"""
+
+
+class LlamaTokenTrackerError(Exception):
+    """Base class of all errors of this package."""
+
+
+class UsageShapeError(LlamaTokenTrackerError, ValueError):
+    """A usage contradicts itself: a count is negative, or a part exceeds its whole."""

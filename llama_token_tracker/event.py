@@ -1,0 +1,84 @@
+"""What is recorded of one call to a provider."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from llama_token_tracker.usage import Usage
+
+Source: TypeAlias = Literal["reported", "counted", "estimated"]
+"""Where a count comes from: the provider's own figure; the model's own tokenizer, or the one
+you gave; a stand-in tokenizer, or content that no tokenizer covers."""
+
+Status: TypeAlias = Literal["complete", "abandoned", "failed"]
+"""How a call ended: with its answer; by the caller's will, before it; by an error."""
+
+Operation: TypeAlias = Literal["chat", "completion", "embedding"]
+"""What the provider was asked for."""
+
+NOT_REPORTED = Usage()
+
+
+@dataclass
+class TokenCountingEvent:
+    """One call to a provider: what it was, what it used and how we know.
+
+    The first six fields are those of LlamaIndex's event, in its order and with its meaning.
+
+    Attributes:
+        prompt: The text that was sent, messages one below the other with their roles.
+        completion: The text that came back; of an unfinished stream, as much as came.
+        completion_token_count: Tokens that came back, reasoning included.
+        prompt_token_count: Tokens that were sent, cache reads and writes included.
+        total_token_count: The two together.
+        event_id: Id of the outermost LlamaIndex call, as other callback handlers see it.
+        usage: The tokens by bucket. Buckets that the provider did not report are `None`,
+            input and output excepted: where it was silent they hold our own count.
+        prompt_source: Where `prompt_token_count` comes from.
+        completion_source: Where `completion_token_count` comes from.
+        status: How the call ended.
+        operation: What the provider was asked for.
+        provider: The provider's name in OpenTelemetry's list, or `None` if unknown.
+        model: The model's id as LlamaIndex names it, or `None` if unknown.
+        started_at: When the innermost call started, in UTC, or `None` if only its end was heard.
+        duration_s: How long it took, in seconds; a stream, until it was drained or left.
+        inner_event_id: Id of the innermost call, the one that spoke to the provider.
+        span_id: The outermost call's span on the instrumentation dispatcher.
+        inner_span_id: The innermost call's.
+    """
+
+    prompt: str
+    completion: str
+    completion_token_count: int
+    prompt_token_count: int
+    total_token_count: int = 0
+    event_id: str = ""
+    usage: Usage = NOT_REPORTED
+    prompt_source: Source = "estimated"
+    completion_source: Source = "estimated"
+    status: Status = "complete"
+    operation: Operation = "chat"
+    provider: str | None = None
+    model: str | None = None
+    started_at: datetime | None = None
+    duration_s: float | None = None
+    inner_event_id: str = ""
+    span_id: str | None = field(default=None, repr=False)
+    inner_span_id: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Add the two counts up, whatever total was passed."""
+        self.total_token_count = self.prompt_token_count + self.completion_token_count
+
+    @property
+    def source(self) -> Source:
+        """Where the figures come from: the weaker of the two sources."""
+        return weaker(self.prompt_source, self.completion_source)
+
+
+_WEAKNESS: dict[Source, int] = {"reported": 0, "counted": 1, "estimated": 2}
+
+
+def weaker(left: Source, right: Source) -> Source:
+    """Of two sources, the one that says less about the bill."""
+    return left if _WEAKNESS[left] >= _WEAKNESS[right] else right

@@ -1,0 +1,27 @@
+"""How Anthropic's Messages API writes usage."""
+
+from datetime import date
+from typing import Final
+
+from llama_token_tracker.extraction.shape import WireShape
+
+MESSAGES: Final = WireShape(
+    name="anthropic.messages",
+    source="https://docs.anthropic.com/en/api/messages#response-usage",
+    checked=date(2026, 11, 22),
+    marks=("input_tokens", "output_tokens"),
+    adds={
+        # `input_tokens` is only what came after the last cache breakpoint.
+        "input_tokens": ("input_tokens",),
+        "cache_read_input_tokens": ("input_tokens", "cache_read_tokens"),
+        "cache_creation_input_tokens": ("input_tokens", "cache_write_tokens"),
+        "cache_creation.ephemeral_5m_input_tokens": ("cache_write_5m_tokens",),
+        "cache_creation.ephemeral_1h_input_tokens": ("cache_write_1h_tokens",),
+        "output_tokens": ("output_tokens",),
+        "output_tokens_details.thinking_tokens": ("reasoning_tokens",),
+    },
+    # `message_start` says it all, but LlamaIndex shows a stream's first figures without it.
+    sure_in_stream_with=("cache_read_input_tokens", "cache_creation_input_tokens"),
+)
+
+SHAPES: Final = (MESSAGES,)

@@ -1,0 +1,44 @@
+"""How Gemini writes usage: camelCase in JSON, snake_case in the SDK."""
+
+from datetime import date
+from typing import Final
+
+from llama_token_tracker.extraction.shape import WireShape
+
+# Thoughts and the prompts of tools are extra to the candidates and the prompt.
+_ADDS: Final = {
+    "promptTokenCount": ("input_tokens",),
+    "toolUsePromptTokenCount": ("input_tokens",),
+    "cachedContentTokenCount": ("cache_read_tokens",),
+    "promptTokensDetails[modality=audio].tokenCount": ("input_audio_tokens",),
+    "promptTokensDetails[modality=image].tokenCount": ("input_image_tokens",),
+    "candidatesTokenCount": ("output_tokens",),
+    "thoughtsTokenCount": ("output_tokens", "reasoning_tokens"),
+    "candidatesTokensDetails[modality=audio].tokenCount": ("output_audio_tokens",),
+    "candidatesTokensDetails[modality=image].tokenCount": ("output_image_tokens",),
+}
+
+
+def _snake(path: str) -> str:
+    return "".join(f"_{char.lower()}" if char.isupper() else char for char in path)
+
+
+_SOURCE: Final = "https://ai.google.dev/api/generate-content#UsageMetadata"
+
+JSON: Final = WireShape(
+    name="gemini.json",
+    source=_SOURCE,
+    checked=date(2026, 11, 22),
+    marks=("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"),
+    adds=_ADDS,
+)
+
+SDK: Final = WireShape(
+    name="gemini.sdk",
+    source=_SOURCE,
+    checked=date(2026, 11, 22),
+    marks=("candidates_token_count", "thoughts_token_count", "prompt_token_count"),
+    adds={_snake(path): buckets for path, buckets in _ADDS.items()},
+)
+
+SHAPES: Final = (JSON, SDK)

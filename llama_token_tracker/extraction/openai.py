@@ -1,0 +1,65 @@
+"""How OpenAI writes usage, and those who speak its dialect."""
+
+from datetime import date
+from typing import Final
+
+from llama_token_tracker.extraction.shape import WireShape
+
+CHAT: Final = WireShape(
+    name="openai.chat_completions",
+    source="https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage",
+    checked=date(2026, 11, 22),
+    marks=("prompt_tokens", "completion_tokens"),
+    adds={
+        "prompt_tokens": ("input_tokens",),
+        "prompt_tokens_details.cached_tokens": ("cache_read_tokens",),
+        "prompt_tokens_details.cache_write_tokens": ("cache_write_tokens",),
+        "prompt_tokens_details.audio_tokens": ("input_audio_tokens",),
+        "prompt_tokens_details.image_tokens": ("input_image_tokens",),
+        "completion_tokens": ("output_tokens",),
+        "completion_tokens_details.reasoning_tokens": ("reasoning_tokens",),
+        "completion_tokens_details.audio_tokens": ("output_audio_tokens",),
+        "completion_tokens_details.image_tokens": ("output_image_tokens",),
+        # Gateways (LiteLLM, OpenRouter) and LlamaIndex's Converse integration put
+        # Anthropic's cache keys beside OpenAI's: mostly parts of a gross `prompt_tokens`.
+        "cache_read_input_tokens": ("cache_read_tokens",),
+        "cache_creation_input_tokens": ("cache_write_tokens",),
+        # DeepSeek's name for cached tokens.
+        "prompt_cache_hit_tokens": ("cache_read_tokens",),
+    },
+    same=(
+        (
+            "prompt_tokens_details.cached_tokens",
+            "cache_read_input_tokens",
+            "prompt_cache_hit_tokens",
+        ),
+        (
+            "prompt_tokens_details.cache_write_tokens",
+            "cache_creation_input_tokens",
+        ),
+    ),
+    total="total_tokens",
+    # xAI and Gemini's OpenAI endpoint leave reasoning out of `completion_tokens`, Converse's
+    # copy leaves the cache out of `prompt_tokens`; their `total_tokens` holds all of it.
+    excluded=("cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
+)
+
+RESPONSES: Final = WireShape(
+    name="openai.responses",
+    source="https://platform.openai.com/docs/api-reference/responses/object",
+    checked=date(2026, 11, 22),
+    marks=("input_tokens_details",),
+    adds={
+        "input_tokens": ("input_tokens",),
+        "input_tokens_details.cached_tokens": ("cache_read_tokens",),
+        "input_tokens_details.cache_write_tokens": ("cache_write_tokens",),
+        "input_tokens_details.audio_tokens": ("input_audio_tokens",),
+        "input_tokens_details.image_tokens": ("input_image_tokens",),
+        "output_tokens": ("output_tokens",),
+        "output_tokens_details.reasoning_tokens": ("reasoning_tokens",),
+        "output_tokens_details.audio_tokens": ("output_audio_tokens",),
+        "output_tokens_details.image_tokens": ("output_image_tokens",),
+    },
+)
+
+SHAPES: Final = (CHAT, RESPONSES)

@@ -1,0 +1,236 @@
+"""Where usage may sit in a response, and which finding to believe.
+
+A response is searched in the places below. Each place that speaks a known shape gives a
+`Finding`. Where several do, the one that knows more wins: the most buckets that hold more
+than zero; among equals the place nearer to the wire. So Converse's `raw` beats the copy in
+`additional_kwargs`, and Bedrock's metrics and Claude's own figures are never added up.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from llama_token_tracker.extraction import (
+    anthropic,
+    bedrock,
+    cohere,
+    gemini,
+    ollama,
+    openai,
+)
+from llama_token_tracker.extraction.shape import (
+    Counts,
+    Fields,
+    Plan,
+    WireShape,
+    as_fields,
+    remember,
+)
+from llama_token_tracker.usage import Usage
+
+SHAPES: Final[tuple[WireShape, ...]] = (
+    # Anthropic's marks are the plainest, so whoever has marks of their own comes first.
+    *openai.SHAPES,
+    *bedrock.SHAPES,
+    *gemini.SHAPES,
+    *cohere.SHAPES,
+    *ollama.SHAPES,
+    *anthropic.SHAPES,
+)
+
+_MARKS: Final = {
+    mark: rank for rank, shape in reversed(list(enumerate(SHAPES))) for mark in shape.marks
+}
+_KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.keys()}))
+
+WITHIN: Final[dict[str, tuple[str, ...]]] = {
+    "usage": (),
+    "usage_metadata": (),
+    "usageMetadata": (),
+    "amazon-bedrock-invocationMetrics": (),
+    "metadata": ("usage",),
+    "data": ("usage",),
+    "response": ("usage", "meta", "usage_metadata"),
+    "message": ("usage",),
+    "meta": (),
+    "x_groq": ("usage",),
+}
+"""Fields that hold a usage, and those inside them that do."""
+
+_LONGEST_LIST: Final = 10_000
+
+
+Finding: TypeAlias = tuple[str, Fields, Plan]
+"""Where a usage stands (the `body`, or a `copy` of it), the usage, and how to read it."""
+
+
+class Reading(NamedTuple):
+    """The usage that a response states, and whether all of its input is surely in it."""
+
+    usage: Usage
+    input_is_sure: bool = True
+
+
+def extract_usage(response: object) -> Usage | None:
+    """Read the usage that a provider reported, whatever its shape.
+
+    Args:
+        response: A LlamaIndex `ChatResponse` or `CompletionResponse`, or a provider's own
+            response or usage: a dict, an SDK's object, or a list of its chunks.
+
+    Returns:
+        Tokens in inclusive buckets, or `None` when the response carries no usage. What
+        cannot be read is logged once and left out; nothing is raised.
+    """
+    found = find(response)
+    if isinstance(found, StreamedUsage):
+        reading = found.read()
+        return None if reading is None else reading.usage
+    best: Usage | None = None
+    known = -1
+    for _, fields, plan in found:
+        # What cannot know more need not be read at all.
+        if plan.most > known and (usage := plan.usage(fields)) is not None:
+            if len(found) == 1:
+                return usage
+            if (knows := _knows(usage)) > known:
+                best, known = usage, knows
+    return best
+
+
+def _knows(usage: Usage) -> int:
+    """In how many buckets a usage holds more than zero."""
+    return sum(1 for count in vars(usage).values() if count)
+
+
+def find(response: object) -> "list[Finding] | StreamedUsage":
+    """Find every usage in a response, those nearest to the wire first.
+
+    Args:
+        response: As for `extract_usage`.
+
+    Returns:
+        The findings; those of a list of chunks come merged, as of a stream.
+    """
+    raw, copies = _opened(response)
+    if isinstance(raw, list | tuple):
+        return _of_chunks(raw)
+    found: list[Finding] = []
+    if (body := as_fields(raw)) is not None:
+        _search("body", body, found)
+    for copy in copies:
+        if copy and (body := as_fields(copy)) is not None:
+            _search("copy", body, found)
+    return found
+
+
+def _opened(response: object) -> tuple[object, tuple[object, ...]]:
+    """The provider's own response, and the places where LlamaIndex copies usage to."""
+    fields = as_fields(response)
+    if fields is None:
+        return response, ()
+    raw = fields.get("raw")
+    message = as_fields(fields.get("message"))
+    copies = (
+        None if message is None else message.get("additional_kwargs"),
+        fields.get("additional_kwargs"),
+    )
+    return (response if raw is None else raw), copies
+
+
+def _search(place: str, body: Fields, found: list[Finding]) -> None:
+    """Look for usage in `body` and in those of its fields that may hold one."""
+    names: Iterable[str] = WITHIN
+    speaks = True
+    if type(body) is dict:
+        keys = tuple(body)
+        route = _routes.get(keys)
+        if route is None:
+            route = remember(_routes, keys, _route(keys))
+        speaks, names = route
+    if speaks:
+        _take(place, body, found)
+    for name in names:
+        fields = as_fields(body.get(name))
+        if fields is None:
+            continue
+        if not WITHIN[name]:
+            _take(place, fields, found)
+        for inner in WITHIN[name]:
+            if (inner_fields := as_fields(fields.get(inner))) is not None:
+                _take(place, inner_fields, found)
+
+
+_routes: dict[tuple[str, ...], tuple[bool, tuple[str, ...]]] = {}
+
+
+def _route(keys: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
+    return any(key in _MARKS for key in keys), tuple(key for key in keys if key in WITHIN)
+
+
+_plans: dict[tuple[str, ...], Plan | None] = {}
+
+
+def _take(place: str, usage: Fields, found: list[Finding]) -> None:
+    """Note one usage in `found`, if it speaks a known shape."""
+    if type(usage) is dict:
+        keys = tuple([key for key, value in usage.items() if value is not None])
+    else:
+        keys = tuple([key for key in _KEYS if usage.get(key) is not None])
+    try:
+        plan = _plans[keys]
+    except KeyError:
+        plan = remember(_plans, keys, _plan(keys))
+    if plan is not None:
+        found.append((place, usage, plan))
+
+
+def _plan(keys: tuple[str, ...]) -> Plan | None:
+    ranks = [_MARKS[key] for key in keys if key in _MARKS]
+    return SHAPES[min(ranks)].plan(keys) if ranks else None
+
+
+class StreamedUsage:
+    """Merges the figures of a stream's chunks, field by field.
+
+    Figures in a stream are cumulative: the last one that is not null stands, and nothing is
+    ever added. Findings of different shapes or places are kept apart until one is chosen.
+    """
+
+    __slots__ = ("_heard",)
+
+    def __init__(self) -> None:
+        self._heard: dict[tuple[str, str], tuple[WireShape, Counts]] = {}
+
+    def hear(self, chunk: object) -> bool:
+        """Take in one chunk and say whether it held any new figure."""
+        found = find(chunk)
+        if isinstance(found, StreamedUsage):
+            self._heard.update(found._heard)
+            return bool(found._heard)
+        news = False
+        for place, usage, plan in found:
+            counts = plan.counts(usage)
+            known = self._heard.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
+            if counts.items() - known.items():
+                known.update(counts)
+                news = True
+        return news
+
+    def read(self) -> Reading | None:
+        """Read what was reported so far, or `None` if nothing was."""
+        best: Reading | None = None
+        for shape, counts in self._heard.values():
+            usage = shape.usage(counts)
+            if usage is not None and (best is None or _knows(usage) > _knows(best.usage)):
+                sure = shape.sure_in_stream_with
+                best = Reading(usage, not sure or any(key in counts for key in sure))
+        return best
+
+
+def _of_chunks(chunks: list[object] | tuple[object, ...]) -> StreamedUsage:
+    """Merge a list of chunks: a stream that somebody kept."""
+    stream = StreamedUsage()
+    for chunk in chunks[:_LONGEST_LIST]:
+        if not isinstance(chunk, list | tuple):
+            stream.hear(chunk)
+    return stream

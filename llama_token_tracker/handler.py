@@ -1,0 +1,389 @@
+"""LlamaIndex's callback events in, `TokenCountingEvent`s out.
+
+The callback manager tells of starts and ends, the observer of spans and chunks; `OpenCalls`
+finds out which calls those make. Nothing that goes wrong here reaches the user's call, except
+the `ValueError` of LlamaIndex's own `token_budget`.
+"""
+
+import logging
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from llama_index.core.callbacks import token_counting as core
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.instrumentation.span import active_span_id
+from llama_index.core.utilities.token_counting import TokenCounter
+from llama_index.core.utils import get_tokenizer
+
+from llama_token_tracker.calls import (
+    ABANDONING,
+    OpenCall,
+    OpenCalls,
+    Outcome,
+    outcome_of,
+)
+from llama_token_tracker.event import Source, TokenCountingEvent
+from llama_token_tracker.notices import notice
+from llama_token_tracker.observer import SPANS, listen
+from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
+from llama_token_tracker.texts import (
+    prompt_parts,
+    prompt_text,
+    response_parts,
+    response_text,
+    shown,
+)
+from llama_token_tracker.tokenizer import TextCounter
+from llama_token_tracker.tracker import Tracker
+from llama_token_tracker.usage import Usage
+
+
+@dataclass
+class LlamaIndexEvent(TokenCountingEvent, core.TokenCountingEvent):
+    """A `TokenCountingEvent` that is one of LlamaIndex's too."""
+
+
+class TokenCountingHandler(core.TokenCountingHandler):
+    """Counts every call to a provider exactly once, as it was billed.
+
+    A drop-in for `llama_index.core.callbacks.TokenCountingHandler`: the same arguments, lists,
+    totals and budget. Its events say more: see `TokenCountingEvent`.
+
+    Args:
+        tokenizer: Text to tokens, for providers that report no usage. By default LlamaIndex's
+            global tokenizer, or else its own `cl100k_base`, which is marked as an estimate.
+        event_starts_to_ignore: Event types whose start is not to be heard. Without the starts
+            of LLM events a call inside a call cannot be told from one beside it.
+        event_ends_to_ignore: Event types whose end is not to be heard, and so not counted.
+        verbose: Whether to print the counts of each call.
+        logger: Where to print them, at level DEBUG; by default standard output.
+        token_budget: As in LlamaIndex: once the LLM calls' total exceeds it, `ValueError` is
+            raised, at the end of that call and at the start of every event after it.
+        max_events: How many events each list holds at the most; the oldest go first, and stay
+            in the totals. `None` keeps all until `reset_counts()`.
+        keep_text: Whether events keep prompts and completions, which may be long.
+        include_failed: Whether `llm_token_counts` also lists calls that failed before anything
+            was billed. They cost no token, and are in `failed_calls` in any case.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Callable[[str], list[Any]] | None = None,
+        event_starts_to_ignore: list[CBEventType] | None = None,
+        event_ends_to_ignore: list[CBEventType] | None = None,
+        verbose: bool = False,  # noqa: FBT001, FBT002 - LlamaIndex's signature
+        logger: logging.Logger | None = None,
+        token_budget: int | None = None,
+        *,
+        max_events: int | None = None,
+        keep_text: bool = True,
+        include_failed: bool = False,
+    ) -> None:
+        # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
+        super(core.TokenCountingHandler, self).__init__(
+            event_starts_to_ignore=event_starts_to_ignore or [],
+            event_ends_to_ignore=event_ends_to_ignore or [],
+            logger=logger,
+        )
+        self.tracker = Tracker(max_events=max_events, include_failed=include_failed)
+        self.token_budget = token_budget
+        self.keep_text = keep_text
+        self.tokenizer = tokenizer
+        self._verbose = verbose
+        self._open_ears()
+
+    def _open_ears(self) -> None:
+        self._calls = OpenCalls(SPANS, _weakly(self))
+        listen(self._calls, self)
+
+    # --- what LlamaIndex calls -------------------------------------------------------------
+
+    def on_event_start(
+        self,
+        event_type: CBEventType,
+        payload: dict[str, Any] | None = None,
+        event_id: str = "",
+        parent_id: str = "",
+        **kwargs: Any,
+    ) -> str:
+        """Note the start of a call.
+
+        Raises:
+            ValueError: The token budget is used up, as in LlamaIndex.
+        """
+        self._check_budget()
+        if payload is not None and (
+            event_type == CBEventType.LLM or event_type == CBEventType.EMBEDDING
+        ):
+            try:
+                call = _call(event_type, payload, event_id)
+                self._calls.start(call, active_span_id.get(), sys._getframe(1))
+            except Exception as error:  # noqa: BLE001 - counting must not stop the call
+                notice("a start could not be noted", error, "its end is counted alone")
+        return event_id
+
+    def on_event_end(
+        self,
+        event_type: CBEventType,
+        payload: dict[str, Any] | None = None,
+        event_id: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """Count a call that has ended.
+
+        Raises:
+            ValueError: The token budget is exceeded now, as in LlamaIndex.
+        """
+        if payload is None or event_type in self.event_ends_to_ignore:
+            return
+        if event_type == CBEventType.LLM:
+            try:
+                for outcome in self._outcomes(payload, event_id):
+                    self._record(outcome)
+            except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+                notice("an end could not be counted", error, "its call is not counted")
+            self._check_budget()
+        elif event_type == CBEventType.EMBEDDING:
+            try:
+                self._record_embeddings(payload, event_id)
+            except Exception as error:  # noqa: BLE001 - nor must paid embeddings
+                notice("an embedding could not be counted", error, "it is not counted")
+
+    def _check_budget(self) -> None:
+        budget = self.token_budget
+        if budget is not None and (spent := self.total_llm_token_count) > budget:
+            msg = f"Token budget exceeded! Limit: {budget}, Current: {spent}"
+            raise ValueError(msg)
+
+    # --- what users read -------------------------------------------------------------------
+
+    @property
+    def llm_token_counts(self) -> list[TokenCountingEvent]:  # type: ignore[override]
+        """One event per call to a language model, oldest first."""
+        return self.tracker.llm_events
+
+    @llm_token_counts.setter
+    def llm_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+        self.tracker.llm_events = events
+
+    @property
+    def embedding_token_counts(self) -> list[TokenCountingEvent]:  # type: ignore[override]
+        """One event per embedded text, oldest first."""
+        return self.tracker.embedding_events
+
+    @embedding_token_counts.setter
+    def embedding_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+        self.tracker.embedding_events = events
+
+    @property
+    def failed_calls(self) -> list[TokenCountingEvent]:
+        """The last thousand calls that failed before anything was billed: zero tokens."""
+        return self.tracker.failed_calls
+
+    @property
+    def total_llm_token_count(self) -> int:
+        """Tokens of all LLM calls, in and out."""
+        return self.tracker.llm_totals.total
+
+    @property
+    def prompt_llm_token_count(self) -> int:
+        """Tokens that went into LLM calls, cache reads and writes included."""
+        return self.tracker.llm_totals.prompt
+
+    @property
+    def completion_llm_token_count(self) -> int:
+        """Tokens that came out of LLM calls, reasoning included."""
+        return self.tracker.llm_totals.completion
+
+    @property
+    def total_embedding_token_count(self) -> int:
+        """Tokens of all embedded texts."""
+        return self.tracker.embedding_totals.total
+
+    def reset_counts(self) -> None:
+        """Start again from zero. A call that is under way counts when it ends."""
+        self.tracker.reset()
+
+    @property
+    def tokenizer(self) -> Callable[[str], Any]:
+        """What counts when a provider is silent."""
+        return self._counter.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
+        self._counter = TextCounter(tokenizer, get_tokenizer)
+
+    @property
+    def _token_counter(self) -> TokenCounter:
+        """LlamaIndex's own counter, for subclasses that use it."""
+        return TokenCounter(tokenizer=self.tokenizer)
+
+    # --- from outcomes to events -----------------------------------------------------------
+
+    def _outcomes(self, payload: dict[str, Any], event_id: str) -> list[Outcome]:
+        error = payload.get(EventPayload.EXCEPTION)
+        response = payload.get(EventPayload.RESPONSE)
+        if response is None:
+            response = payload.get(EventPayload.COMPLETION)
+        outcomes = self._calls.end(event_id, response, error)
+        if outcomes is not None:
+            return outcomes
+        if isinstance(error, ABANDONING):
+            # The echo of a stream that was dropped before: it's counted already.
+            return []
+        # Fed by hand, without a start.
+        return [outcome_of(_call(CBEventType.LLM, payload, event_id), response, error)]
+
+    def _record(self, outcome: Outcome) -> None:
+        event = self._event(outcome)
+        self.tracker.record(event)
+        if self._verbose and not outcome.nothing_happened:
+            self._print(
+                f"LLM Prompt Token Usage: {event.prompt_token_count}\n"
+                f"LLM Completion Token Usage: {event.completion_token_count}"
+            )
+
+    def _event(self, outcome: Outcome) -> LlamaIndexEvent:
+        call, outermost, response, status, usage = outcome[:5]
+        prompt_tokens = None if usage is None else usage.input_tokens
+        completion_tokens = None if usage is None else usage.output_tokens
+        prompt_source: Source = "reported" if outcome.input_is_sure else "estimated"
+        completion_source: Source = "reported"
+        if prompt_tokens is None:
+            prompt_tokens, prompt_source = self._count_prompt(outcome)
+        if completion_tokens is None or not outcome.output_is_sure:
+            counted, source = self._counter.count(response_parts(response))
+            if completion_tokens is None or counted > completion_tokens:
+                completion_tokens, completion_source = counted, source
+        if usage is None or prompt_source != "reported" or completion_source != "reported":
+            usage = _filled(usage, prompt_tokens, completion_tokens)
+        return LlamaIndexEvent(
+            prompt_text(call.prompt) if self.keep_text else "",
+            response_text(response) if self.keep_text else "",
+            completion_tokens,
+            prompt_tokens,
+            0,
+            outermost.event_id,
+            usage,
+            prompt_source,
+            completion_source,
+            status,
+            call.operation,
+            call.provider,
+            call.model,
+            datetime.fromtimestamp(call.started_at, UTC),
+            time.perf_counter() - call.began,
+            call.event_id,
+            outermost.span_id,
+            call.span_id,
+        )
+
+    def _count_prompt(self, outcome: Outcome) -> tuple[int, Source]:
+        if outcome.nothing_happened or outcome.call.prompt is None:
+            return 0, "estimated"
+        parts, overhead = prompt_parts(outcome.call.prompt)
+        count, source = self._counter.count(parts)
+        return count + overhead, source
+
+    def _record_embeddings(self, payload: dict[str, Any], event_id: str) -> None:
+        outcomes = self._calls.end(event_id, None, payload.get(EventPayload.EXCEPTION))
+        call = (
+            outcomes[0].call
+            if outcomes
+            else _call(CBEventType.EMBEDDING, payload, event_id)
+        )
+        total = 0
+        for chunk in payload.get(EventPayload.CHUNKS) or ():
+            count, source = self._counter.count([shown(chunk)])
+            total += count
+            self.tracker.record(
+                LlamaIndexEvent(
+                    chunk if self.keep_text else "",
+                    "",
+                    0,
+                    count,
+                    0,
+                    event_id,
+                    Usage.of({"input_tokens": count}),
+                    source,
+                    source,
+                    "complete",
+                    "embedding",
+                    call.provider,
+                    call.model,
+                    datetime.fromtimestamp(call.started_at, UTC),
+                    time.perf_counter() - call.began,
+                    event_id,
+                    call.span_id,
+                    call.span_id,
+                )
+            )
+        if self._verbose:
+            self._print(f"Embedding Token Usage: {total}")
+
+    # --- copies ----------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open calls, which go on in the original."""
+        state = self.__dict__.copy()
+        del state["_calls"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be a handler of its own, that has counted what the original had."""
+        self.__dict__.update(state)
+        self._open_ears()
+
+
+def _weakly(handler: TokenCountingHandler) -> Callable[[Outcome], None]:
+    """Record through `handler` without keeping it alive."""
+    weak = weakref.ref(handler)
+
+    def settle(outcome: Outcome) -> None:
+        alive = weak()
+        if alive is not None:
+            try:
+                alive._record(outcome)  # noqa: SLF001 - the handler's own callback
+            except Exception as error:  # noqa: BLE001 - called by the garbage collector
+                notice("a lost stream could not be counted", error, "it is left out")
+
+    return settle
+
+
+def _call(
+    event_type: CBEventType, payload: dict[str, Any], event_id: str
+) -> OpenCall:
+    """Make a call of the payload of its start; of its end, if there was no start."""
+    serialized = payload.get(EventPayload.SERIALIZED)
+    model = provider = None
+    trusts_raw = True
+    if type(serialized) is dict:
+        name = serialized.get("class_name")
+        provider = PROVIDERS.get(name) if type(name) is str else None
+        trusts_raw = name not in RETURNS_USERS_OBJECT
+        model = serialized.get("model") or serialized.get("model_name")
+        if type(model) is not str or model == "unknown":
+            model = None
+    if event_type == CBEventType.EMBEDDING:
+        return OpenCall(event_id, "embedding", None, model, provider)
+    messages = payload.get(EventPayload.MESSAGES)
+    if messages is not None:
+        # A copy: the user's list may grow while the call runs.
+        prompt = tuple(messages) if isinstance(messages, list) else messages
+        return OpenCall(event_id, "chat", prompt, model, provider, trusts_raw)
+    prompt = payload.get(EventPayload.PROMPT)
+    operation = "chat" if prompt is None else "completion"
+    return OpenCall(event_id, operation, prompt, model, provider, trusts_raw)
+
+
+def _filled(usage: Usage | None, prompt_tokens: int, completion_tokens: int) -> Usage:
+    """Put our own counts where the provider was silent, beside what it said."""
+    counts = {} if usage is None else usage.reported()
+    counts["input_tokens"] = prompt_tokens
+    counts["output_tokens"] = completion_tokens
+    return Usage.of(counts)

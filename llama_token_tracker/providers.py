@@ -1,0 +1,29 @@
+"""LlamaIndex's class names -> provider names, as OpenTelemetry's GenAI conventions spell them.
+
+Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026-11-22).
+"""
+
+from typing import Final
+
+PROVIDERS: Final[dict[str, str]] = {
+    "Anthropic_LLM": "anthropic",
+    "azure_openai_llm": "azure.ai.openai",
+    "AzureOpenAIEmbedding": "azure.ai.openai",
+    "Bedrock_LLM": "aws.bedrock",
+    "Bedrock_Converse_LLM": "aws.bedrock",
+    "BedrockEmbedding": "aws.bedrock",
+    "Cohere_LLM": "cohere",
+    "CohereEmbedding": "cohere",
+    "GenAI": "gcp.gemini",
+    "GoogleGenAIEmbedding": "gcp.gemini",
+    "MistralAI_LLM": "mistral_ai",
+    "MistralAIEmbedding": "mistral_ai",
+    "Ollama_llm": "ollama",
+    "OllamaEmbedding": "ollama",
+    "openai_llm": "openai",
+    "openai_responses_llm": "openai",
+    "OpenAIEmbedding": "openai",
+}
+
+RETURNS_USERS_OBJECT: Final = frozenset({"structured_llm"})
+"""Classes whose `raw` is an object of the user's own, whatever its fields are called."""

@@ -1,0 +1,109 @@
+"""LlamaIndex's prompts, messages and responses as text, without knowing their classes."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from llama_token_tracker.notices import notice
+
+TOKENS_PER_MESSAGE = 3
+"""What a message costs beside its text, as LlamaIndex's own counter has it."""
+
+
+def prompt_text(prompt: object) -> str:
+    """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list | tuple):
+        return "\n".join([_message_text(message) for message in prompt])
+    return "" if prompt is None else shown(prompt)
+
+
+def response_text(response: object) -> str:
+    """The text of an event's `completion`: as LlamaIndex prints it."""
+    if response is None:
+        return ""
+    message = getattr(response, "message", None)
+    return shown(response) if message is None else _message_text(message)
+
+
+def _message_text(message: Any) -> str:
+    """What `str(message)` gives; most messages are one block of text, and quick."""
+    try:
+        (block,) = message.blocks
+        if block.block_type == "text":
+            return f"{message.role.value}: {block.text}"
+    except (AttributeError, TypeError, ValueError):
+        pass  # No single block of text: LlamaIndex's own way is right for all else.
+    return shown(message)
+
+
+def shown(thing: object) -> str:
+    """`str(thing)`, whatever `thing` does when asked."""
+    try:
+        return str(thing)
+    except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
+        notice(f"unprintable {type(thing).__name__}", error, "its text is left empty")
+        return ""
+
+
+def prompt_parts(prompt: object) -> tuple[list[str], int]:
+    """The texts of a prompt that cost tokens, and the tokens that no text accounts for.
+
+    Args:
+        prompt: A text, or messages.
+
+    Returns:
+        The texts, and a number of tokens to add to their count.
+    """
+    if not isinstance(prompt, list | tuple):
+        return [prompt_text(prompt)], 0
+    parts = []
+    for message in prompt:
+        role = getattr(message, "role", "")
+        parts.append(shown(getattr(role, "value", role)))
+        parts.extend(_message_parts(message))
+    return parts, TOKENS_PER_MESSAGE * len(prompt)
+
+
+def response_parts(response: object) -> list[str]:
+    """The texts of a response that cost tokens: what was said, thought, and called."""
+    if response is None:
+        return []
+    message = getattr(response, "message", None)
+    if message is None:
+        return [shown(response)]
+    return list(_message_parts(message))
+
+
+def _message_parts(message: object) -> Iterator[str]:
+    blocks = getattr(message, "blocks", None)
+    if not isinstance(blocks, Iterable):
+        yield shown(message)
+        return
+    called = False
+    for block in blocks:
+        kind = getattr(block, "block_type", "")
+        if kind == "text":
+            yield shown(block.text)
+        elif kind == "thinking":
+            yield shown(getattr(block, "content", "") or "")
+        elif kind == "tool_call":
+            called = True
+            yield shown(block.tool_name)
+            yield shown(block.tool_kwargs)
+    if not called:
+        yield from _legacy_calls(getattr(message, "additional_kwargs", None))
+
+
+def _legacy_calls(additional: object) -> Iterator[str]:
+    """Tool calls of integrations that keep them beside the blocks."""
+    calls = additional.get("tool_calls") if isinstance(additional, dict) else None
+    for call in calls if isinstance(calls, list | tuple) else ():
+        function = getattr(call, "function", call)
+        if isinstance(function, dict):
+            function = function.get("function", function)
+            yield shown(function.get("name", ""))
+            yield shown(function.get("arguments", function.get("input", "")))
+        else:
+            yield shown(getattr(function, "name", ""))
+            yield shown(getattr(function, "arguments", ""))

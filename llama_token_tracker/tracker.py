@@ -1,0 +1,257 @@
+"""Where events go: lists, running totals, and the lock around both."""
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.lock import LOCK
+from llama_token_tracker.totals import Kind, Pair, Sum, Totals
+from llama_token_tracker.usage import Usage
+
+_FAILED_KEPT: Final = 1_000
+
+
+class Tracker:
+    """Records events and adds them up, from any number of threads at once.
+
+    Args:
+        max_events: How many events each list holds at the most; the oldest go first and
+            stay in the totals. `None` keeps all until `reset()`.
+        include_failed: Whether calls that failed before anything was billed are listed
+            among the others too.
+    """
+
+    def __init__(
+        self, *, max_events: int | None = None, include_failed: bool = False
+    ) -> None:
+        if max_events is not None and max_events < 0:
+            msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
+            raise ValueError(msg)
+        self.max_events = max_events
+        self.include_failed = include_failed
+        self._totals = Totals()
+        self._failed: deque[TokenCountingEvent] = deque(maxlen=_FAILED_KEPT)
+        self._llm = _Series(self._totals)
+        self._embedding = _Series(self._totals)
+
+    def record(self, event: TokenCountingEvent) -> None:
+        """Take in one call."""
+        series = self._embedding if event.operation == "embedding" else self._llm
+        with LOCK:
+            if event.status == "failed" and not event.total_token_count:
+                self._failed.append(event)
+                if not self.include_failed:
+                    self._totals.add(event)
+                    return
+            series.take(event)
+            if self.max_events is not None and len(series.events) > self.max_events:
+                series.events.drop_oldest(len(series.events) - self.max_events)
+
+    @property
+    def llm_events(self) -> "EventList":
+        """The calls to language models, oldest first; yours to edit, the totals follow."""
+        return self._llm.events
+
+    @llm_events.setter
+    def llm_events(self, events: Iterable[TokenCountingEvent]) -> None:
+        self._llm.replace(events)
+
+    @property
+    def embedding_events(self) -> "EventList":
+        """The embedded texts, oldest first; yours to edit, the totals follow."""
+        return self._embedding.events
+
+    @embedding_events.setter
+    def embedding_events(self, events: Iterable[TokenCountingEvent]) -> None:
+        self._embedding.replace(events)
+
+    @property
+    def failed_calls(self) -> list[TokenCountingEvent]:
+        """The last thousand calls that failed before anything was billed: zero tokens."""
+        with LOCK:
+            return list(self._failed)
+
+    @property
+    def llm_totals(self) -> Pair:
+        """Input and output tokens of all calls to language models."""
+        with LOCK:
+            return replace(self._llm.pair)
+
+    @property
+    def embedding_totals(self) -> Pair:
+        """Input tokens of all embedded texts."""
+        with LOCK:
+            return replace(self._embedding.pair)
+
+    def totals(self) -> dict[Kind, Sum]:
+        """A copy of the running sums, by operation, provider, model, source and status."""
+        with LOCK:
+            return {
+                kind: Sum(total.calls, dict(total.counts))
+                for kind, total in self._totals.items()
+            }
+
+    @property
+    def usage(self) -> Usage:
+        """All tokens by bucket, embeddings included."""
+        usage = Usage()
+        for total in self.totals().values():
+            usage += total.usage
+        return usage
+
+    def reset(self) -> None:
+        """Start again from nothing. A call that is under way counts when it ends."""
+        with LOCK:
+            self._totals.clear()
+            self._failed.clear()
+            self._llm.reset()
+            self._embedding.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock, as it stands at one moment."""
+        with LOCK:
+            return {
+                "max_events": self.max_events,
+                "include_failed": self.include_failed,
+                "totals": self.totals(),
+                "failed": list(self._failed),
+                "series": [
+                    (list(series.events), series.pair.prompt, series.pair.completion)
+                    for series in (self._llm, self._embedding)
+                ],
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a tracker of its own, that holds what the pickled one held."""
+        self.__init__(  # type: ignore[misc]
+            max_events=state["max_events"], include_failed=state["include_failed"]
+        )
+        self._totals.restore(state["totals"])
+        self._failed.extend(state["failed"])
+        for series, (events, prompt, completion) in zip(
+            (self._llm, self._embedding), state["series"], strict=True
+        ):
+            list.extend(series.events, events)
+            series.pair = Pair(prompt, completion)
+
+
+class _Series:
+    """One list of events and its sums."""
+
+    __slots__ = ("_totals", "events", "pair")
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+        self.pair = Pair()
+        self.events = EventList(self)
+
+    def take(self, event: TokenCountingEvent) -> None:
+        """Add an event to the list and the sums; the caller holds the lock."""
+        list.append(self.events, event)
+        self.add(event)
+
+    def put(self, event: TokenCountingEvent) -> None:
+        """The same for those who don't hold it."""
+        with LOCK:
+            self.take(event)
+
+    def add(self, event: TokenCountingEvent, sign: int = 1) -> None:
+        """Add an event to the sums, or with `sign=-1` take it back."""
+        self.pair.prompt += sign * event.prompt_token_count
+        self.pair.completion += sign * event.completion_token_count
+        if isinstance(event, TokenCountingEvent):
+            self._totals.add(event, sign)
+
+    def edit(self, change: Callable[[], Any]) -> Any:
+        """Let somebody change the list, and the sums follow."""
+        with LOCK:
+            for event in self.events:
+                self.add(event, -1)
+            try:
+                return change()
+            finally:
+                for event in self.events:
+                    self.add(event)
+
+    def replace(self, events: Iterable[TokenCountingEvent]) -> None:
+        """Put other events in the place of the list's."""
+        with LOCK:
+            for event in self.events:
+                self.add(event, -1)
+            self.events.release()
+            self.events = EventList(self)
+            for event in events:
+                self.take(event)
+
+    def reset(self) -> None:
+        """Start a new list; whoever holds the old one keeps it as it is."""
+        self.events.release()
+        self.pair = Pair()
+        self.events = EventList(self)
+
+
+class EventList(list[TokenCountingEvent]):
+    """A list of events whose edits by hand show in the totals, as they do in LlamaIndex.
+
+    Copies and pickles of it are plain lists.
+    """
+
+    __slots__ = ("_series",)
+
+    def __init__(self, series: _Series) -> None:
+        super().__init__()
+        self._series: _Series | None = series
+
+    def append(self, event: TokenCountingEvent, /) -> None:
+        """Add an event, and what it used to the totals."""
+        if self._series is None:
+            list.append(self, event)
+        else:
+            self._series.put(event)
+
+    def release(self) -> None:
+        """Belong to no totals any more."""
+        self._series = None
+
+    def drop_oldest(self, count: int) -> None:
+        """Forget the oldest events; what they used stays in the totals."""
+        list.__delitem__(self, slice(0, count))
+
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[TokenCountingEvent]]]:
+        """Travel as a plain list: totals belong to the tracker."""
+        return list, (list(self),)
+
+    def __reduce_ex__(self, _protocol: Any, /) -> Any:
+        """The same for every protocol."""
+        return self.__reduce__()
+
+
+def _followed(name: str) -> Callable[..., Any]:
+    """A method of `list` that tells the totals what it did."""
+    plain = getattr(list, name)
+
+    @functools.wraps(plain)
+    def method(self: EventList, *args: Any, **kwargs: Any) -> Any:
+        series = self._series  # noqa: SLF001 - a method of EventList, made outside its body
+        if series is None:
+            return plain(self, *args, **kwargs)
+        return series.edit(lambda: plain(self, *args, **kwargs))
+
+    return method
+
+
+for _name in (
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "remove",
+    "__delitem__",
+    "__iadd__",
+    "__imul__",
+    "__setitem__",
+):
+    setattr(EventList, _name, _followed(_name))

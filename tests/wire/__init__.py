@@ -1,0 +1,1 @@
+"""Real clients against a loopback provider that knows what it billed."""

@@ -1,0 +1,442 @@
+"""One builder per integration: the real SDK and the real integration, pointed at the loopback.
+
+Nothing is patched. Retries are off wherever a client has any, so that one call is one request. An
+integration that isn't installed is skipped with its name, never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import pytest
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.llms.llm import LLM
+
+__all__ = [
+    "ALL",
+    "EMBEDDINGS",
+    "LLMS",
+    "NATIVE_ASYNC_BOTO",
+    "Endpoint",
+    "Integration",
+    "Nobody",
+    "bedrock_client",
+    "release",
+]
+
+NATIVE_ASYNC_BOTO = find_spec("aioboto3") is not None
+"""Whether BedrockConverse has an asynchronous client of its own or borrows a thread."""
+
+_KEY = "none"
+_AWS = {
+    "region_name": "us-east-1",
+    "aws_access_key_id": "none",
+    "aws_secret_access_key": "none",
+}
+_MAX_TOKENS = 64
+
+
+class Endpoint(Protocol):
+    """Whatever knows the base URL of a provider."""
+
+    def url(self, provider: str = "") -> str:
+        """Give the base URL that a provider's client is to be pointed at."""
+
+
+class Nobody:
+    """An endpoint at which nobody listens: port 9 of the loopback, the discard service."""
+
+    def url(self, provider: str = "") -> str:
+        """Give a URL that refuses every connection."""
+        return f"http://127.0.0.1:9/{provider}"
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """How to build one integration's model, and what it can't do.
+
+    Attributes:
+        name: What a test is called by.
+        module: What has to be importable.
+        model: The model asked for.
+        build: Makes the model.
+        broken: Styles that fail inside the integration itself, with the reason.
+        tools: Whether it calls functions.
+        cache: Whether its provider reports cached tokens anywhere on the wire.
+        cache_write: Whether its provider reports tokens written to a cache.
+        reasoning: Whether its provider reports reasoning tokens.
+        early: What a stream has reported with its first piece of text: `input`, or nothing.
+    """
+
+    name: str
+    module: str
+    model: str
+    build: Callable[[Endpoint, CallbackManager, Mapping[str, Any]], Any]
+    broken: Mapping[str, str] = field(default_factory=dict)
+    tools: bool = True
+    cache: bool = True
+    cache_write: bool = False
+    reasoning: bool = False
+    early: bool = False
+
+    def llm(self, provider: Endpoint, manager: CallbackManager, **kwargs: Any) -> LLM:
+        """Build the model, or skip the test where the integration isn't installed."""
+        built = self._build(provider, manager, kwargs)
+        assert isinstance(built, LLM)
+        return built
+
+    def embedding(
+        self, provider: Endpoint, manager: CallbackManager, **kwargs: Any
+    ) -> BaseEmbedding:
+        """Build the embedding model, or skip the test where it isn't installed."""
+        built = self._build(provider, manager, kwargs)
+        assert isinstance(built, BaseEmbedding)
+        return built
+
+    def _build(
+        self, provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+    ) -> Any:
+        self.require()
+        return self.build(provider, manager, kwargs)
+
+    def require(self) -> None:
+        """Skip the test where the integration isn't installed."""
+        try:
+            importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            pytest.skip(f"{self.module} is not installed here ({error.name} is missing)")
+
+    def __str__(self) -> str:
+        """Name the integration in a test's id."""
+        return self.name
+
+
+def release(package: str) -> tuple[int, ...]:
+    """Give the installed release of a package as numbers, or nothing where it isn't installed."""
+    try:
+        return tuple(int(part) for part in version(package).split(".")[:3])
+    except PackageNotFoundError:
+        return ()
+
+
+@lru_cache(maxsize=8)
+def bedrock_client(url: str) -> Any:
+    """Make a real boto3 client for the loopback; they're slow to make and safe to share."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64)
+    return boto3.client("bedrock-runtime", endpoint_url=url, config=config, **_AWS)
+
+
+def _bedrock(model: str) -> Callable[..., Any]:
+    def build(
+        provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+    ) -> Any:
+        from llama_index.llms.bedrock import Bedrock
+
+        return Bedrock(
+            model=model,
+            client=bedrock_client(provider.url("bedrock")),
+            max_retries=1,
+            max_tokens=_MAX_TOKENS,
+            callback_manager=manager,
+            **_AWS,
+            **kwargs,
+        )
+
+    return build
+
+
+def _converse(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from botocore.config import Config
+    from llama_index.llms.bedrock_converse import BedrockConverse
+
+    url = provider.url("bedrock")
+    return BedrockConverse(
+        model="anthropic.claude-3-7-sonnet-20250219-v1:0",
+        client=bedrock_client(url),
+        # The asynchronous side makes clients of its own from these two.
+        endpoint_url=url,
+        botocore_config=Config(retries={"total_max_attempts": 1}),
+        max_retries=1,
+        callback_manager=manager,
+        **_AWS,
+        **kwargs,
+    )
+
+
+def _anthropic(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from llama_index.llms.anthropic import Anthropic
+
+    return Anthropic(
+        **{"model": "claude-3-haiku-20240307"}
+        | {
+            "api_key": _KEY,
+            "base_url": provider.url("anthropic"),
+            "max_retries": 0,
+            "max_tokens": _MAX_TOKENS,
+            "callback_manager": manager,
+        }
+        | dict(kwargs)
+    )
+
+
+def _openai(model: str, *, include_usage: bool) -> Callable[..., Any]:
+    extra = {"stream_options": {"include_usage": True}} if include_usage else {}
+
+    def build(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
+        from llama_index.llms.openai import OpenAI
+
+        return OpenAI(
+            model=model,
+            api_key=_KEY,
+            api_base=provider.url("openai") + "/v1",
+            max_retries=0,
+            max_tokens=_MAX_TOKENS,
+            # The integration drops the option from calls that don't stream.
+            additional_kwargs=extra,
+            callback_manager=manager,
+            **kwargs,
+        )
+
+    return build
+
+
+def _openai_responses(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from llama_index.llms.openai import OpenAIResponses
+
+    return OpenAIResponses(
+        model="gpt-4o-mini",
+        api_key=_KEY,
+        api_base=provider.url("openai") + "/v1",
+        max_retries=0,
+        callback_manager=manager,
+        **kwargs,
+    )
+
+
+def _gemini(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from google.genai import types
+    from llama_index.llms.google_genai import GoogleGenAI
+
+    return GoogleGenAI(
+        model="gemini-2.5-flash",
+        api_key=_KEY,
+        http_options=types.HttpOptions(base_url=provider.url("gemini")),
+        # With both limits given the integration doesn't ask the server about the model.
+        max_tokens=_MAX_TOKENS,
+        context_window=100_000,
+        max_retries=0,
+        callback_manager=manager,
+        **kwargs,
+    )
+
+
+def _ollama(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from llama_index.llms.ollama import Ollama
+
+    return Ollama(
+        model="llama3.2",
+        base_url=provider.url("ollama"),
+        context_window=8192,
+        callback_manager=manager,
+        **kwargs,
+    )
+
+
+def _mistral(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from llama_index.llms.mistralai import MistralAI
+
+    return MistralAI(
+        model="mistral-small-latest",
+        api_key=_KEY,
+        endpoint=provider.url("mistral"),
+        max_retries=0,
+        callback_manager=manager,
+        **kwargs,
+    )
+
+
+def _cohere(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from llama_index.llms.cohere import Cohere
+
+    return Cohere(
+        model="command-r",
+        api_key=_KEY,
+        base_url=provider.url("cohere"),
+        max_retries=1,
+        # The SDK repeats a refused call by itself unless each call says otherwise.
+        additional_kwargs={"request_options": {"max_retries": 0}},
+        callback_manager=manager,
+        **kwargs,
+    )
+
+
+def _bedrock_embedding(model: str) -> Callable[..., Any]:
+    def build(
+        provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+    ) -> Any:
+        from llama_index.embeddings.bedrock import BedrockEmbedding
+
+        return BedrockEmbedding(
+            model_name=model,
+            client=bedrock_client(provider.url("bedrock")),
+            max_retries=1,
+            callback_manager=manager,
+            **_AWS,
+            **kwargs,
+        )
+
+    return build
+
+
+def _openai_embedding(
+    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
+) -> Any:
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    return OpenAIEmbedding(
+        api_key=_KEY,
+        api_base=provider.url("openai") + "/v1",
+        max_retries=0,
+        callback_manager=manager,
+        **kwargs,
+    )
+
+
+_NOT_IN_BEDROCK = "llms-bedrock raises NotImplementedError for asynchronous completions and streams"
+_BEDROCK_BROKEN = dict.fromkeys(("acomplete", "astream_complete", "astream_chat"), _NOT_IN_BEDROCK)
+_COHERE_BROKEN = {
+    "stream_complete": "llms-cohere asks each chunk for _asdict(), which the SDK's chunks lack",
+    "astream_complete": "llms-cohere has no astream_complete",
+    "astream_chat": "llms-cohere walks the synchronous client's generator with `async for`",
+}
+
+
+def _legacy(name: str, model: str, **traits: Any) -> Integration:
+    return Integration(
+        name,
+        "llama_index.llms.bedrock",
+        model,
+        _bedrock(model),
+        broken=_BEDROCK_BROKEN,
+        tools=False,
+        **traits,
+    )
+
+
+LLMS: list[Integration] = [
+    _legacy("bedrock-claude", "anthropic.claude-3-haiku-20240307-v1:0", cache_write=True),
+    _legacy("bedrock-titan", "amazon.titan-text-express-v1", cache=False, early=True),
+    _legacy("bedrock-llama", "meta.llama2-13b-chat-v1", cache=False, early=True),
+    _legacy("bedrock-mistral", "mistral.mistral-7b-instruct-v0:2", cache=False),
+    Integration(
+        "bedrock-converse",
+        "llama_index.llms.bedrock_converse",
+        "anthropic.claude-3-7-sonnet-20250219-v1:0",
+        _converse,
+        cache_write=True,
+    ),
+    Integration(
+        "anthropic",
+        "llama_index.llms.anthropic",
+        "claude-3-haiku-20240307",
+        _anthropic,
+        cache_write=True,
+        reasoning=True,
+        early=True,
+    ),
+    Integration(
+        "openai",
+        "llama_index.llms.openai",
+        "gpt-4o-mini",
+        _openai("gpt-4o-mini", include_usage=True),
+        cache_write=True,
+        reasoning=True,
+    ),
+    Integration(
+        "openai-default",
+        "llama_index.llms.openai",
+        "gpt-4o-mini",
+        _openai("gpt-4o-mini", include_usage=False),
+        cache_write=True,
+        reasoning=True,
+    ),
+    Integration(
+        "openai-completions",
+        "llama_index.llms.openai",
+        "gpt-3.5-turbo-instruct",
+        _openai("gpt-3.5-turbo-instruct", include_usage=True),
+        tools=False,
+    ),
+    Integration(
+        "openai-responses",
+        "llama_index.llms.openai",
+        "gpt-4o-mini",
+        _openai_responses,
+        cache_write=True,
+        reasoning=True,
+    ),
+    Integration(
+        "gemini",
+        "llama_index.llms.google_genai",
+        "gemini-2.5-flash",
+        _gemini,
+        reasoning=True,
+        early=True,
+    ),
+    Integration("ollama", "llama_index.llms.ollama", "llama3.2", _ollama, cache=False),
+    Integration("mistral", "llama_index.llms.mistralai", "mistral-small-latest", _mistral),
+    Integration(
+        "cohere",
+        "llama_index.llms.cohere",
+        "command-r",
+        _cohere,
+        broken=_COHERE_BROKEN,
+    ),
+]
+
+EMBEDDINGS: list[Integration] = [
+    Integration(
+        "bedrock-titan-embedding",
+        "llama_index.embeddings.bedrock",
+        "amazon.titan-embed-text-v1",
+        _bedrock_embedding("amazon.titan-embed-text-v1"),
+    ),
+    Integration(
+        "bedrock-cohere-embedding",
+        "llama_index.embeddings.bedrock",
+        "cohere.embed-english-v3",
+        _bedrock_embedding("cohere.embed-english-v3"),
+    ),
+    Integration(
+        "openai-embedding",
+        "llama_index.embeddings.openai",
+        "text-embedding-ada-002",
+        _openai_embedding,
+    ),
+]
+
+ALL: list[Integration] = [*LLMS, *EMBEDDINGS]
