@@ -9,15 +9,16 @@ This room knows nothing of LlamaIndex. The handler tells it of starts and ends, 
 of spans and chunks; what it gives back is an `Outcome` for every call that is now settled.
 """
 
+import sys
 import time
 import weakref
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from llama_token_tracker.event import Operation, Status
+from llama_token_tracker.event import Status
 from llama_token_tracker.extraction import StreamedUsage, extract_usage
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
@@ -45,65 +46,44 @@ class SpanTree(Protocol):
 class OpenCall:
     """A call that has started.
 
+    Not slotted: what most calls never need is found on the class, which makes one cheap.
+
     Attributes:
         event_id: Its id among callback events.
-        operation: What is asked for.
         prompt: What was asked, as LlamaIndex handed it over.
-        model: The model's id, if it is known.
-        provider: The provider's name, if it is known.
+        about: What else LlamaIndex said of it; the handler knows how to read that.
         trusts_raw: Whether what it returns as `raw` comes from a provider.
-        span_id: Its own span, or `None` if it has none.
+        span_id: The span that was active when it started: its own, if it has one.
         parent: The call it was made by, or `None`.
         inner: The calls that it made itself, if any.
-        started_at: When it started, in seconds since 1970.
-        began: The same by the clock that durations are measured with.
+        began: When it started, by the clock that durations are measured with, in seconds.
+        starts: How often it was started: a handler that sits in a manager twice hears each
+            start and each end twice.
+        settled: Whether its outcome is known, or that it has none of its own.
+        held: Its outcome, kept back because the call around it may know more.
+        stream: The generator that it returned.
+        progress: How far that has come.
+        plain: Whether it neither made nor was made by another, nor streamed: most are.
     """
 
-    __slots__ = (
-        "began",
-        "event_id",
-        "held",
-        "inner",
-        "model",
-        "operation",
-        "parent",
-        "progress",
-        "prompt",
-        "provider",
-        "settled",
-        "span_id",
-        "started_at",
-        "starts",
-        "stream",
-        "trusts_raw",
-    )
+    parent: "OpenCall | None" = None
+    inner: "list[OpenCall] | None" = None
+    starts: int = 1
+    settled: bool = False
+    trusts_raw: bool = True
+    held: "Outcome | None" = None
+    stream: "weakref.ref[Stream] | None" = None
+    progress: "Progress | None" = None
+    plain: bool = True
 
     def __init__(
-        self,
-        event_id: str,
-        operation: Operation,
-        prompt: object,
-        model: str | None = None,
-        provider: str | None = None,
-        trusts_raw: bool = True,  # noqa: FBT001, FBT002 - positional for speed, one caller
+        self, event_id: str, prompt: object, about: object, span_id: str | None = None
     ) -> None:
         self.event_id = event_id
-        self.operation = operation
         self.prompt = prompt
-        self.model = model
-        self.provider = provider
-        self.trusts_raw = trusts_raw
-        self.span_id: str | None = None
-        self.parent: OpenCall | None = None
-        self.inner: list[OpenCall] | None = None
-        self.started_at = time.time()
+        self.about = about
+        self.span_id = span_id
         self.began = time.perf_counter()
-        # A handler may sit in a manager twice: it hears each start and each end twice then.
-        self.starts = 1
-        self.settled = False
-        self.held: Outcome | None = None
-        self.stream: weakref.ref[Stream] | None = None
-        self.progress: Progress | None = None
 
     @property
     def outermost(self) -> "OpenCall":
@@ -156,7 +136,6 @@ class Outcome(NamedTuple):
 
     Attributes:
         call: The innermost call.
-        outermost: The call that the user made, and that it was made for.
         response: The answer; of an unfinished stream its last chunk; or `None`.
         status: How it ended.
         usage: What the provider reported, or `None` if it was silent.
@@ -165,7 +144,6 @@ class Outcome(NamedTuple):
     """
 
     call: OpenCall
-    outermost: OpenCall
     response: object
     status: Status
     usage: Usage | None
@@ -198,48 +176,53 @@ class OpenCalls:
         """How many calls are open."""
         return len(self._by_id)
 
-    def start(self, call: OpenCall, span_id: str | None, frame: FrameType) -> None:
-        """Note that a call has started.
-
-        Args:
-            call: The call.
-            span_id: The span that is active where it starts.
-            frame: The frame that it starts in.
-        """
-        with LOCK:
+    def start(self, call: OpenCall) -> None:
+        """Note that a call has started."""
+        if self._by_id:
             known = self._by_id.get(call.event_id)
             if known is not None:
                 known.starts += 1
+                known.plain = False
                 return
-            outer = span_id
-            if (
-                span_id is not None
-                and span_id not in self._by_span
-                and self._spans.is_call(span_id)
-            ):
-                call.span_id = span_id
-                outer = self._spans.parent(span_id)
-            call.parent = self._made_by(outer, frame) if self._by_id else None
-            if call.parent is not None:
-                if call.parent.inner is None:
-                    call.parent.inner = []
-                call.parent.inner.append(call)
-            self._by_id[call.event_id] = call
-            if call.span_id is not None:
-                self._by_span[call.span_id] = call
-            if len(self._by_id) > MAX_OPEN:
+            self._place(call, call.span_id)
+        elif call.span_id is not None:
+            self._by_span[call.span_id] = call
+        self._by_id[call.event_id] = call
+
+    def _place(self, call: OpenCall, span_id: str | None) -> None:
+        """Find out whether a call that starts now is made by one that is open."""
+        parent = self._made_by(span_id)
+        with LOCK:
+            if parent is not None:
+                call.plain = parent.plain = False
+                call.parent = parent
+                if parent.inner is None:
+                    parent.inner = []
+                parent.inner.append(call)
+            if span_id is not None:
+                if span_id not in self._by_span:
+                    self._by_span[span_id] = call
+                elif not self._spans.is_call(span_id):
+                    # Two calls without spans of their own: chunks can't be told apart.
+                    self._by_span[span_id].plain = call.plain = False
+                    del self._by_span[span_id]
+            if len(self._by_id) >= MAX_OPEN:
                 oldest = next(iter(self._by_id.values()))
                 oldest.settled = True
                 self._forget(oldest)
                 notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
 
-    def _made_by(self, span_id: str | None, frame: FrameType) -> OpenCall | None:
+    def _made_by(self, span_id: str | None) -> OpenCall | None:
         """Find the innermost open call that a call starting here is made by."""
-        by_span = None
+        by_span: OpenCall | None = None
         while span_id is not None and by_span is None:
             by_span = self._by_span.get(span_id)
+            if by_span is not None and not self._spans.is_call(span_id):
+                by_span = None
             span_id = self._spans.parent(span_id)
-        by_frame = self._running_stream(frame) if self._streaming else None
+        if not self._streaming:
+            return by_span
+        by_frame = self._running_stream(sys._getframe(1))  # noqa: SLF001 - the only way to see it
         if by_frame is None or by_span is None:
             return by_span or by_frame
         call: OpenCall | None = by_span
@@ -273,6 +256,7 @@ class OpenCalls:
             # The registry must not be kept alive by a stream, nor a stream by the registry.
             lost = partial(_lost, weakref.ref(self), call)
             call.stream = weakref.ref(stream, lost)
+            call.plain = False
             call.progress = Progress()
             self._streaming[call.event_id] = call
             self._stream_codes.add(_code_of(stream))
@@ -282,12 +266,13 @@ class OpenCalls:
         call = self._by_span.get(span_id)
         if call is not None and not call.inner:
             if call.progress is None:
+                call.plain = False
                 call.progress = Progress()
             call.progress.hear(chunk)
 
     def end(
         self, event_id: str, response: object, error: BaseException | None
-    ) -> list[Outcome] | None:
+    ) -> Sequence[Outcome] | None:
         """Note that a call has ended.
 
         Args:
@@ -303,10 +288,31 @@ class OpenCalls:
             call = self._by_id.get(event_id)
             if call is None:
                 return None
-            call.starts -= 1
-            if call.starts == 0:
+            if call.starts > 1:
+                call.starts -= 1
+            else:
                 self._forget(call)
-            return [] if call.settled else self._settled(call, response, error)
+            if call.settled:
+                return ()
+            if call.inner is None and call.parent is None:
+                call.settled = True
+                return (outcome_of(call, response, error),)
+            return self._settled(call, response, error)
+
+    def end_plainly(self, event_id: str) -> OpenCall | None:
+        """Take out a plain call.
+
+        Returns:
+            The call, which is settled by this; or `None` if there is more to it.
+        """
+        call = self._by_id.get(event_id)
+        if call is None or not call.plain:
+            return None
+        call.settled = True
+        del self._by_id[event_id]
+        if call.span_id is not None:
+            self._by_span.pop(call.span_id, None)
+        return call
 
     def _settled(
         self, call: OpenCall, response: object, error: BaseException | None
@@ -351,11 +357,12 @@ class OpenCalls:
 
     def _forget(self, call: OpenCall) -> None:
         self._by_id.pop(call.event_id, None)
-        self._streaming.pop(call.event_id, None)
-        # Its callback holds the call: without this they would keep each other alive.
-        call.stream = None
-        if call.span_id is not None:
-            self._by_span.pop(call.span_id, None)
+        if call.stream is not None:
+            self._streaming.pop(call.event_id, None)
+            # Its callback holds the call: without this they would keep each other alive.
+            call.stream = None
+        if call.span_id is not None and self._by_span.get(call.span_id) is call:
+            del self._by_span[call.span_id]
 
     def lost(self, call: OpenCall) -> None:
         """Note that nobody holds a call's stream any more."""
@@ -397,15 +404,14 @@ def outcome_of(
     if error is None:
         if progress is None or not progress.chunks:
             usage = extract_usage(response) if call.trusts_raw else None
-            return Outcome(call, call.outermost, response, "complete", usage)
+            return Outcome(call, response, "complete", usage)
         if response is not progress.last:
             progress.hear(response)
         reading = progress.usage.read() if call.trusts_raw else None
         if reading is None:
-            return Outcome(call, call.outermost, response, "complete", None)
+            return Outcome(call, response, "complete", None)
         return Outcome(
             call,
-            call.outermost,
             response,
             "complete",
             reading.usage,
@@ -413,13 +419,12 @@ def outcome_of(
         )
     status: Status = "abandoned" if isinstance(error, ABANDONING) else "failed"
     if progress is None or not progress.chunks:
-        return Outcome(call, call.outermost, None, status, None)
+        return Outcome(call, None, status, None)
     reading = progress.usage.read() if call.trusts_raw else None
     if reading is None:
-        return Outcome(call, call.outermost, progress.last, status, None)
+        return Outcome(call, progress.last, status, None)
     return Outcome(
         call,
-        call.outermost,
         progress.last,
         status,
         reading.usage,

@@ -4,7 +4,6 @@ Loading this module loads no LlamaIndex; `demo` does so once its arguments are r
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,18 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        code = _demo(options)
-        # Here and not at exit, where a reader that has gone could no longer be handled.
-        sys.stdout.flush()
+        return _demo(options)
     except LlamaTokenTrackerError as error:
         return _complain(error, NOT_RUN)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has seen enough (`… demo | head`). Python flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    return code
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ The command line loads this module late, because it loads LlamaIndex.
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,14 +13,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from llama_index.core import Document, MockEmbedding, VectorStoreIndex, get_response_synthesizer
+from llama_index.core import (
+    Document,
+    MockEmbedding,
+    VectorStoreIndex,
+    get_response_synthesizer,  # pyright: ignore[reportUnknownVariableType] - LlamaIndex's gap
+)
 from llama_index.core.base.response.schema import StreamingResponse
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import BaseNode
 
 from llama_token_tracker.errors import LlamaTokenTrackerError
+from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.handler import TokenCountingHandler
 from llama_token_tracker.views.table import Row, Table
 
@@ -107,7 +114,7 @@ def _missing_aws_settings() -> str | None:
 
     try:
         session = boto3.Session()
-        if session.region_name is None:
+        if not session.region_name:
             return "set AWS_DEFAULT_REGION, or a region in the AWS profile."
         if session.get_credentials() is None:
             return "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
@@ -224,6 +231,12 @@ def _construct(spec: str, llm: Callable[..., LLM], model: str, integration: Inte
     return made
 
 
+def _node_id(position: int, document: BaseNode) -> str:
+    # To MockEmbedding all texts are alike, so that ids decide which are retrieved: random ones
+    # would give other figures in each run.
+    return f"{document.node_id}-{position}"
+
+
 class Demo:
     """One run: index, ask, stream, and leave half-way.
 
@@ -248,7 +261,9 @@ class Demo:
             [],
             embed_model=MockEmbedding(embed_dim=_EMBEDDING_SIZE, callback_manager=self._manager),
             callback_manager=self._manager,
-            transformations=[SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=0)],
+            transformations=[
+                SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=0, id_func=_node_id)
+            ],
         )
         self._rows: list[Row] = []
         self._problem: str | None = None
@@ -269,9 +284,12 @@ class Demo:
         A call that fails ends the run; `problem` says why, and `table` what was counted.
         """
         with self._step("Index"):
-            for page in self._pages:
+            for number, page in enumerate(self._pages):
                 yield f"Indexing {page.name}"
-                self._index.insert(Document(text=page.text, metadata={"file_name": page.name}))
+                document = Document(
+                    id_=str(number), text=page.text, metadata={"file_name": page.name}
+                )
+                self._index.insert(document)
         try:
             yield "Asking"
             with self._step("Ask"):
@@ -280,7 +298,7 @@ class Demo:
             with self._step("Stream"):
                 chunks = self._stream(None)
             yield "Streaming, and leaving half-way"
-            with self._step("Leave"):
+            with self._step("Half-way"):
                 self._stream(max(1, chunks // 2))
         except Exception as error:  # noqa: BLE001 - each SDK has its own exceptions
             self._problem = f"a call to {self._model.name} failed: {error}"
@@ -329,18 +347,20 @@ class Demo:
             return sum(1 for _ in islice(chunks, limit))
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, name: str) -> Generator[None]:
         """Add the rows of what runs inside, also if it fails."""
-        handler = self.handler
-        lists = (handler.embedding_token_counts, handler.llm_token_counts, handler.failed_calls)
-        before = [len(events) for events in lists]
+        before = [len(events) for events in self._events()]
         try:
             yield
         finally:
             embeddings, calls, failed = (
-                events[count:] for events, count in zip(lists, before, strict=True)
+                events[count:] for events, count in zip(self._events(), before, strict=True)
             )
             if embeddings:
                 self._rows.append(Row.of_embeddings(f"{name}: embed", embeddings))
             if calls or failed:
                 self._rows.append(Row.of_calls(f"{name}: answer", [*calls, *failed]))
+
+    def _events(self) -> tuple[list[TokenCountingEvent], ...]:
+        handler = self.handler
+        return handler.embedding_token_counts, handler.llm_token_counts, handler.failed_calls

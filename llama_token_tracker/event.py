@@ -1,8 +1,8 @@
 """What is recorded of one call to a provider."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, Literal, Self, TypeAlias
 
 from llama_token_tracker.usage import Usage
 
@@ -40,7 +40,7 @@ class TokenCountingEvent:
         operation: What the provider was asked for.
         provider: The provider's name in OpenTelemetry's list, or `None` if unknown.
         model: The model's id as LlamaIndex names it, or `None` if unknown.
-        started_at: When the innermost call started, in UTC, or `None` if only its end was heard.
+        started_s: When the innermost call started, in seconds since 1970.
         duration_s: How long it took, in seconds; a stream, until it was drained or left.
         inner_event_id: Id of the innermost call, the one that spoke to the provider.
         span_id: The outermost call's span on the instrumentation dispatcher.
@@ -60,7 +60,7 @@ class TokenCountingEvent:
     operation: Operation = "chat"
     provider: str | None = None
     model: str | None = None
-    started_at: datetime | None = None
+    started_s: float | None = None
     duration_s: float | None = None
     inner_event_id: str = ""
     span_id: str | None = field(default=None, repr=False)
@@ -69,6 +69,20 @@ class TokenCountingEvent:
     def __post_init__(self) -> None:
         """Add the two counts up, whatever total was passed."""
         self.total_token_count = self.prompt_token_count + self.completion_token_count
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self:
+        """Make an event of all its fields, which are known to agree with each other."""
+        event = object.__new__(cls)
+        event.__dict__ = fields
+        return event
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the innermost call started, in UTC."""
+        if self.started_s is None:
+            return None
+        return datetime.fromtimestamp(self.started_s, UTC)
 
     @property
     def source(self) -> Source:

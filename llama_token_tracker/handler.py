@@ -6,12 +6,10 @@ the `ValueError` of LlamaIndex's own `token_budget`.
 """
 
 import logging
-import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from llama_index.core.callbacks import token_counting as core
@@ -27,7 +25,8 @@ from llama_token_tracker.calls import (
     Outcome,
     outcome_of,
 )
-from llama_token_tracker.event import Source, TokenCountingEvent
+from llama_token_tracker.event import Source, Status, TokenCountingEvent
+from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, listen
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
@@ -41,6 +40,18 @@ from llama_token_tracker.texts import (
 from llama_token_tracker.tokenizer import TextCounter
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
+
+
+_LLM = CBEventType.LLM
+_EMBEDDING = CBEventType.EMBEDDING
+_COUNTED = (_LLM, _EMBEDDING)
+_PROMPT = EventPayload.PROMPT
+_MESSAGES = EventPayload.MESSAGES
+_COMPLETION = EventPayload.COMPLETION
+_RESPONSE = EventPayload.RESPONSE
+_EXCEPTION = EventPayload.EXCEPTION
+_SERIALIZED = EventPayload.SERIALIZED
+_CHUNKS = EventPayload.CHUNKS
 
 
 @dataclass
@@ -116,13 +127,11 @@ class TokenCountingHandler(core.TokenCountingHandler):
         Raises:
             ValueError: The token budget is used up, as in LlamaIndex.
         """
-        self._check_budget()
-        if payload is not None and (
-            event_type == CBEventType.LLM or event_type == CBEventType.EMBEDDING
-        ):
+        if self.token_budget is not None:
+            self._check_budget()
+        if payload is not None and event_type in _COUNTED:
             try:
-                call = _call(event_type, payload, event_id)
-                self._calls.start(call, active_span_id.get(), sys._getframe(1))
+                self._calls.start(_call(payload, event_id, active_span_id.get()))
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
         return event_id
@@ -141,14 +150,16 @@ class TokenCountingHandler(core.TokenCountingHandler):
         """
         if payload is None or event_type in self.event_ends_to_ignore:
             return
-        if event_type == CBEventType.LLM:
+        if event_type == _LLM:
             try:
-                for outcome in self._outcomes(payload, event_id):
-                    self._record(outcome)
+                if not self._recorded_plainly(payload, event_id):
+                    for outcome in self._outcomes(payload, event_id):
+                        self._record(outcome)
             except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
                 notice("an end could not be counted", error, "its call is not counted")
-            self._check_budget()
-        elif event_type == CBEventType.EMBEDDING:
+            if self.token_budget is not None:
+                self._check_budget()
+        elif event_type == _EMBEDDING:
             try:
                 self._record_embeddings(payload, event_id)
             except Exception as error:  # noqa: BLE001 - nor must paid embeddings
@@ -225,11 +236,50 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     # --- from outcomes to events -----------------------------------------------------------
 
-    def _outcomes(self, payload: dict[str, Any], event_id: str) -> list[Outcome]:
-        error = payload.get(EventPayload.EXCEPTION)
-        response = payload.get(EventPayload.RESPONSE)
+    def _recorded_plainly(self, payload: dict[str, Any], event_id: str) -> bool:
+        """Record the plain case without detours: one call, one answer, one reported usage.
+
+        Whatever is unusual is left to `_outcomes` and `_record`, which know every case and
+        say the same of this one.
+        """
+        response = payload.get(_RESPONSE)
         if response is None:
-            response = payload.get(EventPayload.COMPLETION)
+            response = payload.get(_COMPLETION)
+        usage = None if response is None else extract_usage(response)
+        if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+            return False
+        call = self._calls.end_plainly(event_id)
+        if call is None:
+            return False
+        keep_text = self.keep_text
+        prompt = call.prompt
+        self.tracker.record_later(
+            usage.input_tokens,
+            usage.output_tokens,
+            (
+                _plain_event,
+                prompt_text(prompt) if keep_text else "",
+                response_text(response) if keep_text else "",
+                usage,
+                call.about,
+                type(prompt) is str,
+                time.time(),
+                time.perf_counter() - call.began,
+                event_id,
+                call.span_id,
+            ),
+        )
+        if self._verbose:
+            self._tell(usage.input_tokens, usage.output_tokens)
+        return True
+
+    def _outcomes(
+        self, payload: dict[str, Any], event_id: str
+    ) -> Sequence[Outcome]:
+        error = payload.get(_EXCEPTION)
+        response = payload.get(_RESPONSE)
+        if response is None:
+            response = payload.get(_COMPLETION)
         outcomes = self._calls.end(event_id, response, error)
         if outcomes is not None:
             return outcomes
@@ -237,50 +287,55 @@ class TokenCountingHandler(core.TokenCountingHandler):
             # The echo of a stream that was dropped before: it's counted already.
             return []
         # Fed by hand, without a start.
-        return [outcome_of(_call(CBEventType.LLM, payload, event_id), response, error)]
+        return [outcome_of(_call(payload, event_id), response, error)]
 
     def _record(self, outcome: Outcome) -> None:
-        event = self._event(outcome)
-        self.tracker.record(event)
-        if self._verbose and not outcome.nothing_happened:
-            self._print(
-                f"LLM Prompt Token Usage: {event.prompt_token_count}\n"
-                f"LLM Completion Token Usage: {event.completion_token_count}"
-            )
-
-    def _event(self, outcome: Outcome) -> LlamaIndexEvent:
-        call, outermost, response, status, usage = outcome[:5]
-        prompt_tokens = None if usage is None else usage.input_tokens
-        completion_tokens = None if usage is None else usage.output_tokens
-        prompt_source: Source = "reported" if outcome.input_is_sure else "estimated"
+        call, response, status, usage, input_is_sure, output_is_sure = outcome
+        prompt_source: Source = "reported" if input_is_sure else "estimated"
         completion_source: Source = "reported"
+        prompt_tokens = completion_tokens = None
+        if usage is not None:
+            prompt_tokens, completion_tokens = usage.input_tokens, usage.output_tokens
         if prompt_tokens is None:
             prompt_tokens, prompt_source = self._count_prompt(outcome)
-        if completion_tokens is None or not outcome.output_is_sure:
+        if completion_tokens is None or not output_is_sure:
             counted, source = self._counter.count(response_parts(response))
             if completion_tokens is None or counted > completion_tokens:
                 completion_tokens, completion_source = counted, source
-        if usage is None or prompt_source != "reported" or completion_source != "reported":
+        if usage is None or not prompt_source == completion_source == "reported":
             usage = _filled(usage, prompt_tokens, completion_tokens)
-        return LlamaIndexEvent(
-            prompt_text(call.prompt) if self.keep_text else "",
-            response_text(response) if self.keep_text else "",
-            completion_tokens,
-            prompt_tokens,
-            0,
-            outermost.event_id,
-            usage,
-            prompt_source,
-            completion_source,
-            status,
-            call.operation,
-            call.provider,
-            call.model,
-            datetime.fromtimestamp(call.started_at, UTC),
-            time.perf_counter() - call.began,
-            call.event_id,
-            outermost.span_id,
-            call.span_id,
+        duration_s = time.perf_counter() - call.began
+        outermost = call.outermost
+        provider, model = _about(call.about)
+        keep_text = self.keep_text
+        self.tracker.record(
+            LlamaIndexEvent(
+                prompt=prompt_text(call.prompt) if keep_text else "",
+                completion=response_text(response) if keep_text else "",
+                completion_token_count=completion_tokens,
+                prompt_token_count=prompt_tokens,
+                event_id=outermost.event_id,
+                usage=usage,
+                prompt_source=prompt_source,
+                completion_source=completion_source,
+                status=status,
+                operation="completion" if type(call.prompt) is str else "chat",
+                provider=provider,
+                model=model,
+                started_s=time.time() - duration_s,
+                duration_s=duration_s,
+                inner_event_id=call.event_id,
+                span_id=outermost.span_id,
+                inner_span_id=call.span_id,
+            )
+        )
+        if self._verbose and not outcome.nothing_happened:
+            self._tell(prompt_tokens, completion_tokens)
+
+    def _tell(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self._print(
+            f"LLM Prompt Token Usage: {prompt_tokens}\n"
+            f"LLM Completion Token Usage: {completion_tokens}"
         )
 
     def _count_prompt(self, outcome: Outcome) -> tuple[int, Source]:
@@ -291,36 +346,35 @@ class TokenCountingHandler(core.TokenCountingHandler):
         return count + overhead, source
 
     def _record_embeddings(self, payload: dict[str, Any], event_id: str) -> None:
-        outcomes = self._calls.end(event_id, None, payload.get(EventPayload.EXCEPTION))
-        call = (
-            outcomes[0].call
-            if outcomes
-            else _call(CBEventType.EMBEDDING, payload, event_id)
-        )
+        error = payload.get(_EXCEPTION)
+        outcomes = self._calls.end(event_id, None, error)
+        call = outcomes[0].call if outcomes else _call(payload, event_id)
+        duration_s = time.perf_counter() - call.began
+        provider, model = _about(call.about)
         total = 0
-        for chunk in payload.get(EventPayload.CHUNKS) or ():
-            count, source = self._counter.count([shown(chunk)])
+        for chunk in payload.get(_CHUNKS) or ():
+            text = shown(chunk)
+            count, source = self._counter.count([text])
             total += count
+            usage = Usage.of({"input_tokens": count})
             self.tracker.record(
                 LlamaIndexEvent(
-                    chunk if self.keep_text else "",
-                    "",
-                    0,
-                    count,
-                    0,
-                    event_id,
-                    Usage.of({"input_tokens": count}),
-                    source,
-                    source,
-                    "complete",
-                    "embedding",
-                    call.provider,
-                    call.model,
-                    datetime.fromtimestamp(call.started_at, UTC),
-                    time.perf_counter() - call.began,
-                    event_id,
-                    call.span_id,
-                    call.span_id,
+                    prompt=text if self.keep_text else "",
+                    completion="",
+                    completion_token_count=0,
+                    prompt_token_count=count,
+                    event_id=event_id,
+                    usage=usage,
+                    prompt_source=source,
+                    completion_source=source,
+                    operation="embedding",
+                    provider=provider,
+                    model=model,
+                    started_s=time.time() - duration_s,
+                    duration_s=duration_s,
+                    inner_event_id=event_id,
+                    span_id=call.span_id,
+                    inner_span_id=call.span_id,
                 )
             )
         if self._verbose:
@@ -356,29 +410,64 @@ def _weakly(handler: TokenCountingHandler) -> Callable[[Outcome], None]:
 
 
 def _call(
-    event_type: CBEventType, payload: dict[str, Any], event_id: str
+    payload: dict[str, Any], event_id: str, span_id: str | None = None
 ) -> OpenCall:
     """Make a call of the payload of its start; of its end, if there was no start."""
-    serialized = payload.get(EventPayload.SERIALIZED)
-    model = provider = None
-    trusts_raw = True
-    if type(serialized) is dict:
-        name = serialized.get("class_name")
-        provider = PROVIDERS.get(name) if type(name) is str else None
-        trusts_raw = name not in RETURNS_USERS_OBJECT
-        model = serialized.get("model") or serialized.get("model_name")
-        if type(model) is not str or model == "unknown":
-            model = None
-    if event_type == CBEventType.EMBEDDING:
-        return OpenCall(event_id, "embedding", None, model, provider)
-    messages = payload.get(EventPayload.MESSAGES)
-    if messages is not None:
+    prompt = payload.get(_MESSAGES)
+    if prompt is None:
+        prompt = payload.get(_PROMPT)
+    elif isinstance(prompt, list):
         # A copy: the user's list may grow while the call runs.
-        prompt = tuple(messages) if isinstance(messages, list) else messages
-        return OpenCall(event_id, "chat", prompt, model, provider, trusts_raw)
-    prompt = payload.get(EventPayload.PROMPT)
-    operation = "chat" if prompt is None else "completion"
-    return OpenCall(event_id, operation, prompt, model, provider, trusts_raw)
+        prompt = tuple(prompt)
+    about = payload.get(_SERIALIZED)
+    call = OpenCall(event_id, prompt, about, span_id)
+    if type(about) is dict and about.get("class_name") in RETURNS_USERS_OBJECT:
+        call.trusts_raw = call.plain = False
+    return call
+
+
+def _plain_event(
+    prompt: str,
+    completion: str,
+    usage: Usage,
+    about: object,
+    is_completion: bool,  # noqa: FBT001 - one caller, above
+    ended_s: float,
+    duration_s: float,
+    event_id: str,
+    span_id: str | None,
+) -> LlamaIndexEvent:
+    """Make the event of one call that gave one answer and reported its whole usage."""
+    provider, model = _about(about)
+    return LlamaIndexEvent(
+        prompt=prompt,
+        completion=completion,
+        completion_token_count=usage.output_tokens or 0,
+        prompt_token_count=usage.input_tokens or 0,
+        event_id=event_id,
+        usage=usage,
+        prompt_source="reported",
+        completion_source="reported",
+        operation="completion" if is_completion else "chat",
+        provider=provider,
+        model=model,
+        started_s=ended_s - duration_s,
+        duration_s=duration_s,
+        inner_event_id=event_id,
+        span_id=span_id,
+        inner_span_id=span_id,
+    )
+
+
+def _about(about: object) -> tuple[str | None, str | None]:
+    """The provider's name and the model's id, as far as the start event told them."""
+    if not isinstance(about, dict):
+        return None, None
+    model = about.get("model_name") or about.get("model")
+    if type(model) is not str or model == "unknown":
+        model = None
+    name = about.get("class_name")
+    return PROVIDERS.get(name) if type(name) is str else None, model
 
 
 def _filled(usage: Usage | None, prompt_tokens: int, completion_tokens: int) -> Usage:

@@ -14,6 +14,8 @@ def prompt_text(prompt: object) -> str:
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, list | tuple):
+        if len(prompt) == 1:
+            return _message_text(prompt[0])
         return "\n".join([_message_text(message) for message in prompt])
     return "" if prompt is None else shown(prompt)
 
@@ -22,17 +24,20 @@ def response_text(response: object) -> str:
     """The text of an event's `completion`: as LlamaIndex prints it."""
     if response is None:
         return ""
-    message = getattr(response, "message", None)
-    return shown(response) if message is None else _message_text(message)
+    try:
+        return _message_text(response.message)  # type: ignore[attr-defined]  # a chat's answer
+    except AttributeError:
+        return shown(response)
 
 
 def _message_text(message: Any) -> str:
     """What `str(message)` gives; most messages are one block of text, and quick."""
     try:
-        (block,) = message.blocks
-        if block.block_type == "text":
-            return f"{message.role.value}: {block.text}"
-    except (AttributeError, TypeError, ValueError):
+        blocks = message.blocks
+        block = blocks[0]
+        if block.block_type == "text" and len(blocks) == 1:
+            return f"{message.role._value_}: {block.text}"  # quicker than `value`
+    except (AttributeError, TypeError, LookupError):
         pass  # No single block of text: LlamaIndex's own way is right for all else.
     return shown(message)
 

@@ -62,12 +62,16 @@ class Totals:
 
     def add(self, event: TokenCountingEvent, sign: int = 1) -> None:
         """Add an event, or with `sign=-1` take it back."""
-        kind = Kind(
-            event.operation, event.provider, event.model, event.source, event.status
+        kind = (
+            event.operation,
+            event.provider,
+            event.model,
+            event.source,
+            event.status,
         )
-        total = self._sums.get(kind)
+        total = self._sums.get(kind)  # type: ignore[call-overload]  # a Kind is such a tuple
         if total is None:
-            total = self._sums[kind] = Sum()
+            total = self._sums[Kind(*kind)] = Sum()
         total.calls += sign
         counts = total.counts
         for name, count in event.usage.__dict__.items():

@@ -4,7 +4,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.lock import LOCK
@@ -12,6 +12,9 @@ from llama_token_tracker.totals import Kind, Pair, Sum, Totals
 from llama_token_tracker.usage import Usage
 
 _FAILED_KEPT: Final = 1_000
+
+Recipe: TypeAlias = tuple[Any, ...]
+"""A function that makes an event, and its arguments."""
 
 
 class Tracker:
@@ -33,6 +36,7 @@ class Tracker:
         self.max_events = max_events
         self.include_failed = include_failed
         self._totals = Totals()
+        self._pending: deque[Recipe] = deque()
         self._failed: deque[TokenCountingEvent] = deque(maxlen=_FAILED_KEPT)
         self._llm = _Series(self._totals)
         self._embedding = _Series(self._totals)
@@ -41,23 +45,59 @@ class Tracker:
         """Take in one call."""
         series = self._embedding if event.operation == "embedding" else self._llm
         with LOCK:
+            self._catch_up()
             if event.status == "failed" and not event.total_token_count:
                 self._failed.append(event)
                 if not self.include_failed:
                     self._totals.add(event)
                     return
             series.take(event)
-            if self.max_events is not None and len(series.events) > self.max_events:
-                series.events.drop_oldest(len(series.events) - self.max_events)
+            self._trim(series)
+
+    def record_later(
+        self, prompt_tokens: int, completion_tokens: int, recipe: "Recipe"
+    ) -> None:
+        """Take in one call to a language model, whose event can wait until it's asked for.
+
+        Args:
+            prompt_tokens: What the event will say went in.
+            completion_tokens: What it will say came out.
+            recipe: A function that makes the event, and its arguments. They should hold no
+                more memory than the event will.
+        """
+        pending = self._pending
+        with LOCK:
+            pair = self._llm.pair
+            pair.prompt += prompt_tokens
+            pair.completion += completion_tokens
+            pending.append(recipe)
+            if self.max_events is not None and len(pending) > self.max_events:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Make the events that were put off; the caller holds the lock."""
+        while self._pending:
+            make, *arguments = self._pending.popleft()
+            self._llm.list_only(make(*arguments))
+            self._trim(self._llm)
+
+    def _trim(self, series: "_Series") -> None:
+        if self.max_events is not None and len(series.events) > self.max_events:
+            series.events.drop_oldest(len(series.events) - self.max_events)
 
     @property
     def llm_events(self) -> "EventList":
         """The calls to language models, oldest first; yours to edit, the totals follow."""
+        if self._pending:
+            with LOCK:
+                self._catch_up()
         return self._llm.events
 
     @llm_events.setter
     def llm_events(self, events: Iterable[TokenCountingEvent]) -> None:
-        self._llm.replace(events)
+        with LOCK:
+            self._catch_up()
+            self._llm.replace(events)
 
     @property
     def embedding_events(self) -> "EventList":
@@ -89,6 +129,7 @@ class Tracker:
     def totals(self) -> dict[Kind, Sum]:
         """A copy of the running sums, by operation, provider, model, source and status."""
         with LOCK:
+            self._catch_up()
             return {
                 kind: Sum(total.calls, dict(total.counts))
                 for kind, total in self._totals.items()
@@ -105,6 +146,7 @@ class Tracker:
     def reset(self) -> None:
         """Start again from nothing. A call that is under way counts when it ends."""
         with LOCK:
+            self._catch_up()
             self._totals.clear()
             self._failed.clear()
             self._llm.reset()
@@ -113,6 +155,7 @@ class Tracker:
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock, as it stands at one moment."""
         with LOCK:
+            self._catch_up()
             return {
                 "max_events": self.max_events,
                 "include_failed": self.include_failed,
@@ -152,6 +195,11 @@ class _Series:
         """Add an event to the list and the sums; the caller holds the lock."""
         list.append(self.events, event)
         self.add(event)
+
+    def list_only(self, event: TokenCountingEvent) -> None:
+        """Add an event whose tokens are in the pair already; the caller holds the lock."""
+        list.append(self.events, event)
+        self._totals.add(event)
 
     def put(self, event: TokenCountingEvent) -> None:
         """The same for those who don't hold it."""

@@ -62,14 +62,15 @@ class Usage:
             raise UsageShapeError(problem)
 
     @classmethod
-    def of(cls, counts: Mapping[str, int]) -> Self:
+    def of(cls, counts: dict[str, int]) -> Self:
         """Make one of counts that are known to agree with each other.
 
         Args:
-            counts: Tokens by bucket name, for which `contradiction` found nothing.
+            counts: Tokens by bucket name, for which `contradiction` found nothing. The dict
+                becomes the usage's own.
         """
         usage = object.__new__(cls)
-        usage.__dict__.update(counts)
+        object.__setattr__(usage, "__dict__", counts)
         return usage
 
     def __add__(self, other: "Usage") -> "Usage":

@@ -1,10 +1,12 @@
 """The demo: its figures, added up again here, and what it prints."""
 
+import gc
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,13 @@ from tests.wire.server import LoopbackProvider
 COMMAND = (sys.executable, "-m", "llama_token_tracker", "demo")
 
 REAL_MODELS = {
-    "anthropic": "claude-3-5-haiku-20241022",
+    "anthropic": "claude-3-haiku-20240307",
     "bedrock": "anthropic.claude-3-haiku-20240307-v1:0",
     "bedrock-converse": "anthropic.claude-3-haiku-20240307-v1:0",
     "openai": "gpt-4o-mini",
 }
 
-LINE = re.compile(r"^ ?(\w+: \w+|Running totals) +(\d[\d, ]*)", re.MULTILINE)
+LINE = re.compile(r"^ ?(\w[\w-]*: \w+|Running totals) +(\d[\d, ]*)", re.MULTILINE)
 
 
 def figures(printed: str) -> dict[str, list[int]]:
@@ -58,6 +60,11 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
         }.items():
             monkeypatch.setenv(name, value)
         yield provider
+        # Now, while the filter of the test still holds: the SDKs leave sockets to the collector.
+        gc.collect()
+
+
+LEAVES_SOCKETS = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def test_the_totals_are_the_texts_counted_again(offline: demo.Demo):
@@ -145,9 +152,9 @@ def test_a_terminal_sees_progress():
         assert process.stdout is not None
         table = process.stdout.read().decode()
     os.close(terminal)
-    assert b"Indexing tally-sticks.md" in seen
+    assert b"Starting" in seen
     assert "Running totals" in table
-    assert "Indexing" not in table
+    assert "Starting" not in table
 
 
 def _read(terminal: int) -> bytes:
@@ -157,6 +164,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@LEAVES_SOCKETS
 @pytest.mark.parametrize("name", demo.INTEGRATIONS)
 def test_a_real_integration_is_counted_as_billed(
     name: str, provider: LoopbackProvider, capsys: pytest.CaptureFixture[str]
@@ -173,12 +181,21 @@ def test_a_real_integration_is_counted_as_billed(
     rows = figures(output)
     assert len(provider.settle()) == 3
     assert rows["Ask: answer"] == [22_734, 56, 22_790]
-    assert rows["Stream: answer"] == [4_321, 65, 4_386]
+    if name == "openai" or (name, version("llama-index-llms-anthropic")[:4]) == (
+        "anthropic",
+        "0.8.",
+    ):
+        # OpenAI reports nothing of a stream without `stream_options`, and the older
+        # llms-anthropic, which llms-bedrock needs, drops what Anthropic reports.
+        assert re.search("Stream: answer .* estimated", output)
+    else:
+        assert rows["Stream: answer"] == [4_321, 65, 4_386]
     assert f"LLM:        {name}:{REAL_MODELS[name]}" in output
     assert "Embeddings: MockEmbedding (offline)" in output
     assert "abandoned" in output
 
 
+@LEAVES_SOCKETS
 def test_a_refused_call_is_one_line_and_what_was_counted_is_shown(
     provider: LoopbackProvider, capsys: pytest.CaptureFixture[str]
 ):

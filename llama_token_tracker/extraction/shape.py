@@ -5,7 +5,6 @@ from that alone: where a provider leaves cached tokens out of its input figure, 
 keys add to `input_tokens` as well as to their own bucket.
 """
 
-import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -110,15 +109,14 @@ class WireShape:
 
     def _include(self, buckets: dict[str, int], counts: Counts) -> None:
         """Add the parts that this speaker leaves out of its wholes to them."""
+        known = buckets.get("input_tokens", 0) + buckets.get("output_tokens", 0)
+        gap = counts.get(self.total or "", 0) - known
+        if gap == 0:
+            return
         outside: dict[str, int] = {}
         for part in self.excluded:
             if count := buckets.get(part):
                 outside[WHOLES[part]] = outside.get(WHOLES[part], 0) + count
-        if not outside:
-            return
-        gap = counts.get(self.total or "", 0) - sum(
-            buckets.get(whole, 0) for whole in ("input_tokens", "output_tokens")
-        )
         everything = sum(outside.values())
         for whole, count in outside.items():
             if whole in buckets and (gap in (count, everything) or count > buckets[whole]):
@@ -258,23 +256,29 @@ def as_fields(value: object) -> Fields | None:
     kind = type(value)
     if kind is dict:
         return cast("dict[str, object]", value)
-    if value is None or isinstance(value, _FIELDLESS):
-        return None
+    if kind not in _models:
+        if value is None or isinstance(value, _FIELDLESS):
+            return None
+        if not hasattr(kind, "__pydantic_fields__"):
+            return _fields_of(value)
+        if len(_models) < _REMEMBERED:
+            _models.add(kind)
+    extra = value.__pydantic_extra__  # type: ignore[attr-defined]  # every pydantic model has it
+    return {**value.__dict__, **extra} if extra else value.__dict__
+
+
+_models: set[type] = set()
+
+
+def _fields_of(value: object) -> Fields | None:
+    if not isinstance(value, Mapping):
+        return _Attributes(value)
     try:
-        if _is_model(kind):
-            extra: dict[str, object] | None = value.__pydantic_extra__  # type: ignore[attr-defined]  # any pydantic model has it
-            return {**value.__dict__, **extra} if extra else value.__dict__
-        if isinstance(value, Mapping):
-            return dict(value)
-    except Exception as error:  # noqa: BLE001 - a provider's object may raise anything when read
-        notice(f"unreadable {kind.__name__}", error, "its fields are left out")
+        return dict(value)
+    except Exception as error:  # noqa: BLE001 - a foreign mapping may raise anything when read
+        kind = f"unreadable {type(value).__name__}"
+        notice(kind, error, "its fields are left out")
         return None
-    return _Attributes(value)
-
-
-@functools.lru_cache(maxsize=256)
-def _is_model(kind: type) -> bool:
-    return hasattr(kind, "__pydantic_fields__")
 
 
 _FIELDLESS: Final = (str, bytes, int, float, list, tuple, set, type)
@@ -307,20 +311,21 @@ class Plan:
         most: How many buckets such a usage can hold at most.
     """
 
-    __slots__ = ("_plain", "_steps", "most", "shape")
+    __slots__ = ("_nested", "_plain", "_steps", "most", "shape")
 
     def __init__(self, shape: WireShape, steps: Steps) -> None:
         self.shape = shape
         self._steps = steps
         paths = [path for _, step in steps for path in step.paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
+        self._nested = tuple(key for key, step in steps if step.path is None)
         self._plain = self._without_detours()
 
     def _without_detours(self) -> _Sums | None:
-        """Keys and their buckets, if nothing can be nested, doubled or contradictory."""
-        if any(step.path is None for _, step in self._steps):
-            return None
-        sums = self.shape.sums_of(tuple(key for key, _ in self._steps))
+        """Keys and their buckets, if no two of them can be doubled or contradictory."""
+        sums = self.shape.sums_of(
+            tuple(key for key, step in self._steps if step.path is not None)
+        )
         parts_in_their_wholes = all(
             name not in WHOLES or WHOLES[name] in names
             for _, names in sums
@@ -336,17 +341,24 @@ class Plan:
 
     def usage(self, usage: Fields) -> Usage | None:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
+        return self._glance(usage) or self.shape.usage(self.counts(usage))
+
+    def _glance(self, usage: Fields) -> Usage | None:
+        """Read a usage of plain whole numbers, or `None` for all that takes more care."""
+        if self._plain is None:
+            return None
+        for key in self._nested:
+            if usage.get(key) is not None:
+                return None
         buckets: dict[str, int] = {}
-        for key, names in self._plain or ():
+        for key, names in self._plain:
             count = usage.get(key)
-            if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                break
-            for name in names:
-                buckets[name] = buckets[name] + count if name in buckets else count
-        else:
-            if buckets:
-                return Usage.of(buckets)
-        return self.shape.usage(self.counts(usage))
+            if type(count) is int and 0 <= count <= MAX_TOKENS:
+                for name in names:
+                    buckets[name] = buckets[name] + count if name in buckets else count
+            elif count is not None:
+                return None
+        return Usage.of(buckets) if buckets else None
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:

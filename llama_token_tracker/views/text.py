@@ -49,6 +49,6 @@ def _cells(row: Row) -> list[Text]:
     return [
         Text(row.label),
         *(Text("" if figure is None else f"{figure:,}") for figure in figures),
-        Text(", ".join(row.sources)),
-        Text(", ".join(row.statuses)),
+        Text("\n".join(row.sources)),
+        Text("\n".join(row.statuses)),
     ]

@@ -82,8 +82,9 @@ def visible(integration: Integration, style: Style, condition: str = "normal") -
 def skip_if_impossible(integration: Integration, style: Style) -> None:
     """Skip a style that the integration itself can't do; other tests see to how it fails."""
     integration.require()
-    if style.rests_on in integration.broken:
-        pytest.skip(integration.broken[style.rests_on])
+    for name in (style.rests_on, style.name):
+        if name in integration.broken:
+            pytest.skip(integration.broken[name])
     if not integration.tools and style in TOOLS:
         pytest.skip(f"{integration.name} calls no functions")
 

@@ -335,6 +335,20 @@ _COHERE_BROKEN = {
 }
 
 
+_STRUCTURED_BROKEN = dict.fromkeys(
+    (
+        "structured_predict",
+        "astructured_predict",
+        "stream_structured_predict",
+        "structured.complete",
+        "structured.chat",
+        "structured.achat",
+        "structured.stream_chat",
+    ),
+    "llms-openai passes tool_choice to the completions endpoint, which knows of none",
+)
+
+
 def _legacy(name: str, model: str, **traits: Any) -> Integration:
     return Integration(
         name,
@@ -389,6 +403,7 @@ LLMS: list[Integration] = [
         "llama_index.llms.openai",
         "gpt-3.5-turbo-instruct",
         _openai("gpt-3.5-turbo-instruct", include_usage=True),
+        broken=_STRUCTURED_BROKEN,
         tools=False,
     ),
     Integration(

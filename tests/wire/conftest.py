@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import pytest
 from llama_index.core import Settings
 from llama_index.core.callbacks import CallbackManager
 
-from .clients import bedrock_client
+from .clients import ALL, bedrock_client
 from .server import LoopbackProvider
 
 if TYPE_CHECKING:
@@ -21,17 +23,32 @@ if TYPE_CHECKING:
     from .styles import Run
 
 
+_TOLERATED = [
+    # SDKs leave sockets to the garbage collector.
+    "ignore::ResourceWarning",
+    # The integrations call what their dependencies have deprecated; ours may not.
+    "ignore::DeprecationWarning",
+    r"error::DeprecationWarning:llama_token_tracker(\..*)?",
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the SDKs leave sockets to the garbage collector: that's how they are, unmodified."""
+    """Take the SDKs and integrations as they are, unmodified, with the warnings they cause."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+            for warning_filter in _TOLERATED:
+                item.add_marker(pytest.mark.filterwarnings(warning_filter))
 
 
 @pytest.fixture(scope="session")
 def runner() -> Iterator[asyncio.Runner]:
     """One event loop for all tests: clients collected late still find it open."""
+    for integration in ALL:
+        with suppress(ImportError):
+            importlib.import_module(integration.module)
+    # What these modules hold is there for good; no collection has to walk through it.
+    gc.freeze()
     with asyncio.Runner() as runner:
         yield runner
 

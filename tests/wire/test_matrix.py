@@ -61,6 +61,11 @@ def failure(action: Callable[[], object]) -> BaseException:
     pytest.fail("the integration raised nothing")
 
 
+def _skip_if_usage_is_required(integration: Integration, style: Style) -> None:
+    if integration.name == "openai-responses" and not style.streamed:
+        pytest.skip("llms-openai reads usage.output_tokens_details of every whole Response")
+
+
 # --- Every style, as billed ------------------------------------------------------------------
 
 
@@ -86,7 +91,7 @@ def test_a_call_is_one_event_with_its_bill(
 
 
 @integrations
-@styles(PLAIN)
+@styles(PLAIN, STRUCTURED)
 def test_a_style_that_is_broken_raises_its_own_error(
     integration: Integration,
     style: Style,
@@ -97,7 +102,7 @@ def test_a_style_that_is_broken_raises_its_own_error(
 ) -> None:
     """Where the integration itself fails, its error comes through and no event is invented."""
     integration.require()
-    if style.rests_on not in integration.broken:
+    if style.name not in integration.broken:
         pytest.skip("this style works")
     llm = integration.llm(provider, manager)
     error = failure(lambda: style.run(llm, run))
@@ -161,6 +166,7 @@ def test_a_silent_provider_leads_to_one_estimate(
 ) -> None:
     """Without usage on the wire an event says that it's an estimate, of prompt and answer both."""
     skip_if_impossible(integration, style)
+    _skip_if_usage_is_required(integration, style)
     llm = integration.llm(provider, manager)
     provider.script(Reply(usage_missing=True))
     result = exercise(integration, style, llm, provider, run)
@@ -206,6 +212,8 @@ def test_special_tokens_are_only_text(
     from . import styles as module
 
     skip_if_impossible(integration, style)
+    if silent:
+        _skip_if_usage_is_required(integration, style)
     monkeypatch.setattr(module, "PROMPT", SPECIAL)
     monkeypatch.setattr(module, "MESSAGES", [ChatMessage(role="user", content=SPECIAL)])
     llm = integration.llm(provider, manager)
@@ -250,6 +258,8 @@ def test_an_unreachable_provider_costs_nothing(
 ) -> None:
     """A refused connection reaches the caller and leaves one failed call of zero tokens."""
     skip_if_impossible(integration, style)
+    if integration.name == "gemini" and style.name.startswith("a"):
+        pytest.skip("google-genai's asynchronous client waits for seconds before it gives up")
     nobody: Endpoint = Nobody()
     llm = integration.llm(nobody, manager)
     failure(lambda: style.run(llm, run))
@@ -282,6 +292,7 @@ def _read(style: Style, llm: LLM, run: Run, chunks: int, *, collected: bool = Fa
     assert len(list(islice(stream, chunks))) == chunks
     if not collected:
         stream.close()  # type: ignore[attr-defined]
+        return
     del stream
     gc.collect()
 
@@ -292,6 +303,7 @@ async def _read_async(style: Style, llm: LLM, chunks: int, *, collected: bool) -
         await anext(stream)
     if not collected:
         await stream.aclose()  # type: ignore[attr-defined]
+        return
     del stream
     gc.collect()
     # The loop closes a collected generator in a task of its own.
@@ -496,9 +508,6 @@ def test_threads_share_a_handler_exactly(
     run: Run,
 ) -> None:
     """Eight threads with one model and one handler leave one event a call, and exact totals."""
-    if integration.name == "gemini":
-        # Its synchronous side runs an event loop of its own in each call: threads are fine.
-        pass
     skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     barrier = threading.Barrier(8)

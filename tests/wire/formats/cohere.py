@@ -65,7 +65,7 @@ def _chat(request: Request, reply: Reply, usage: Billed | None) -> Answer:
         for part in pieces(reply.text, reply.chunks)
     ]
     if reply.tool_calls:
-        frames.append(Frame(line("tool-calls-generation", **_tools(reply))))
+        frames.append(Frame(line("tool-calls-generation", text="", **_tools(reply))))
     end = line("stream-end", finish_reason="COMPLETE", response=whole)
     return Answer(_STREAM, [*frames, Frame(end, reports=usage)], streamed=True)
 

@@ -1,0 +1,18 @@
+"""How Sphinx builds these pages: `sphinx-build -W docs docs/_build`."""
+
+project = "llama-token-tracker"
+author = "The llama-token-tracker authors"
+copyright = "2026, the llama-token-tracker authors"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+
+# Docstrings are written as LlamaIndex writes them: single backticks are code.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+napoleon_custom_sections = ["Source"]
+
+html_theme = "furo"
+html_title = "llama-token-tracker"

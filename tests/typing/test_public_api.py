@@ -1,0 +1,38 @@
+"""What type checkers make of the public names: mypy and pyright read this file strictly."""
+
+from datetime import datetime
+from typing import assert_type
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks import TokenCountingHandler as LlamaIndexHandler
+
+from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Usage, extract_usage
+
+
+def test_a_handler_is_typed() -> None:
+    """Totals are integers, lists hold events, and LlamaIndex takes the handler as its own."""
+    handler = TokenCountingHandler()
+    CallbackManager([handler])
+    drop_in: LlamaIndexHandler = handler
+    assert_type(drop_in.total_llm_token_count, int)
+    assert_type(handler.total_llm_token_count, int)
+    assert_type(handler.prompt_llm_token_count, int)
+    assert_type(handler.completion_llm_token_count, int)
+    assert_type(handler.total_embedding_token_count, int)
+    for event in handler.llm_token_counts:
+        checked: TokenCountingEvent = event
+        assert_type(checked.usage, Usage)
+
+
+def test_an_event_is_typed() -> None:
+    """What may be unknown says so in its type."""
+    event = TokenCountingEvent("prompt", "completion", 2, 1)
+    assert_type(event.total_token_count, int)
+    assert_type(event.model, str | None)
+    assert_type(event.started_at, datetime | None)
+    assert_type(event.usage.cache_read_tokens, int | None)
+
+
+def test_an_extraction_is_typed() -> None:
+    """A response may carry no usage."""
+    assert_type(extract_usage({"usage": {"prompt_tokens": 1}}), Usage | None)
