@@ -27,7 +27,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "TokenCountingHandler":
-        from llama_token_tracker.handler import TokenCountingHandler  # noqa: PLC0415 - see above
+        from llama_token_tracker.handler import TokenCountingHandler
 
         return TokenCountingHandler
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -38,9 +38,11 @@ class SpanTree(Protocol):
 
     def parent(self, span_id: str) -> str | None:
         """The span that this one was entered in, if both are still known."""
+        ...
 
     def is_call(self, span_id: str) -> bool:
         """Whether this is the span of a method that calls a language model."""
+        ...
 
 
 class OpenCall:
@@ -60,9 +62,12 @@ class OpenCall:
         starts: How often it was started: a handler that sits in a manager twice hears each
             start and each end twice.
         settled: Whether its outcome is known, or that it has none of its own.
+        failed: Whether an error came before anything was billed.
         held: Its outcome, kept back because the call around it may know more.
         stream: The generator that it returned.
         progress: How far that has come.
+        nests: Whether it can be part of another call: embedding texts is not.
+        has_callback: Whether other callback handlers hear of it too.
         plain: Whether it neither made nor was made by another, nor streamed: most are.
     """
 
@@ -70,11 +75,14 @@ class OpenCall:
     inner: "list[OpenCall] | None" = None
     starts: int = 1
     settled: bool = False
+    failed: bool = False
     trusts_raw: bool = True
     held: "Outcome | None" = None
     stream: "weakref.ref[Stream] | None" = None
     progress: "Progress | None" = None
     plain: bool = True
+    nests: bool = True
+    has_callback: bool = True
 
     def __init__(
         self, event_id: str, prompt: object, about: object, span_id: str | None = None
@@ -87,11 +95,13 @@ class OpenCall:
 
     @property
     def outermost(self) -> "OpenCall":
-        """The call that the user made."""
-        call = self
+        """The call that the user made, as far as callbacks tell of it."""
+        found = call = self
         while call.parent is not None:
             call = call.parent
-        return call
+            if call.has_callback or not found.has_callback:
+                found = call
+        return found
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -180,12 +190,17 @@ class OpenCalls:
         """Note that a call has started."""
         if self._by_id:
             known = self._by_id.get(call.event_id)
-            if known is not None:
+            if known is not None and not known.settled:
                 known.starts += 1
                 known.plain = False
                 return
-            self._place(call, call.span_id)
-        elif call.span_id is not None:
+            if known is not None:
+                # An id that is used again, though not all of its ends have come.
+                self._forget(known)
+            self._make_room()
+            if call.nests:
+                self._place(call, call.span_id)
+        elif call.nests and call.span_id is not None:
             self._by_span[call.span_id] = call
         self._by_id[call.event_id] = call
 
@@ -206,11 +221,34 @@ class OpenCalls:
                     # Two calls without spans of their own: chunks can't be told apart.
                     self._by_span[span_id].plain = call.plain = False
                     del self._by_span[span_id]
-            if len(self._by_id) >= MAX_OPEN:
-                oldest = next(iter(self._by_id.values()))
-                oldest.settled = True
-                self._forget(oldest)
-                notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
+
+    def _make_room(self) -> None:
+        if len(self._by_id) < MAX_OPEN:
+            return
+        with LOCK:
+            oldest = next(iter(self._by_id), None)
+            outcomes = [] if oldest is None else self.drop(oldest)
+        notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
+        for outcome in outcomes:
+            self._settle(outcome)
+
+    def drop(self, event_id: str) -> list[Outcome]:
+        """Forget a call that ended without a word.
+
+        Returns:
+            The outcomes of the calls within it that waited for what it would say.
+        """
+        with LOCK:
+            call = self._by_id.get(event_id)
+            if call is None:
+                return []
+            self._forget(call)
+            call.settled = True
+            held = [leaf for leaf in call.leaves() if leaf.held is not None]
+            outcomes = [leaf.held for leaf in held if leaf.held is not None]
+            for leaf in held:
+                leaf.held = None
+            return outcomes
 
     def _made_by(self, span_id: str | None) -> OpenCall | None:
         """Find the innermost open call that a call starting here is made by."""
@@ -222,7 +260,7 @@ class OpenCalls:
             span_id = self._spans.parent(span_id)
         if not self._streaming:
             return by_span
-        by_frame = self._running_stream(sys._getframe(1))  # noqa: SLF001 - the only way to see it
+        by_frame = self._running_stream(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented, for just this
         if by_frame is None or by_span is None:
             return by_span or by_frame
         call: OpenCall | None = by_span
@@ -309,7 +347,8 @@ class OpenCalls:
         if call is None or not call.plain:
             return None
         call.settled = True
-        del self._by_id[event_id]
+        # Not `del`: another thread may have made room of it meanwhile.
+        self._by_id.pop(event_id, None)
         if call.span_id is not None:
             self._by_span.pop(call.span_id, None)
         return call
@@ -335,6 +374,10 @@ class OpenCalls:
                     )
                 )
         call.settled = True
+        for outcome in ended:
+            outcome.call.failed = outcome.nothing_happened
+        if call.inner and error is None and all(leaf.failed for leaf in leaves):
+            ended += self._answered_itself(call, response)
         if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
             ended = [self._completed(ended[0], call, response)]
         if call.parent is not None and not call.parent.settled:
@@ -344,6 +387,14 @@ class OpenCalls:
                     outcome.call.held = outcome
             ended = [outcome for outcome in ended if outcome.call.held is None]
         return ended
+
+    def _answered_itself(self, call: OpenCall, response: object) -> list[Outcome]:
+        """The outcome of a call that asked others in vain and then a provider itself."""
+        usage = extract_usage(response) if call.trusts_raw else None
+        if usage is None:
+            return []
+        call.inner = []
+        return [Outcome(call, response, "complete", usage)]
 
     def _completed(
         self, outcome: Outcome, call: OpenCall, response: object
@@ -371,7 +422,7 @@ class OpenCalls:
             if call.settled:
                 return
             leaves = list(call.leaves())
-            if not any(leaf.progress and leaf.progress.chunks for leaf in leaves):
+            if not any(leaf.held or (leaf.progress and leaf.progress.chunks) for leaf in leaves):
                 # Never iterated: for LlamaIndex the call never happened.
                 call.settled = True
                 if call.parent is not None and call.parent.inner:

@@ -8,13 +8,15 @@ the `ValueError` of LlamaIndex's own `token_budget`.
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import token_counting as core
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.span import active_span_id
+from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.utilities.token_counting import TokenCounter
 from llama_index.core.utils import get_tokenizer
 
@@ -23,9 +25,10 @@ from llama_token_tracker.calls import (
     OpenCall,
     OpenCalls,
     Outcome,
+    Stream,
     outcome_of,
 )
-from llama_token_tracker.event import Source, Status, TokenCountingEvent
+from llama_token_tracker.event import Source, TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, listen
@@ -87,7 +90,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
         tokenizer: Callable[[str], list[Any]] | None = None,
         event_starts_to_ignore: list[CBEventType] | None = None,
         event_ends_to_ignore: list[CBEventType] | None = None,
-        verbose: bool = False,  # noqa: FBT001, FBT002 - LlamaIndex's signature
+        verbose: bool = False,
         logger: logging.Logger | None = None,
         token_budget: int | None = None,
         *,
@@ -109,8 +112,9 @@ class TokenCountingHandler(core.TokenCountingHandler):
         self._open_ears()
 
     def _open_ears(self) -> None:
-        self._calls = OpenCalls(SPANS, _weakly(self))
-        listen(self._calls, self)
+        self._ear = _Ear(self)
+        self._calls = self._ear.calls
+        listen(self._ear, self)
 
     # --- what LlamaIndex calls -------------------------------------------------------------
 
@@ -129,9 +133,14 @@ class TokenCountingHandler(core.TokenCountingHandler):
         """
         if self.token_budget is not None:
             self._check_budget()
-        if payload is not None and event_type in _COUNTED:
+        # Without an id a start can't be told from another's, and its end says all that's needed.
+        if payload is not None and event_id and event_type in _COUNTED:
             try:
-                self._calls.start(_call(payload, event_id, active_span_id.get()))
+                if event_type not in self.event_ends_to_ignore:
+                    call = _call(payload, event_id, active_span_id.get())
+                    if event_type == _EMBEDDING:
+                        call.nests = False
+                    self._calls.start(call)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
         return event_id
@@ -148,7 +157,10 @@ class TokenCountingHandler(core.TokenCountingHandler):
         Raises:
             ValueError: The token budget is exceeded now, as in LlamaIndex.
         """
-        if payload is None or event_type in self.event_ends_to_ignore:
+        if event_type in self.event_ends_to_ignore:
+            return
+        if payload is None:
+            self._drop(event_id)
             return
         if event_type == _LLM:
             try:
@@ -164,6 +176,13 @@ class TokenCountingHandler(core.TokenCountingHandler):
                 self._record_embeddings(payload, event_id)
             except Exception as error:  # noqa: BLE001 - nor must paid embeddings
                 notice("an embedding could not be counted", error, "it is not counted")
+
+    def _drop(self, event_id: str) -> None:
+        try:
+            for outcome in self._calls.drop(event_id):
+                self._record(outcome)
+        except Exception as error:  # noqa: BLE001 - nothing may be raised into the user's call
+            notice("an end could not be noted", error, "its call is not counted")
 
     def _check_budget(self) -> None:
         budget = self.token_budget
@@ -291,6 +310,8 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     def _record(self, outcome: Outcome) -> None:
         call, response, status, usage, input_is_sure, output_is_sure = outcome
+        if not call.has_callback:
+            call.prompt = _formatted(call.prompt)
         prompt_source: Source = "reported" if input_is_sure else "estimated"
         completion_source: Source = "reported"
         prompt_tokens = completion_tokens = None
@@ -348,6 +369,8 @@ class TokenCountingHandler(core.TokenCountingHandler):
     def _record_embeddings(self, payload: dict[str, Any], event_id: str) -> None:
         error = payload.get(_EXCEPTION)
         outcomes = self._calls.end(event_id, None, error)
+        if outcomes is not None and not outcomes:
+            return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else _call(payload, event_id)
         duration_s = time.perf_counter() - call.began
         provider, model = _about(call.about)
@@ -385,7 +408,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open calls, which go on in the original."""
         state = self.__dict__.copy()
-        del state["_calls"]
+        del state["_calls"], state["_ear"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -394,19 +417,55 @@ class TokenCountingHandler(core.TokenCountingHandler):
         self._open_ears()
 
 
-def _weakly(handler: TokenCountingHandler) -> Callable[[Outcome], None]:
-    """Record through `handler` without keeping it alive."""
-    weak = weakref.ref(handler)
+class _Ear:
+    """Passes on what the observer hears, without keeping the handler alive."""
 
-    def settle(outcome: Outcome) -> None:
-        alive = weak()
-        if alive is not None:
+    def __init__(self, handler: TokenCountingHandler) -> None:
+        self._handler = weakref.ref(handler)
+        self.calls = OpenCalls(SPANS, self._settle)
+
+    def returned(self, span_id: str, stream: Stream) -> None:
+        self.calls.returned(span_id, stream)
+
+    def chunk(self, span_id: str, chunk: object) -> None:
+        self.calls.chunk(span_id, chunk)
+
+    def asked_for_structure(
+        self, span_id: str, llm: object, arguments: Mapping[str, Any]
+    ) -> None:
+        """Open a call, for some integrations ask the provider here without a callback."""
+        manager = getattr(llm, "callback_manager", None)
+        if not any(
+            handler is self._handler() for handler in getattr(manager, "handlers", ())
+        ):
+            return
+        about = llm.to_payload() if isinstance(llm, BaseLLM) else None
+        call = OpenCall(span_id, dict(arguments), about, span_id)
+        call.has_callback = call.trusts_raw = False
+        self.calls.start(call)
+
+    def left(self, span_id: str, result: object, error: BaseException | None) -> None:
+        """Count that call, if it has asked no other."""
+        for outcome in self.calls.end(span_id, result, error) or ():
+            self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        handler = self._handler()
+        if handler is not None:
             try:
-                alive._record(outcome)  # noqa: SLF001 - the handler's own callback
-            except Exception as error:  # noqa: BLE001 - called by the garbage collector
-                notice("a lost stream could not be counted", error, "it is left out")
+                handler._record(outcome)  # pyright: ignore[reportPrivateUsage]  # this is a part of it
+            except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
+                notice("a call could not be counted", error, "it is left out")
 
-    return settle
+
+def _formatted(prompt: object) -> object:
+    """The prompt of a call; of a structured one, its template with everything put in."""
+    if not isinstance(prompt, dict):
+        return prompt
+    template, values = prompt.get("prompt"), prompt.get("prompt_args", {})
+    if not isinstance(template, BasePromptTemplate):
+        return None
+    return tuple(template.format_messages(**values))
 
 
 def _call(
@@ -431,7 +490,7 @@ def _plain_event(
     completion: str,
     usage: Usage,
     about: object,
-    is_completion: bool,  # noqa: FBT001 - one caller, above
+    is_completion: bool,
     ended_s: float,
     duration_s: float,
     event_id: str,
@@ -461,10 +520,12 @@ def _plain_event(
 
 def _about(about: object) -> tuple[str | None, str | None]:
     """The provider's name and the model's id, as far as the start event told them."""
-    if not isinstance(about, dict):
+    if type(about) is not dict:
         return None, None
-    model = about.get("model_name") or about.get("model")
-    if type(model) is not str or model == "unknown":
+    model = about.get("model_name")
+    if type(model) is not str or not model:
+        model = about.get("model")
+    if type(model) is not str or not model or model == "unknown":
         model = None
     name = about.get("class_name")
     return PROVIDERS.get(name) if type(name) is str else None, model

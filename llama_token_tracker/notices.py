@@ -1,11 +1,10 @@
 """What a provider sent and we could not read: said once, never raised.
 
 A response in a loop must not flood the log, so each kind of oddity is logged once per
-process, with what was found; the rest is counted.
+process, with what was found.
 """
 
 import logging
-from collections import Counter
 from typing import Final
 
 logger = logging.getLogger("llama_token_tracker")
@@ -14,7 +13,7 @@ logger = logging.getLogger("llama_token_tracker")
 _MAX_KINDS: Final = 256
 _FOUND_LIMIT: Final = 120
 
-_seen: Counter[str] = Counter()
+_seen: dict[str, object] = {}
 
 
 def notice(kind: str, found: object, consequence: str) -> None:
@@ -27,8 +26,9 @@ def notice(kind: str, found: object, consequence: str) -> None:
     """
     if kind not in _seen and len(_seen) >= _MAX_KINDS:
         return
-    _seen[kind] += 1
-    if _seen[kind] == 1:
+    mine = object()
+    # One step, so that of two threads one logs it.
+    if _seen.setdefault(kind, mine) is mine:
         logger.warning("%s: found %s; %s", kind, _shown(found), consequence)
 
 

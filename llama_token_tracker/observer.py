@@ -6,10 +6,12 @@ passes on to those who listen; what goes wrong in it is swallowed by the dispatc
 
 import inspect
 import weakref
+from collections.abc import Mapping
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.dispatcher import Dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import (
@@ -19,7 +21,7 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 
-from llama_token_tracker.calls import OpenCalls
+from llama_token_tracker.calls import Stream
 from llama_token_tracker.lock import LOCK
 
 CALL_METHODS: Final = frozenset(
@@ -29,6 +31,9 @@ CALL_METHODS: Final = frozenset(
     for method in ("chat", "complete")
 )
 """The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
+
+STRUCTURED_METHODS: Final = frozenset({"structured_predict", "astructured_predict"})
+"""Methods that ask another for the answer, or the provider itself, without a callback."""
 
 _MAX_SPANS: Final = 50_000
 
@@ -58,13 +63,37 @@ class _Spans:
         return self._parents.get(span_id)
 
     def is_call(self, span_id: str) -> bool:
-        """Span ids are `Class.method-uuid`."""
-        name = span_id.partition("-")[0]
-        return name.rpartition(".")[2] in CALL_METHODS
+        method = _method(span_id)
+        return method in CALL_METHODS or method in STRUCTURED_METHODS
+
+
+def _method(span_id: str) -> str:
+    """Span ids are `Class.method-uuid`."""
+    return span_id.partition("-")[0].rpartition(".")[2]
 
 
 SPANS: Final = _Spans()
-_listeners: "weakref.WeakSet[OpenCalls]" = weakref.WeakSet()
+
+
+class Listener(Protocol):
+    """Who wants to know."""
+
+    def returned(self, span_id: str, stream: Stream) -> None:
+        """The method with this span has returned a stream."""
+
+    def chunk(self, span_id: str, chunk: object) -> None:
+        """A chunk has come through the stream with this span."""
+
+    def asked_for_structure(
+        self, span_id: str, llm: object, arguments: Mapping[str, Any]
+    ) -> None:
+        """A method that may ask the provider without a callback has been entered."""
+
+    def left(self, span_id: str, result: object, error: BaseException | None) -> None:
+        """Such a method has returned, or raised."""
+
+
+_listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
 
 
 class _SpanEar(BaseSpanHandler[BaseSpan]):
@@ -80,6 +109,9 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.enter(id_, parent_id)
+        if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
+            for listener in list(_listeners):
+                listener.asked_for_structure(id_, instance, bound_args.arguments)
 
     def span_exit(
         self,
@@ -91,8 +123,11 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
     ) -> None:
         SPANS.leave(id_)
         if isinstance(result, GeneratorType | AsyncGeneratorType):
-            for calls in list(_listeners):
-                calls.returned(id_, result)
+            for listener in list(_listeners):
+                listener.returned(id_, result)
+        elif "structured_predict-" in id_:
+            for listener in list(_listeners):
+                listener.left(id_, result, None)
 
     def span_drop(
         self,
@@ -103,6 +138,9 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.leave(id_)
+        if "structured_predict-" in id_:
+            for listener in list(_listeners):
+                listener.left(id_, None, err)
 
     def new_span(self, *_args: Any, **_kwargs: Any) -> None:
         """Make no span."""
@@ -125,49 +163,61 @@ class _ChunkEar(BaseEventHandler):
         if isinstance(event, LLMChatInProgressEvent | LLMCompletionInProgressEvent):
             span_id = event.span_id
             if span_id is not None:
-                for calls in list(_listeners):
-                    calls.chunk(span_id, event.response)
+                for listener in list(_listeners):
+                    listener.chunk(span_id, event.response)
 
 
 _span_ear: Final = _SpanEar()
 _chunk_ear: Final = _ChunkEar()
 
 
-def listen(calls: OpenCalls, owner: object) -> None:
-    """Tell `calls` of spans and chunks for as long as `owner` lives."""
+def listen(listener: Listener, owner: object) -> None:
+    """Tell `listener` of spans and chunks for as long as `owner` lives."""
     with LOCK:
-        _listeners.add(calls)
+        _listeners.add(listener)
         _attach()
     # At exit nobody counts any more, and half of the interpreter is gone.
-    weakref.finalize(owner, _leave, weakref.ref(calls)).atexit = False
+    weakref.finalize(owner, _leave, weakref.ref(listener)).atexit = False
 
 
-def _leave(calls: "weakref.ref[OpenCalls]") -> None:
+def _leave(listener: "weakref.ref[Listener]") -> None:
     with LOCK:
-        gone = calls()
+        gone = listener()
         if gone is not None:
             _listeners.discard(gone)
         if not _listeners:
             _detach()
 
 
+def _tops() -> list[Dispatcher]:
+    """The dispatchers that pass nothing on: the root, and whichever somebody has cut off."""
+    return [dispatcher for dispatcher in _dispatchers() if not dispatcher.propagate]
+
+
+def _dispatchers() -> list[Dispatcher]:
+    # The root itself knows no manager.
+    manager = get_dispatcher(__name__).manager
+    return [get_dispatcher()] if manager is None else list(manager.dispatchers.values())
+
+
 def _attach() -> None:
-    root = get_dispatcher()
-    if not any(handler is _span_ear for handler in root.span_handlers):
-        # A new list, because another thread may be walking the old one.
-        root.span_handlers = [*root.span_handlers, _span_ear]
-    if not any(handler is _chunk_ear for handler in root.event_handlers):
-        root.event_handlers = [*root.event_handlers, _chunk_ear]
+    for top in _tops():
+        if not any(handler is _span_ear for handler in top.span_handlers):
+            # A new list, because another thread may be walking the old one.
+            top.span_handlers = [*top.span_handlers, _span_ear]
+        if not any(handler is _chunk_ear for handler in top.event_handlers):
+            top.event_handlers = [*top.event_handlers, _chunk_ear]
 
 
 def _detach() -> None:
-    root = get_dispatcher()
-    root.span_handlers = [
-        handler for handler in root.span_handlers if handler is not _span_ear
-    ]
-    root.event_handlers = [
-        handler for handler in root.event_handlers if handler is not _chunk_ear
-    ]
+    for dispatcher in _dispatchers():
+        if any(handler is _span_ear for handler in dispatcher.span_handlers):
+            dispatcher.span_handlers = [
+                handler for handler in dispatcher.span_handlers if handler is not _span_ear
+            ]
+            dispatcher.event_handlers = [
+                handler for handler in dispatcher.event_handlers if handler is not _chunk_ear
+            ]
     SPANS.clear()
 
 

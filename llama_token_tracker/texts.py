@@ -9,7 +9,7 @@ TOKENS_PER_MESSAGE = 3
 """What a message costs beside its text, as LlamaIndex's own counter has it."""
 
 
-def prompt_text(prompt: object) -> str:
+def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
     if isinstance(prompt, str):
         return prompt
@@ -20,14 +20,22 @@ def prompt_text(prompt: object) -> str:
     return "" if prompt is None else shown(prompt)
 
 
-def response_text(response: object) -> str:
+def response_text(response: Any) -> str:
     """The text of an event's `completion`: as LlamaIndex prints it."""
     if response is None:
         return ""
+    message = _field(response, "message")
+    if message is not None:
+        return _message_text(message)
+    text = _field(response, "text")
+    return text if isinstance(text, str) else _as_sent(response)
+
+
+def _field(thing: object, name: str) -> Any:
     try:
-        return _message_text(response.message)  # type: ignore[attr-defined]  # a chat's answer
-    except AttributeError:
-        return shown(response)
+        return getattr(thing, name, None)
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        return None
 
 
 def _message_text(message: Any) -> str:
@@ -37,12 +45,12 @@ def _message_text(message: Any) -> str:
         block = blocks[0]
         if block.block_type == "text" and len(blocks) == 1:
             return f"{message.role._value_}: {block.text}"  # quicker than `value`
-    except (AttributeError, TypeError, LookupError):
-        pass  # No single block of text: LlamaIndex's own way is right for all else.
+    except Exception:  # noqa: BLE001, S110 - no single block of text: all else is as it's printed
+        pass
     return shown(message)
 
 
-def shown(thing: object) -> str:
+def shown(thing: Any) -> str:
     """`str(thing)`, whatever `thing` does when asked."""
     try:
         return str(thing)
@@ -51,7 +59,17 @@ def shown(thing: object) -> str:
         return ""
 
 
-def prompt_parts(prompt: object) -> tuple[list[str], int]:
+def _as_sent(answer: object) -> str:
+    """The text of an answer; one in the user's own class went over the wire as JSON."""
+    try:
+        if hasattr(answer, "model_dump_json"):
+            return str(answer.model_dump_json())
+    except Exception:  # noqa: BLE001, S110 - whatever JSON can't say is printed
+        pass
+    return shown(answer)
+
+
+def prompt_parts(prompt: Any) -> tuple[list[str], int]:
     """The texts of a prompt that cost tokens, and the tokens that no text accounts for.
 
     Args:
@@ -64,23 +82,31 @@ def prompt_parts(prompt: object) -> tuple[list[str], int]:
         return [prompt_text(prompt)], 0
     parts = []
     for message in prompt:
-        role = getattr(message, "role", "")
-        parts.append(shown(getattr(role, "value", role)))
-        parts.extend(_message_parts(message))
+        role = _field(message, "role") or ""
+        parts.append(shown(_field(role, "value") or role))
+        parts.extend(_all_parts(message))
     return parts, TOKENS_PER_MESSAGE * len(prompt)
 
 
-def response_parts(response: object) -> list[str]:
+def response_parts(response: Any) -> list[str]:
     """The texts of a response that cost tokens: what was said, thought, and called."""
     if response is None:
         return []
-    message = getattr(response, "message", None)
+    message = _field(response, "message")
     if message is None:
-        return [shown(response)]
-    return list(_message_parts(message))
+        return [response_text(response)]
+    return _all_parts(message)
 
 
-def _message_parts(message: object) -> Iterator[str]:
+def _all_parts(message: object) -> list[str]:
+    try:
+        return list(_message_parts(message))
+    except Exception as error:  # noqa: BLE001 - a foreign message may raise anything when read
+        notice(f"unreadable {type(message).__name__}", error, "it is counted as it prints")
+        return [shown(message)]
+
+
+def _message_parts(message: Any) -> Iterator[str]:
     blocks = getattr(message, "blocks", None)
     if not isinstance(blocks, Iterable):
         yield shown(message)
@@ -100,7 +126,7 @@ def _message_parts(message: object) -> Iterator[str]:
         yield from _legacy_calls(getattr(message, "additional_kwargs", None))
 
 
-def _legacy_calls(additional: object) -> Iterator[str]:
+def _legacy_calls(additional: Any) -> Iterator[str]:
     """Tool calls of integrations that keep them beside the blocks."""
     calls = additional.get("tool_calls") if isinstance(additional, dict) else None
     for call in calls if isinstance(calls, list | tuple) else ():

@@ -31,7 +31,7 @@ class TextCounter:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that was given, or the stand-in."""
-        return self._tokenizer or self._stand_in()
+        return self._stand_in() if self._tokenizer is None else self._tokenizer
 
     def count(self, texts: Iterable[str]) -> tuple[int, Source]:
         """Count texts.
@@ -40,12 +40,12 @@ class TextCounter:
             Tokens of all texts together, and how good that figure is: where the tokenizer
             fails, four characters are taken for a token, and the source is `estimated`.
         """
-        encode = self._encode
-        if encode is None:
-            encode = self._encode = _plainly(self.tokenizer)
         total, source = 0, self.source
         for text in texts:
             try:
+                encode = self._encode
+                if encode is None:
+                    encode = self._encode = _plainly(self.tokenizer)
                 total += len(encode(text))
             except BaseException as error:
                 if not _is_tokenizers_own(error):
@@ -70,7 +70,7 @@ def _plainly(tokenizer: Tokenizer) -> Tokenizer:
         encode, options = tokenizer.func, tokenizer.keywords
     owner = getattr(encode, "__self__", None)
     if (
-        type(owner).__module__.partition(".")[0] == "tiktoken"
+        str(type(owner).__module__).partition(".")[0] == "tiktoken"
         and getattr(encode, "__name__", "") == "encode"
         and options.keys() <= {"allowed_special", "disallowed_special"}
     ):

@@ -2,7 +2,7 @@
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -38,8 +38,8 @@ class Tracker:
         self._totals = Totals()
         self._pending: deque[Recipe] = deque()
         self._failed: deque[TokenCountingEvent] = deque(maxlen=_FAILED_KEPT)
-        self._llm = _Series(self._totals)
-        self._embedding = _Series(self._totals)
+        self._llm = _Series(self._totals, self.catch_up)
+        self._embedding = _Series(self._totals, self.catch_up)
 
     def record(self, event: TokenCountingEvent) -> None:
         """Take in one call."""
@@ -74,30 +74,31 @@ class Tracker:
             if self.max_events is not None and len(pending) > self.max_events:
                 self._catch_up()
 
+    def catch_up(self) -> None:
+        """Make the events that were put off, if there are any."""
+        if self._pending:
+            with LOCK:
+                self._catch_up()
+
     def _catch_up(self) -> None:
-        """Make the events that were put off; the caller holds the lock."""
         while self._pending:
             make, *arguments = self._pending.popleft()
             self._llm.list_only(make(*arguments))
             self._trim(self._llm)
 
     def _trim(self, series: "_Series") -> None:
-        if self.max_events is not None and len(series.events) > self.max_events:
-            series.events.drop_oldest(len(series.events) - self.max_events)
+        if self.max_events is not None:
+            series.events.keep_newest(self.max_events)
 
     @property
     def llm_events(self) -> "EventList":
         """The calls to language models, oldest first; yours to edit, the totals follow."""
-        if self._pending:
-            with LOCK:
-                self._catch_up()
+        self.catch_up()
         return self._llm.events
 
     @llm_events.setter
     def llm_events(self, events: Iterable[TokenCountingEvent]) -> None:
-        with LOCK:
-            self._catch_up()
-            self._llm.replace(events)
+        self._llm.replace(events)
 
     @property
     def embedding_events(self) -> "EventList":
@@ -184,10 +185,11 @@ class Tracker:
 class _Series:
     """One list of events and its sums."""
 
-    __slots__ = ("_totals", "events", "pair")
+    __slots__ = ("_totals", "catch_up", "events", "pair")
 
-    def __init__(self, totals: Totals) -> None:
+    def __init__(self, totals: Totals, catch_up: Callable[[], None]) -> None:
         self._totals = totals
+        self.catch_up = catch_up
         self.pair = Pair()
         self.events = EventList(self)
 
@@ -204,6 +206,7 @@ class _Series:
     def put(self, event: TokenCountingEvent) -> None:
         """The same for those who don't hold it."""
         with LOCK:
+            self.catch_up()
             self.take(event)
 
     def add(self, event: TokenCountingEvent, sign: int = 1) -> None:
@@ -216,6 +219,7 @@ class _Series:
     def edit(self, change: Callable[[], Any]) -> Any:
         """Let somebody change the list, and the sums follow."""
         with LOCK:
+            self.catch_up()
             for event in self.events:
                 self.add(event, -1)
             try:
@@ -226,7 +230,11 @@ class _Series:
 
     def replace(self, events: Iterable[TokenCountingEvent]) -> None:
         """Put other events in the place of the list's."""
+        if events is self.events:
+            return  # `events += [...]` has changed the list and now assigns it.
+        events = list(events)
         with LOCK:
+            self.catch_up()
             for event in self.events:
                 self.add(event, -1)
             self.events.release()
@@ -244,7 +252,8 @@ class _Series:
 class EventList(list[TokenCountingEvent]):
     """A list of events whose edits by hand show in the totals, as they do in LlamaIndex.
 
-    Copies and pickles of it are plain lists.
+    Whoever reads it finds all that was recorded, also events that were put off. Copies and
+    pickles of it are plain lists.
     """
 
     __slots__ = ("_series",)
@@ -264,9 +273,16 @@ class EventList(list[TokenCountingEvent]):
         """Belong to no totals any more."""
         self._series = None
 
-    def drop_oldest(self, count: int) -> None:
+    def catch_up(self) -> None:
+        """Make the events that were put off."""
+        if self._series is not None:
+            self._series.catch_up()
+
+    def keep_newest(self, count: int) -> None:
         """Forget the oldest events; what they used stays in the totals."""
-        list.__delitem__(self, slice(0, count))
+        surplus = list.__len__(self) - count
+        if surplus > 0:
+            list.__delitem__(self, slice(0, surplus))
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[TokenCountingEvent]]]:
         """Travel as a plain list: totals belong to the tracker."""
@@ -286,6 +302,8 @@ def _followed(name: str) -> Callable[..., Any]:
         series = self._series  # noqa: SLF001 - a method of EventList, made outside its body
         if series is None:
             return plain(self, *args, **kwargs)
+        # Whatever an iterator does when it's read, it does before the totals are touched.
+        args = tuple([list(arg) if isinstance(arg, Iterator) else arg for arg in args])
         return series.edit(lambda: plain(self, *args, **kwargs))
 
     return method
@@ -303,3 +321,36 @@ for _name in (
     "__setitem__",
 ):
     setattr(EventList, _name, _followed(_name))
+
+
+def _complete(name: str) -> Callable[..., Any]:
+    """A method of `list` that first makes the events that were put off."""
+    plain = getattr(list, name)
+
+    @functools.wraps(plain)
+    def method(self: EventList, *args: Any, **kwargs: Any) -> Any:
+        self.catch_up()
+        return plain(self, *args, **kwargs)
+
+    return method
+
+
+for _name in (
+    "copy",
+    "count",
+    "index",
+    "reverse",
+    "sort",
+    "__add__",
+    "__contains__",
+    "__eq__",
+    "__getitem__",
+    "__iter__",
+    "__len__",
+    "__mul__",
+    "__ne__",
+    "__repr__",
+    "__reversed__",
+    "__rmul__",
+):
+    setattr(EventList, _name, _complete(_name))

@@ -7,7 +7,7 @@ than zero; among equals the place nearer to the wire. So Converse's `raw` beats 
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from llama_token_tracker.extraction import (
     anthropic,
@@ -25,6 +25,7 @@ from llama_token_tracker.extraction.shape import (
     as_fields,
     remember,
 )
+from llama_token_tracker.notices import notice
 from llama_token_tracker.usage import Usage
 
 SHAPES: Final[tuple[WireShape, ...]] = (
@@ -40,7 +41,7 @@ SHAPES: Final[tuple[WireShape, ...]] = (
 _MARKS: Final = {
     mark: rank for rank, shape in reversed(list(enumerate(SHAPES))) for mark in shape.marks
 }
-_KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.keys()}))
+_KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.outer_keys()}))
 
 WITHIN: Final[dict[str, tuple[str, ...]]] = {
     "usage": (),
@@ -57,6 +58,8 @@ WITHIN: Final[dict[str, tuple[str, ...]]] = {
 """Fields that hold a usage, and those inside them that do."""
 
 _LONGEST_LIST: Final = 10_000
+
+Chunks: TypeAlias = list[object] | tuple[object, ...]
 
 
 Finding: TypeAlias = tuple[str, Fields, Plan]
@@ -85,27 +88,33 @@ def extract_usage(response: object) -> Usage | None:
     # gives what the thorough way gives, several times as fast, and leaves to it whatever is
     # not as plain as that: it runs once per call, in the user's own.
     try:
-        body = response.raw  # type: ignore[attr-defined]  # whatever it is, the except is for it
+        # Typed as anything: whatever it is not, the except is for it.
+        answer: Any = response
+        body: Any = answer.raw
         if type(body) is not dict:
             body = as_fields(body)
-        usage = body[_only_one[tuple(body)]]
+        usage: Any = body[_only_one[tuple(body)]]
         if type(usage) is not dict:
             usage = as_fields(usage)
         plan, mark = _glances[tuple(usage)]
         if usage[mark] is not None:
             found = plan.usage(usage)
             if found is not None:
-                copy = response.additional_kwargs  # type: ignore[attr-defined]
-                inner = response.message.additional_kwargs  # type: ignore[attr-defined]
+                copy = answer.additional_kwargs
+                inner = answer.message.additional_kwargs
                 most = max(
                     _most_known[tuple(copy)] if copy else 0,
                     _most_known[tuple(inner)] if inner else 0,
                 )
                 if most == 0 or most <= _knows(found):
                     return found
-    except Exception:  # noqa: BLE001, S110 - nothing odd is judged here: see below
+    except Exception:  # noqa: BLE001 - nothing odd is judged here: see below
         pass
-    return _thoroughly(response)
+    try:
+        return _thoroughly(response)
+    except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
+        notice(f"unreadable {type(response).__name__}", error, "it counts as silent")
+        return None
 
 
 def _thoroughly(response: object) -> Usage | None:
@@ -142,7 +151,11 @@ def find(response: object) -> "list[Finding] | StreamedUsage":
     """
     raw, copies = _opened(response)
     if isinstance(raw, list | tuple):
-        return _of_chunks(raw)
+        return _of_chunks(cast("Chunks", raw))
+    return _findings(raw, copies)
+
+
+def _findings(raw: object, copies: tuple[object, ...]) -> list[Finding]:
     found: list[Finding] = []
     if (body := as_fields(raw)) is not None:
         _search("body", body, found)
@@ -265,10 +278,18 @@ class StreamedUsage:
 
     def hear(self, chunk: object) -> bool:
         """Take in one chunk and say whether it held any new figure."""
-        found = find(chunk)
-        if isinstance(found, StreamedUsage):
-            self._heard.update(found._heard)
-            return bool(found._heard)
+        try:
+            raw, copies = _opened(chunk)
+            if isinstance(raw, list | tuple):
+                # No list within a list: a stream of streams is nobody's format.
+                news = [self._take_in(_findings(*_opened(part))) for part in _parts(cast("Chunks", raw))]
+                return any(news)
+            return self._take_in(_findings(raw, copies))
+        except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
+            notice(f"unreadable {type(chunk).__name__}", error, "it counts as silent")
+            return False
+
+    def _take_in(self, found: list[Finding]) -> bool:
         news = False
         for place, usage, plan in found:
             counts = plan.counts(usage)
@@ -289,10 +310,13 @@ class StreamedUsage:
         return best
 
 
-def _of_chunks(chunks: list[object] | tuple[object, ...]) -> StreamedUsage:
+def _of_chunks(chunks: Chunks) -> StreamedUsage:
     """Merge a list of chunks: a stream that somebody kept."""
     stream = StreamedUsage()
-    for chunk in chunks[:_LONGEST_LIST]:
-        if not isinstance(chunk, list | tuple):
-            stream.hear(chunk)
+    for chunk in _parts(chunks):
+        stream.hear(chunk)
     return stream
+
+
+def _parts(chunks: Chunks) -> list[object]:
+    return [chunk for chunk in chunks[:_LONGEST_LIST] if not isinstance(chunk, list | tuple)]

@@ -68,7 +68,7 @@ class WireShape:
         paths = [*self.adds, *([self.total] if self.total else [])]
         object.__setattr__(self, "_reader", _tree(paths))
 
-    def keys(self) -> Iterable[str]:
+    def outer_keys(self) -> Iterable[str]:
         """The outermost keys of all paths."""
         return self._reader.keys()
 
@@ -235,7 +235,7 @@ def to_count(value: object, place: str) -> int | None:
     """
     try:
         number = float(value) if isinstance(value, int | float | str) else math.nan
-    except (ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - a foreign kind of number may raise anything
         number = math.nan
     if (
         isinstance(value, bool)
@@ -257,7 +257,8 @@ def as_fields(value: object) -> Fields | None:
     if kind is dict:
         return cast("dict[str, object]", value)
     if kind not in _models:
-        if value is None or isinstance(value, _FIELDLESS):
+        # Of its class, since an object may raise when it's asked for `__class__`.
+        if value is None or issubclass(kind, _FIELDLESS):
             return None
         if not hasattr(kind, "__pydantic_fields__"):
             return _fields_of(value)
@@ -271,10 +272,10 @@ _models: set[type] = set()
 
 
 def _fields_of(value: object) -> Fields | None:
-    if not isinstance(value, Mapping):
+    if not issubclass(type(value), Mapping):
         return _Attributes(value)
     try:
-        return dict(value)
+        return dict(cast("Mapping[str, object]", value))
     except Exception as error:  # noqa: BLE001 - a foreign mapping may raise anything when read
         kind = f"unreadable {type(value).__name__}"
         notice(kind, error, "its fields are left out")
@@ -296,8 +297,7 @@ class _Attributes:
         try:
             return getattr(self._value, name, None)
         except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
-            kind = f"unreadable attribute {type(self._value).__name__}.{name}"
-            notice(kind, error, "it is left out")
+            notice(f"unreadable attribute of {type(self._value).__name__}", error, "it is left out")
             return None
 
 
@@ -326,12 +326,13 @@ class Plan:
         sums = self.shape.sums_of(
             tuple(key for key, step in self._steps if step.path is not None)
         )
+        doubled = len(sums) < len([key for key, _ in self._steps if key in self.shape.adds])
         parts_in_their_wholes = all(
             name not in WHOLES or WHOLES[name] in names
             for _, names in sums
             for name in names
         )
-        return sums if parts_in_their_wholes else None
+        return sums if parts_in_their_wholes and not doubled else None
 
     def counts(self, usage: Fields) -> Counts:
         """Read tokens by path; what is absent, null or no count is left out."""

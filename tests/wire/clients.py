@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -72,7 +72,8 @@ class Integration:
         cache: Whether its provider reports cached tokens anywhere on the wire.
         cache_write: Whether its provider reports tokens written to a cache.
         reasoning: Whether its provider reports reasoning tokens.
-        early: What a stream has reported with its first piece of text: `input`, or nothing.
+        early: What a stream's first piece of text says of the input: the whole figure
+            (`reported`), one that a cache might add to (`unsure`), or nothing.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Integration:
     cache: bool = True
     cache_write: bool = False
     reasoning: bool = False
-    early: bool = False
+    early: Literal["reported", "unsure", ""] = ""
 
     def llm(self, provider: Endpoint, manager: CallbackManager, **kwargs: Any) -> LLM:
         """Build the model, or skip the test where the integration isn't installed."""
@@ -137,9 +138,7 @@ def bedrock_client(url: str) -> Any:
 
 
 def _bedrock(model: str) -> Callable[..., Any]:
-    def build(
-        provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-    ) -> Any:
+    def build(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
         from llama_index.llms.bedrock import Bedrock
 
         return Bedrock(
@@ -155,9 +154,7 @@ def _bedrock(model: str) -> Callable[..., Any]:
     return build
 
 
-def _converse(
-    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-) -> Any:
+def _converse(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from botocore.config import Config
     from llama_index.llms.bedrock_converse import BedrockConverse
 
@@ -175,9 +172,7 @@ def _converse(
     )
 
 
-def _anthropic(
-    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-) -> Any:
+def _anthropic(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from llama_index.llms.anthropic import Anthropic
 
     return Anthropic(
@@ -229,9 +224,7 @@ def _openai_responses(
     )
 
 
-def _gemini(
-    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-) -> Any:
+def _gemini(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from google.genai import types
     from llama_index.llms.google_genai import GoogleGenAI
 
@@ -248,9 +241,7 @@ def _gemini(
     )
 
 
-def _ollama(
-    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-) -> Any:
+def _ollama(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from llama_index.llms.ollama import Ollama
 
     return Ollama(
@@ -262,9 +253,7 @@ def _ollama(
     )
 
 
-def _mistral(
-    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-) -> Any:
+def _mistral(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from llama_index.llms.mistralai import MistralAI
 
     return MistralAI(
@@ -277,9 +266,7 @@ def _mistral(
     )
 
 
-def _cohere(
-    provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-) -> Any:
+def _cohere(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from llama_index.llms.cohere import Cohere
 
     return Cohere(
@@ -295,9 +282,7 @@ def _cohere(
 
 
 def _bedrock_embedding(model: str) -> Callable[..., Any]:
-    def build(
-        provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-    ) -> Any:
+    def build(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
         from llama_index.embeddings.bedrock import BedrockEmbedding
 
         return BedrockEmbedding(
@@ -363,8 +348,8 @@ def _legacy(name: str, model: str, **traits: Any) -> Integration:
 
 LLMS: list[Integration] = [
     _legacy("bedrock-claude", "anthropic.claude-3-haiku-20240307-v1:0", cache_write=True),
-    _legacy("bedrock-titan", "amazon.titan-text-express-v1", cache=False, early=True),
-    _legacy("bedrock-llama", "meta.llama2-13b-chat-v1", cache=False, early=True),
+    _legacy("bedrock-titan", "amazon.titan-text-express-v1", cache=False, early="reported"),
+    _legacy("bedrock-llama", "meta.llama2-13b-chat-v1", cache=False, early="reported"),
     _legacy("bedrock-mistral", "mistral.mistral-7b-instruct-v0:2", cache=False),
     Integration(
         "bedrock-converse",
@@ -380,7 +365,7 @@ LLMS: list[Integration] = [
         _anthropic,
         cache_write=True,
         reasoning=True,
-        early=True,
+        early="unsure",
     ),
     Integration(
         "openai",
@@ -420,7 +405,7 @@ LLMS: list[Integration] = [
         "gemini-2.5-flash",
         _gemini,
         reasoning=True,
-        early=True,
+        early="reported",
     ),
     Integration("ollama", "llama_index.llms.ollama", "llama3.2", _ollama, cache=False),
     Integration("mistral", "llama_index.llms.mistralai", "mistral-small-latest", _mistral),

@@ -43,14 +43,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests: clients collected late still find it open."""
+    """One event loop for all tests, and garbage collected only where that loop is the one running.
+
+    An asynchronous OpenAI client closes itself, when collected, in whichever loop happens to run.
+    In the server's thread that would be the wrong one, and it would tear up the clients' own.
+    """
     for integration in ALL:
         with suppress(ImportError):
             importlib.import_module(integration.module)
     # What these modules hold is there for good; no collection has to walk through it.
+    gc.collect()
     gc.freeze()
+    gc.disable()
     with asyncio.Runner() as runner:
         yield runner
+    gc.enable()
 
 
 @pytest.fixture
@@ -71,10 +78,19 @@ def server(runner: asyncio.Runner) -> Iterator[LoopbackProvider]:
 
 
 @pytest.fixture
-def provider(server: LoopbackProvider) -> LoopbackProvider:
+def provider(server: LoopbackProvider, runner: asyncio.Runner) -> Iterator[LoopbackProvider]:
     """The provider, knowing of no call."""
     server.reset()
-    return server
+    yield server
+    runner.run(_collect())
+
+
+async def _collect() -> None:
+    gc.collect(1)
+    # What is still closing would run into the next test's connections.
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=1)
 
 
 @pytest.fixture

@@ -139,9 +139,7 @@ PLAIN = [
         "astream_complete",
         lambda llm, run: run(drain(llm.astream_complete(PROMPT))),
     ),
-    Style(
-        "astream_chat", "astream_chat", lambda llm, run: run(drain(llm.astream_chat(MESSAGES)))
-    ),
+    Style("astream_chat", "astream_chat", lambda llm, run: run(drain(llm.astream_chat(MESSAGES)))),
 ]
 
 STREAMS = [style for style in PLAIN if style.streamed]
@@ -204,9 +202,7 @@ STRUCTURED = [
     Style(
         "stream_structured_predict",
         "stream_chat",
-        lambda llm, _: list(
-            llm.stream_structured_predict(Fact, _template(), country="Australia")
-        ),
+        lambda llm, _: list(llm.stream_structured_predict(Fact, _template(), country="Australia")),
         (STATES,),
         (STATES_IN_TEXT,),
     ),

@@ -28,7 +28,7 @@ from .cells import (
     skip_if_impossible,
     visible,
 )
-from .clients import EMBEDDINGS, LLMS, Endpoint, Integration, Nobody
+from .clients import EMBEDDINGS, LLMS, Endpoint, Integration, Nobody, release
 from .replies import Billed, Reply
 from .server import LoopbackProvider
 from .styles import ENGINES, MESSAGES, PLAIN, PROMPT, STREAMS, STRUCTURED, TOOLS, Run, Style
@@ -64,6 +64,8 @@ def failure(action: Callable[[], object]) -> BaseException:
 def _skip_if_usage_is_required(integration: Integration, style: Style) -> None:
     if integration.name == "openai-responses" and not style.streamed:
         pytest.skip("llms-openai reads usage.output_tokens_details of every whole Response")
+    if integration.name == "mistral" and not style.streamed:
+        pytest.skip("mistralai fills a whole answer's missing usage with zeros")
 
 
 # --- Every style, as billed ------------------------------------------------------------------
@@ -189,6 +191,8 @@ def test_an_empty_answer_still_costs_its_prompt(
 ) -> None:
     """A completion without a word is one event with the provider's figures."""
     skip_if_impossible(integration, style)
+    if integration.name == "gemini" and style.name in {"stream_complete", "astream_complete"}:
+        pytest.skip("no chunk comes through, and LlamaIndex itself raises at such a stream's end")
     llm = integration.llm(provider, manager)
     provider.script(Reply(text="", usage=Billed(input=20_011, output=3)))
     exercise(integration, style, llm, provider, run)
@@ -320,10 +324,9 @@ def _expect_partial(
     assert event.prompt_token_count > 0
     assert event.completion_token_count <= bill.output
     assert handler.failed_calls == []
-    early = integration.early and (integration.name, "stream_chat", "normal") not in INVISIBLE
-    if early:
+    if integration.early and (integration.name, "stream_chat", "normal") not in INVISIBLE:
         assert event.prompt_token_count == bill.input
-        assert event.prompt_source == "reported"
+        assert (event.prompt_source == "reported") is (integration.early == "reported")
     else:
         assert event.source == "estimated"
         assert event.prompt_token_count < 100
@@ -647,6 +650,19 @@ def test_an_event_names_its_model_and_provider(
     assert event.duration_s > 0
     assert PROMPT in event.prompt
     assert "Canberra" in event.completion
+
+
+def test_structured_output_of_newer_claude_is_an_estimate(
+    provider: LoopbackProvider, handler: TokenCountingHandler, manager: CallbackManager, run: Run
+) -> None:
+    """From Claude 4.5 on llms-anthropic 0.12 calls its SDK directly: one event, and a guess."""
+    if release("llama-index-llms-anthropic") < (0, 12):
+        pytest.skip("llms-anthropic before 0.12 asks for structured output through tools")
+    style = next(style for style in STRUCTURED if style.name == "structured_predict")
+    llm = BY_NAME["anthropic"].llm(provider, manager, model="claude-sonnet-4-5-20250929")
+    provider.script(*style.replies_without_tools)
+    exercise(BY_NAME["anthropic"], style, llm, provider, run)
+    expect(handler, provider, reported=False)
 
 
 @pytest.mark.parametrize("terse", [False, True], ids=["full", "terse"])

@@ -13,9 +13,7 @@ from .replies import Billed, Reply, ToolCall, figures
 from .server import LoopbackProvider
 from .styles import Run
 
-BILL = Billed(
-    input=22_734, output=1_256, cache_read=21_500, cache_write=701, cache_write_1h=200
-)
+BILL = Billed(input=22_734, output=1_256, cache_read=21_500, cache_write=701, cache_write_1h=200)
 UNCACHED = BILL.input - 21_500 - 701
 THOUGHT = Billed(input=22_734, output=1_256, cache_read=21_500, reasoning=811)
 TEXT = "Canberra is the capital."
@@ -179,9 +177,7 @@ def test_bedrock_errors_carry_their_type(
 
 def _anthropic(provider: LoopbackProvider) -> Any:
     anthropic = pytest.importorskip("anthropic")
-    return anthropic.Anthropic(
-        api_key="none", base_url=provider.url("anthropic"), max_retries=0
-    )
+    return anthropic.Anthropic(api_key="none", base_url=provider.url("anthropic"), max_retries=0)
 
 
 def test_anthropic_messages_split_the_input_in_three(provider: LoopbackProvider) -> None:
@@ -199,9 +195,7 @@ def test_anthropic_messages_split_the_input_in_three(provider: LoopbackProvider)
 
 
 @pytest.mark.parametrize("terse", [False, True])
-def test_anthropic_streams_report_first_and_last(
-    provider: LoopbackProvider, terse: bool
-) -> None:
+def test_anthropic_streams_report_first_and_last(provider: LoopbackProvider, terse: bool) -> None:
     """The SDK's accumulator ends with the whole bill, from one event or from two."""
     provider.script(Reply(text=TEXT, thinking="Hm.", usage=BILL, tool_calls=ADDS, terse=terse))
     with _anthropic(provider).messages.stream(
@@ -325,9 +319,7 @@ def test_gemini_thoughts_come_on_top_of_candidates(provider: LoopbackProvider) -
     """The prompt contains the cache; candidates don't contain thoughts."""
     provider.script(Reply(text=TEXT, usage=THOUGHT, thinking="Hm.", tool_calls=ADDS))
     client = _gemini(provider)
-    response = client.models.generate_content(
-        model="gemini-2.5-flash", contents="Which?"
-    )
+    response = client.models.generate_content(model="gemini-2.5-flash", contents="Which?")
     usage = response.usage_metadata
     assert usage.prompt_token_count == 22_734
     assert usage.cached_content_token_count == 21_500
@@ -344,9 +336,7 @@ def test_gemini_streams_report_in_every_chunk(provider: LoopbackProvider) -> Non
     provider.script(Reply(text=TEXT, usage=THOUGHT, chunks=3))
     client = _gemini(provider)
     chunks = list(
-        client.models.generate_content_stream(
-            model="gemini-2.5-flash", contents="Which?"
-        )
+        client.models.generate_content_stream(model="gemini-2.5-flash", contents="Which?")
     )
     assert "".join(chunk.text for chunk in chunks) == TEXT
     assert {chunk.usage_metadata.prompt_token_count for chunk in chunks} == {22_734}

@@ -98,5 +98,7 @@ def _refuse(status: int, text: str) -> Answer:
 _MODEL = r"/gemini/v1(?:beta)?/models/(?P<model>[^:]+)"
 ROUTES = [
     Route("gemini.generate", re.compile(_MODEL + ":generateContent"), _generate, _refuse),
-    Route("gemini.stream", re.compile(_MODEL + ":streamGenerateContent"), _generate_stream, _refuse),
+    Route(
+        "gemini.stream", re.compile(_MODEL + ":streamGenerateContent"), _generate_stream, _refuse
+    ),
 ]
