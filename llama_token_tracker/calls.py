@@ -396,9 +396,7 @@ class OpenCalls:
         call.inner = []
         return [Outcome(call, response, "complete", usage)]
 
-    def _completed(
-        self, outcome: Outcome, call: OpenCall, response: object
-    ) -> Outcome:
+    def _completed(self, outcome: Outcome, call: OpenCall, response: object) -> Outcome:
         """Take the usage from the outer call where the innermost one was silent."""
         if outcome.usage is None and outcome.call is not call and call.trusts_raw:
             usage = extract_usage(response)
@@ -433,17 +431,13 @@ class OpenCalls:
             self._settle(outcome)
 
 
-def _lost(
-    calls: "weakref.ref[OpenCalls]", call: OpenCall, _stream: object
-) -> None:
+def _lost(calls: "weakref.ref[OpenCalls]", call: OpenCall, _stream: object) -> None:
     registry = calls()
     if registry is not None:
         registry.lost(call)
 
 
-def outcome_of(
-    call: OpenCall, response: object, error: BaseException | None
-) -> Outcome:
+def outcome_of(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
     """Say how an innermost call ended, and what its provider reported.
 
     Args:

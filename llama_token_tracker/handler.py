@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import token_counting as core
@@ -18,7 +18,9 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.utilities.token_counting import TokenCounter
-from llama_index.core.utils import get_tokenizer
+from llama_index.core.utils import (
+    get_tokenizer,  # pyright: ignore[reportUnknownVariableType] - LlamaIndex's gap
+)
 
 from llama_token_tracker.calls import (
     ABANDONING,
@@ -40,10 +42,9 @@ from llama_token_tracker.texts import (
     response_text,
     shown,
 )
-from llama_token_tracker.tokenizer import TextCounter
+from llama_token_tracker.tokenizer import TextCounter, Tokenizer
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
-
 
 _LLM = CBEventType.LLM
 _EMBEDDING = CBEventType.EMBEDDING
@@ -192,22 +193,26 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     # --- what users read -------------------------------------------------------------------
 
-    @property
-    def llm_token_counts(self) -> list[TokenCountingEvent]:  # type: ignore[override]
+    @property  # type: ignore[override]  # ours are LlamaIndex's with more fields
+    def llm_token_counts(self) -> list[TokenCountingEvent]:
         """One event per call to a language model, oldest first."""
         return self.tracker.llm_events
 
-    @llm_token_counts.setter
-    def llm_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+    @llm_token_counts.setter  # type: ignore[override]  # any events will do
+    def llm_token_counts(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, events: Iterable[TokenCountingEvent]
+    ) -> None:
         self.tracker.llm_events = events
 
-    @property
-    def embedding_token_counts(self) -> list[TokenCountingEvent]:  # type: ignore[override]
+    @property  # type: ignore[override]  # the same
+    def embedding_token_counts(self) -> list[TokenCountingEvent]:
         """One event per embedded text, oldest first."""
         return self.tracker.embedding_events
 
-    @embedding_token_counts.setter
-    def embedding_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+    @embedding_token_counts.setter  # type: ignore[override]  # the same
+    def embedding_token_counts(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, events: Iterable[TokenCountingEvent]
+    ) -> None:
         self.tracker.embedding_events = events
 
     @property
@@ -246,10 +251,10 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
-        self._counter = TextCounter(tokenizer, get_tokenizer)
+        self._counter = TextCounter(tokenizer, cast("Callable[[], Tokenizer]", get_tokenizer))
 
     @property
-    def _token_counter(self) -> TokenCounter:
+    def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
         """LlamaIndex's own counter, for subclasses that use it."""
         return TokenCounter(tokenizer=self.tokenizer)
 
@@ -292,9 +297,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
             self._tell(usage.input_tokens, usage.output_tokens)
         return True
 
-    def _outcomes(
-        self, payload: dict[str, Any], event_id: str
-    ) -> Sequence[Outcome]:
+    def _outcomes(self, payload: dict[str, Any], event_id: str) -> Sequence[Outcome]:
         error = payload.get(_EXCEPTION)
         response = payload.get(_RESPONSE)
         if response is None:
@@ -413,7 +416,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Be a handler of its own, that has counted what the original had."""
-        self.__dict__.update(state)
+        vars(self).update(state)
         self._open_ears()
 
 
@@ -430,14 +433,10 @@ class _Ear:
     def chunk(self, span_id: str, chunk: object) -> None:
         self.calls.chunk(span_id, chunk)
 
-    def asked_for_structure(
-        self, span_id: str, llm: object, arguments: Mapping[str, Any]
-    ) -> None:
+    def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """Open a call, for some integrations ask the provider here without a callback."""
         manager = getattr(llm, "callback_manager", None)
-        if not any(
-            handler is self._handler() for handler in getattr(manager, "handlers", ())
-        ):
+        if not any(handler is self._handler() for handler in getattr(manager, "handlers", ())):
             return
         about = llm.to_payload() if isinstance(llm, BaseLLM) else None
         call = OpenCall(span_id, dict(arguments), about, span_id)
@@ -462,27 +461,31 @@ def _formatted(prompt: object) -> object:
     """The prompt of a call; of a structured one, its template with everything put in."""
     if not isinstance(prompt, dict):
         return prompt
-    template, values = prompt.get("prompt"), prompt.get("prompt_args", {})
+    arguments = cast("dict[str, Any]", prompt)
+    template, values = arguments.get("prompt"), arguments.get("prompt_args", {})
     if not isinstance(template, BasePromptTemplate):
         return None
     return tuple(template.format_messages(**values))
 
 
-def _call(
-    payload: dict[str, Any], event_id: str, span_id: str | None = None
-) -> OpenCall:
+def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) -> OpenCall:
     """Make a call of the payload of its start; of its end, if there was no start."""
-    prompt = payload.get(_MESSAGES)
+    prompt: Any = payload.get(_MESSAGES)
     if prompt is None:
         prompt = payload.get(_PROMPT)
-    elif isinstance(prompt, list):
+    elif _is(prompt, list):
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
-    about = payload.get(_SERIALIZED)
+    about: Any = payload.get(_SERIALIZED)
     call = OpenCall(event_id, prompt, about, span_id)
-    if type(about) is dict and about.get("class_name") in RETURNS_USERS_OBJECT:
+    if _is(about, dict) and about.get("class_name") in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
+
+
+def _is(thing: object, kind: type) -> bool:
+    """Whether it is exactly that, and so does nothing odd when asked."""
+    return type(thing) is kind
 
 
 def _plain_event(
@@ -518,16 +521,16 @@ def _plain_event(
     )
 
 
-def _about(about: object) -> tuple[str | None, str | None]:
+def _about(about: Any) -> tuple[str | None, str | None]:
     """The provider's name and the model's id, as far as the start event told them."""
-    if type(about) is not dict:
+    if not _is(about, dict):
         return None, None
-    model = about.get("model_name")
+    model: Any = about.get("model_name")
     if type(model) is not str or not model:
         model = about.get("model")
     if type(model) is not str or not model or model == "unknown":
         model = None
-    name = about.get("class_name")
+    name: Any = about.get("class_name")
     return PROVIDERS.get(name) if type(name) is str else None, model
 
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.dispatcher import Dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import (
@@ -20,6 +18,7 @@ from llama_index.core.instrumentation.events.llm import (
 )
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index_instrumentation import get_dispatcher
 
 from llama_token_tracker.calls import Stream
 from llama_token_tracker.lock import LOCK
@@ -84,9 +83,7 @@ class Listener(Protocol):
     def chunk(self, span_id: str, chunk: object) -> None:
         """A chunk has come through the stream with this span."""
 
-    def asked_for_structure(
-        self, span_id: str, llm: object, arguments: Mapping[str, Any]
-    ) -> None:
+    def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """A method that may ask the provider without a callback has been entered."""
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
@@ -122,9 +119,10 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.leave(id_)
+        stream: Any = result
         if isinstance(result, GeneratorType | AsyncGeneratorType):
             for listener in list(_listeners):
-                listener.returned(id_, result)
+                listener.returned(id_, stream)
         elif "structured_predict-" in id_:
             for listener in list(_listeners):
                 listener.left(id_, result, None)
@@ -189,12 +187,12 @@ def _leave(listener: "weakref.ref[Listener]") -> None:
             _detach()
 
 
-def _tops() -> list[Dispatcher]:
+def _tops() -> list[Any]:
     """The dispatchers that pass nothing on: the root, and whichever somebody has cut off."""
     return [dispatcher for dispatcher in _dispatchers() if not dispatcher.propagate]
 
 
-def _dispatchers() -> list[Dispatcher]:
+def _dispatchers() -> list[Any]:
     # The root itself knows no manager.
     manager = get_dispatcher(__name__).manager
     return [get_dispatcher()] if manager is None else list(manager.dispatchers.values())
@@ -202,26 +200,32 @@ def _dispatchers() -> list[Dispatcher]:
 
 def _attach() -> None:
     for top in _tops():
-        if not any(handler is _span_ear for handler in top.span_handlers):
+        if not _holds(top.span_handlers, _span_ear):
             # A new list, because another thread may be walking the old one.
             top.span_handlers = [*top.span_handlers, _span_ear]
-        if not any(handler is _chunk_ear for handler in top.event_handlers):
+        if not _holds(top.event_handlers, _chunk_ear):
             top.event_handlers = [*top.event_handlers, _chunk_ear]
 
 
 def _detach() -> None:
     for dispatcher in _dispatchers():
-        if any(handler is _span_ear for handler in dispatcher.span_handlers):
-            dispatcher.span_handlers = [
-                handler for handler in dispatcher.span_handlers if handler is not _span_ear
-            ]
-            dispatcher.event_handlers = [
-                handler for handler in dispatcher.event_handlers if handler is not _chunk_ear
-            ]
+        if _holds(dispatcher.span_handlers, _span_ear):
+            dispatcher.span_handlers = _without(dispatcher.span_handlers, _span_ear)
+        if _holds(dispatcher.event_handlers, _chunk_ear):
+            dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_ear)
     SPANS.clear()
+
+
+def _holds(handlers: list[Any], ear: object) -> bool:
+    # By identity: to pydantic two empty handlers of one class are equal.
+    return any(handler is ear for handler in handlers)
+
+
+def _without(handlers: list[Any], ear: object) -> list[Any]:
+    return [handler for handler in handlers if handler is not ear]
 
 
 def is_attached() -> bool:
     """Whether the observer is on LlamaIndex's dispatcher now."""
-    root = get_dispatcher()
-    return any(handler is _span_ear for handler in root.span_handlers)
+    root: Any = get_dispatcher()
+    return _holds(root.span_handlers, _span_ear)

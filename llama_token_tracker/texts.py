@@ -1,7 +1,7 @@
 """LlamaIndex's prompts, messages and responses as text, without knowing their classes."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 from llama_token_tracker.notices import notice
 
@@ -11,12 +11,13 @@ TOKENS_PER_MESSAGE = 3
 
 def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, list | tuple):
-        if len(prompt) == 1:
-            return _message_text(prompt[0])
-        return "\n".join([_message_text(message) for message in prompt])
+    if _is(prompt, str):
+        return cast("str", prompt)
+    if _is(prompt, list, tuple):
+        messages = cast("Sequence[Any]", prompt)
+        if len(messages) == 1:
+            return _message_text(messages[0])
+        return "\n".join([_message_text(message) for message in messages])
     return "" if prompt is None else shown(prompt)
 
 
@@ -28,7 +29,12 @@ def response_text(response: Any) -> str:
     if message is not None:
         return _message_text(message)
     text = _field(response, "text")
-    return text if isinstance(text, str) else _as_sent(response)
+    return cast("str", text) if _is(text, str) else _as_sent(response)
+
+
+def _is(thing: object, *kinds: type) -> bool:
+    """`isinstance`, but asking the thing's class: an object may raise when it's asked itself."""
+    return issubclass(type(thing), kinds)
 
 
 def _field(thing: object, name: str) -> Any:
@@ -45,7 +51,7 @@ def _message_text(message: Any) -> str:
         block = blocks[0]
         if block.block_type == "text" and len(blocks) == 1:
             return f"{message.role._value_}: {block.text}"  # quicker than `value`
-    except Exception:  # noqa: BLE001, S110 - no single block of text: all else is as it's printed
+    except Exception:  # noqa: BLE001 - no single block of text: all else is as it's printed
         pass
     return shown(message)
 
@@ -59,12 +65,12 @@ def shown(thing: Any) -> str:
         return ""
 
 
-def _as_sent(answer: object) -> str:
+def _as_sent(answer: Any) -> str:
     """The text of an answer; one in the user's own class went over the wire as JSON."""
     try:
         if hasattr(answer, "model_dump_json"):
             return str(answer.model_dump_json())
-    except Exception:  # noqa: BLE001, S110 - whatever JSON can't say is printed
+    except Exception:  # noqa: BLE001 - whatever JSON can't say is printed
         pass
     return shown(answer)
 
@@ -78,14 +84,15 @@ def prompt_parts(prompt: Any) -> tuple[list[str], int]:
     Returns:
         The texts, and a number of tokens to add to their count.
     """
-    if not isinstance(prompt, list | tuple):
+    if not _is(prompt, list, tuple):
         return [prompt_text(prompt)], 0
-    parts = []
-    for message in prompt:
+    parts: list[str] = []
+    messages = cast("Sequence[Any]", prompt)
+    for message in messages:
         role = _field(message, "role") or ""
         parts.append(shown(_field(role, "value") or role))
         parts.extend(_all_parts(message))
-    return parts, TOKENS_PER_MESSAGE * len(prompt)
+    return parts, TOKENS_PER_MESSAGE * len(messages)
 
 
 def response_parts(response: Any) -> list[str]:
@@ -107,12 +114,13 @@ def _all_parts(message: object) -> list[str]:
 
 
 def _message_parts(message: Any) -> Iterator[str]:
-    blocks = getattr(message, "blocks", None)
+    blocks: object = getattr(message, "blocks", None)
+    several: Any = blocks
     if not isinstance(blocks, Iterable):
         yield shown(message)
         return
     called = False
-    for block in blocks:
+    for block in several:
         kind = getattr(block, "block_type", "")
         if kind == "text":
             yield shown(block.text)
@@ -128,10 +136,12 @@ def _message_parts(message: Any) -> Iterator[str]:
 
 def _legacy_calls(additional: Any) -> Iterator[str]:
     """Tool calls of integrations that keep them beside the blocks."""
-    calls = additional.get("tool_calls") if isinstance(additional, dict) else None
-    for call in calls if isinstance(calls, list | tuple) else ():
-        function = getattr(call, "function", call)
+    kept = cast("dict[str, Any]", additional) if isinstance(additional, dict) else {}
+    calls: Any = kept.get("tool_calls")
+    for call in cast("Sequence[Any]", calls if isinstance(calls, list | tuple) else ()):
+        function: Any = getattr(call, "function", call)
         if isinstance(function, dict):
+            function = cast("dict[str, Any]", function)
             function = function.get("function", function)
             yield shown(function.get("name", ""))
             yield shown(function.get("arguments", function.get("input", "")))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sized
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from llama_token_tracker.event import Source
 from llama_token_tracker.notices import notice
@@ -20,9 +20,7 @@ class TextCounter:
         stand_in: Gives the stand-in.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer | None, stand_in: Callable[[], Tokenizer]
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, stand_in: Callable[[], Tokenizer]) -> None:
         self.source: Source = "estimated" if tokenizer is None else "counted"
         self._tokenizer = tokenizer
         self._stand_in = stand_in
@@ -60,22 +58,23 @@ class TextCounter:
         return {**self.__dict__, "_encode": None}
 
 
-def _plainly(tokenizer: Tokenizer) -> Tokenizer:
+def _plainly(tokenizer: Any) -> Tokenizer:
     """Make a tiktoken encoder take the text of special tokens for text.
 
     A document may well say `<|endoftext|>`; by default tiktoken raises there.
     """
-    encode, options = tokenizer, {}
+    wrapped: Any = tokenizer
+    encode, options = wrapped, dict[str, Any]()
     if isinstance(tokenizer, partial):
-        encode, options = tokenizer.func, tokenizer.keywords
+        encode, options = wrapped.func, wrapped.keywords
     owner = getattr(encode, "__self__", None)
     if (
         str(type(owner).__module__).partition(".")[0] == "tiktoken"
         and getattr(encode, "__name__", "") == "encode"
         and options.keys() <= {"allowed_special", "disallowed_special"}
     ):
-        return partial(encode, disallowed_special=())
-    return tokenizer
+        return cast("Tokenizer", partial(encode, disallowed_special=()))
+    return cast("Tokenizer", tokenizer)
 
 
 def _is_tokenizers_own(error: BaseException) -> bool:

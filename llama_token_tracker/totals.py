@@ -31,7 +31,7 @@ class Sum:
     """Calls of one kind, and what they used."""
 
     calls: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def usage(self) -> Usage:
@@ -78,7 +78,7 @@ class Totals:
             if count is not None:
                 counts[name] = counts.get(name, 0) + sign * count
         if not total.calls:
-            del self._sums[kind]
+            del self._sums[Kind(*kind)]
 
     def items(self) -> Iterator[tuple[Kind, Sum]]:
         """Every kind of call that occurred, and its sum."""

@@ -4,7 +4,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.lock import LOCK
@@ -27,9 +27,7 @@ class Tracker:
             among the others too.
     """
 
-    def __init__(
-        self, *, max_events: int | None = None, include_failed: bool = False
-    ) -> None:
+    def __init__(self, *, max_events: int | None = None, include_failed: bool = False) -> None:
         if max_events is not None and max_events < 0:
             msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
             raise ValueError(msg)
@@ -54,9 +52,7 @@ class Tracker:
             series.take(event)
             self._trim(series)
 
-    def record_later(
-        self, prompt_tokens: int, completion_tokens: int, recipe: "Recipe"
-    ) -> None:
+    def record_later(self, prompt_tokens: int, completion_tokens: int, recipe: "Recipe") -> None:
         """Take in one call to a language model, whose event can wait until it's asked for.
 
         Args:
@@ -132,8 +128,7 @@ class Tracker:
         with LOCK:
             self._catch_up()
             return {
-                kind: Sum(total.calls, dict(total.counts))
-                for kind, total in self._totals.items()
+                kind: Sum(total.calls, dict(total.counts)) for kind, total in self._totals.items()
             }
 
     @property
@@ -178,7 +173,7 @@ class Tracker:
         for series, (events, prompt, completion) in zip(
             (self._llm, self._embedding), state["series"], strict=True
         ):
-            list.extend(series.events, events)
+            series.events.fill(events)
             series.pair = Pair(prompt, completion)
 
 
@@ -195,12 +190,12 @@ class _Series:
 
     def take(self, event: TokenCountingEvent) -> None:
         """Add an event to the list and the sums; the caller holds the lock."""
-        list.append(self.events, event)
+        self.events.put(event)
         self.add(event)
 
     def list_only(self, event: TokenCountingEvent) -> None:
         """Add an event whose tokens are in the pair already; the caller holds the lock."""
-        list.append(self.events, event)
+        self.events.put(event)
         self._totals.add(event)
 
     def put(self, event: TokenCountingEvent) -> None:
@@ -213,7 +208,8 @@ class _Series:
         """Add an event to the sums, or with `sign=-1` take it back."""
         self.pair.prompt += sign * event.prompt_token_count
         self.pair.completion += sign * event.completion_token_count
-        if isinstance(event, TokenCountingEvent):
+        # One of LlamaIndex's own, put in by hand, knows no buckets.
+        if isinstance(event, TokenCountingEvent):  # pyright: ignore[reportUnnecessaryIsInstance]
             self._totals.add(event, sign)
 
     def edit(self, change: Callable[[], Any]) -> Any:
@@ -265,9 +261,17 @@ class EventList(list[TokenCountingEvent]):
     def append(self, event: TokenCountingEvent, /) -> None:
         """Add an event, and what it used to the totals."""
         if self._series is None:
-            list.append(self, event)
+            super().append(event)
         else:
             self._series.put(event)
+
+    def put(self, event: TokenCountingEvent) -> None:
+        """Add an event and leave the totals alone."""
+        super().append(event)
+
+    def fill(self, events: Iterable[TokenCountingEvent]) -> None:
+        """Add events and leave the totals alone."""
+        super().extend(events)
 
     def release(self) -> None:
         """Belong to no totals any more."""
@@ -280,9 +284,9 @@ class EventList(list[TokenCountingEvent]):
 
     def keep_newest(self, count: int) -> None:
         """Forget the oldest events; what they used stays in the totals."""
-        surplus = list.__len__(self) - count
+        surplus = super().__len__() - count
         if surplus > 0:
-            list.__delitem__(self, slice(0, surplus))
+            super().__delitem__(slice(0, surplus))
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[TokenCountingEvent]]]:
         """Travel as a plain list: totals belong to the tracker."""
@@ -299,11 +303,11 @@ def _followed(name: str) -> Callable[..., Any]:
 
     @functools.wraps(plain)
     def method(self: EventList, *args: Any, **kwargs: Any) -> Any:
-        series = self._series  # noqa: SLF001 - a method of EventList, made outside its body
+        series = self._series  # pyright: ignore[reportPrivateUsage]  # a method of it, made here
         if series is None:
             return plain(self, *args, **kwargs)
         # Whatever an iterator does when it's read, it does before the totals are touched.
-        args = tuple([list(arg) if isinstance(arg, Iterator) else arg for arg in args])
+        args = tuple([list(cast("Any", arg)) if isinstance(arg, Iterator) else arg for arg in args])
         return series.edit(lambda: plain(self, *args, **kwargs))
 
     return method

@@ -75,7 +75,7 @@ class Usage:
 
     def __add__(self, other: "Usage") -> "Usage":
         """Add bucket by bucket; what neither side reports stays unreported."""
-        if not isinstance(other, Usage):
+        if not isinstance(other, Usage):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
         counts = self.reported()
         for name, count in other.reported().items():
@@ -97,9 +97,7 @@ class Usage:
 
     def reported(self) -> dict[str, int]:
         """The buckets that hold a figure, by name."""
-        return {
-            name: count for name, count in self.__dict__.items() if count is not None
-        }
+        return {name: count for name, count in self.__dict__.items() if count is not None}
 
 
 BUCKETS: Final = tuple(field.name for field in fields(Usage))

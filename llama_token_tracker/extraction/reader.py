@@ -52,6 +52,7 @@ WITHIN: Final[dict[str, tuple[str, ...]]] = {
     "data": ("usage",),
     "response": ("usage", "meta", "usage_metadata"),
     "message": ("usage",),
+    "delta": ("usage",),
     "meta": (),
     "x_groq": ("usage",),
 }
@@ -90,12 +91,9 @@ def extract_usage(response: object) -> Usage | None:
     try:
         # Typed as anything: whatever it is not, the except is for it.
         answer: Any = response
-        body: Any = answer.raw
-        if type(body) is not dict:
-            body = as_fields(body)
-        usage: Any = body[_only_one[tuple(body)]]
-        if type(usage) is not dict:
-            usage = as_fields(usage)
+        raw: Any = answer.raw
+        body: Any = as_fields(raw)
+        usage: Any = as_fields(body[_only_one[tuple(body)]])
         plan, mark = _glances[tuple(usage)]
         if usage[mark] is not None:
             found = plan.usage(usage)
@@ -238,7 +236,8 @@ _glances: dict[tuple[str, ...], tuple[Plan, str]] = {}
 def _take(place: str, usage: Fields, found: list[Finding]) -> None:
     """Note one usage in `found`, if it speaks a known shape."""
     if type(usage) is dict:
-        keys = tuple([key for key, value in usage.items() if value is not None])
+        items = cast("dict[str, object]", usage).items()
+        keys = tuple([key for key, value in items if value is not None])
     else:
         keys = tuple([key for key in _KEYS if usage.get(key) is not None])
     try:
@@ -282,7 +281,9 @@ class StreamedUsage:
             raw, copies = _opened(chunk)
             if isinstance(raw, list | tuple):
                 # No list within a list: a stream of streams is nobody's format.
-                news = [self._take_in(_findings(*_opened(part))) for part in _parts(cast("Chunks", raw))]
+                news = [
+                    self._take_in(_findings(*_opened(part))) for part in _parts(cast("Chunks", raw))
+                ]
                 return any(news)
             return self._take_in(_findings(raw, copies))
         except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from llama_token_tracker.notices import notice
 from llama_token_tracker.usage import WHOLE_SUMS, WHOLES, Usage, contradiction
@@ -60,7 +60,7 @@ class WireShape:
     sure_in_stream_with: tuple[str, ...] = ()
     _reader: "dict[str, _Step]" = field(init=False, repr=False, compare=False)
     _sums: "dict[tuple[str, ...], _Sums]" = field(
-        init=False, repr=False, compare=False, default_factory=dict
+        init=False, repr=False, compare=False, default_factory=dict[tuple[str, ...], "_Sums"]
     )
 
     def __post_init__(self) -> None:
@@ -97,14 +97,10 @@ class WireShape:
     def sums_of(self, paths: tuple[str, ...]) -> "_Sums":
         """Which counts add to which buckets, a count of two names only once."""
         doubles = {
-            path
-            for group in self.same
-            for path in [path for path in group if path in paths][1:]
+            path for group in self.same for path in [path for path in group if path in paths][1:]
         }
         return tuple(
-            (path, self.adds[path])
-            for path in paths
-            if path in self.adds and path not in doubles
+            (path, self.adds[path]) for path in paths if path in self.adds and path not in doubles
         )
 
     def _include(self, buckets: dict[str, int], counts: Counts) -> None:
@@ -142,8 +138,10 @@ class _Step:
     """What to do with the value of one key: take it as a count, or look inside."""
 
     path: str | None = None
-    inside: "dict[str, _Step]" = field(default_factory=dict)
-    entries: "list[tuple[str, str, dict[str, _Step]]]" = field(default_factory=list)
+    inside: "dict[str, _Step]" = field(default_factory=dict[str, "_Step"])
+    entries: "list[tuple[str, str, dict[str, _Step]]]" = field(
+        default_factory=list[tuple[str, str, dict[str, "_Step"]]]
+    )
 
     def paths(self) -> list[str]:
         """All paths that reading this key can find."""
@@ -178,14 +176,12 @@ def _entry(step: _Step, name: str, value: str) -> _Node:
     for known_name, known_value, node in step.entries:
         if (known_name, known_value) == (name, value):
             return node
-    node: _Node = {}
-    step.entries.append((name, value, node))
-    return node
+    new: _Node = {}
+    step.entries.append((name, value, new))
+    return new
 
 
-def _collect(
-    steps: Iterable[tuple[str, _Step]], body: Fields, shape: str, found: Counts
-) -> None:
+def _collect(steps: Iterable[tuple[str, _Step]], body: Fields, shape: str, found: Counts) -> None:
     """Put the counts that `body` holds into `found`, by their path."""
     for key, step in steps:
         value = body.get(key)
@@ -202,10 +198,9 @@ def _collect(
             _collect(step.inside.items(), inner, shape, found)
 
 
-def _collect_entries(
-    step: _Step, value: object, shape: str, found: Counts
-) -> None:
-    for item in value if isinstance(value, list | tuple) else ():
+def _collect_entries(step: _Step, value: object, shape: str, found: Counts) -> None:
+    items = cast("list[object]", value) if isinstance(value, list | tuple) else ()
+    for item in items:
         entry = as_fields(item)
         if entry is None:
             continue
@@ -237,11 +232,7 @@ def to_count(value: object, place: str) -> int | None:
         number = float(value) if isinstance(value, int | float | str) else math.nan
     except Exception:  # noqa: BLE001 - a foreign kind of number may raise anything
         number = math.nan
-    if (
-        isinstance(value, bool)
-        or not 0 <= number <= MAX_TOKENS
-        or number != int(number)
-    ):
+    if isinstance(value, bool) or not 0 <= number <= MAX_TOKENS or number != int(number):
         notice(f"not a count of tokens at {place}", value, "it is left out")
         return None
     return int(number)
@@ -264,8 +255,9 @@ def as_fields(value: object) -> Fields | None:
             return _fields_of(value)
         if len(_models) < _REMEMBERED:
             _models.add(kind)
-    extra = value.__pydantic_extra__  # type: ignore[attr-defined]  # every pydantic model has it
-    return {**value.__dict__, **extra} if extra else value.__dict__
+    model: Any = value
+    extra = model.__pydantic_extra__
+    return cast("dict[str, object]", {**model.__dict__, **extra} if extra else model.__dict__)
 
 
 _models: set[type] = set()
@@ -323,14 +315,10 @@ class Plan:
 
     def _without_detours(self) -> _Sums | None:
         """Keys and their buckets, if no two of them can be doubled or contradictory."""
-        sums = self.shape.sums_of(
-            tuple(key for key, step in self._steps if step.path is not None)
-        )
+        sums = self.shape.sums_of(tuple(key for key, step in self._steps if step.path is not None))
         doubled = len(sums) < len([key for key, _ in self._steps if key in self.shape.adds])
         parts_in_their_wholes = all(
-            name not in WHOLES or WHOLES[name] in names
-            for _, names in sums
-            for name in names
+            name not in WHOLES or WHOLES[name] in names for _, names in sums for name in names
         )
         return sums if parts_in_their_wholes and not doubled else None
 

@@ -14,7 +14,7 @@ WARM: dict[str, Any] = {
     "cache_creation_input_tokens": 100,
     "cache_creation": {"ephemeral_5m_input_tokens": 60, "ephemeral_1h_input_tokens": 40},
     "output_tokens_details": {"thinking_tokens": 30},
-    "server_tool_use": {"web_search_requests": 2},
+    "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 0},
     "service_tier": "standard",
 }
 WARM_USAGE = Usage(

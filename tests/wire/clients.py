@@ -74,6 +74,7 @@ class Integration:
         reasoning: Whether its provider reports reasoning tokens.
         early: What a stream's first piece of text says of the input: the whole figure
             (`reported`), one that a cache might add to (`unsure`), or nothing.
+        operation: What a chat comes down to in the call that speaks to the provider.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Integration:
     cache_write: bool = False
     reasoning: bool = False
     early: Literal["reported", "unsure", ""] = ""
+    operation: str = "chat"
 
     def llm(self, provider: Endpoint, manager: CallbackManager, **kwargs: Any) -> LLM:
         """Build the model, or skip the test where the integration isn't installed."""
@@ -175,17 +177,15 @@ def _converse(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str,
 def _anthropic(provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]) -> Any:
     from llama_index.llms.anthropic import Anthropic
 
-    return Anthropic(
-        **{"model": "claude-3-haiku-20240307"}
-        | {
-            "api_key": _KEY,
-            "base_url": provider.url("anthropic"),
-            "max_retries": 0,
-            "max_tokens": _MAX_TOKENS,
-            "callback_manager": manager,
-        }
-        | dict(kwargs)
-    )
+    given: dict[str, Any] = {
+        "model": "claude-3-haiku-20240307",
+        "api_key": _KEY,
+        "base_url": provider.url("anthropic"),
+        "max_retries": 0,
+        "max_tokens": _MAX_TOKENS,
+        "callback_manager": manager,
+    }
+    return Anthropic(**given | dict(kwargs))
 
 
 def _openai(model: str, *, include_usage: bool) -> Callable[..., Any]:
@@ -334,21 +334,39 @@ _STRUCTURED_BROKEN = dict.fromkeys(
 )
 
 
-def _legacy(name: str, model: str, **traits: Any) -> Integration:
+# Titan isn't a chat model, so these come down to its acomplete().
+_TITAN_BROKEN = ("apredict", "astructured_predict", "structured.achat")
+
+
+def _legacy(
+    name: str, model: str, *, also_broken: tuple[str, ...] = (), **traits: Any
+) -> Integration:
     return Integration(
         name,
         "llama_index.llms.bedrock",
         model,
         _bedrock(model),
-        broken=_BEDROCK_BROKEN,
+        broken=_BEDROCK_BROKEN | dict.fromkeys(also_broken, _NOT_IN_BEDROCK),
         tools=False,
+        operation="completion",
         **traits,
     )
 
 
 LLMS: list[Integration] = [
-    _legacy("bedrock-claude", "anthropic.claude-3-haiku-20240307-v1:0", cache_write=True),
-    _legacy("bedrock-titan", "amazon.titan-text-express-v1", cache=False, early="reported"),
+    _legacy(
+        "bedrock-claude",
+        "anthropic.claude-3-haiku-20240307-v1:0",
+        cache_write=True,
+        early="reported",
+    ),
+    _legacy(
+        "bedrock-titan",
+        "amazon.titan-text-express-v1",
+        also_broken=_TITAN_BROKEN,
+        cache=False,
+        early="reported",
+    ),
     _legacy("bedrock-llama", "meta.llama2-13b-chat-v1", cache=False, early="reported"),
     _legacy("bedrock-mistral", "mistral.mistral-7b-instruct-v0:2", cache=False),
     Integration(

@@ -104,8 +104,8 @@ def _agent(llm: LLM, run: Run) -> object:
 def _query(llm: LLM, run: Run, *, streaming: bool) -> object:
     del run
     index = SummaryIndex.from_documents([Document(text="Canberra is the capital.")])
-    response = index.as_query_engine(llm=llm, streaming=streaming).query(PROMPT)
-    return "".join(response.response_gen) if streaming else response  # type: ignore[union-attr]
+    response: Any = index.as_query_engine(llm=llm, streaming=streaming).query(PROMPT)
+    return "".join(response.response_gen) if streaming else response
 
 
 def _talk(llm: LLM, run: Run) -> object:

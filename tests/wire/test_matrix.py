@@ -1,4 +1,4 @@
-"""Integration × style × condition: each call is one event, and it carries the provider's bill."""
+"""Integration by style by condition: each call is one event, and it carries the provider's bill."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_style_that_is_broken_raises_its_own_error(
 ) -> None:
     """Where the integration itself fails, its error comes through and no event is invented."""
     integration.require()
-    if style.name not in integration.broken:
+    if style.name not in integration.broken or style in ENGINES:
         pytest.skip("this style works")
     llm = integration.llm(provider, manager)
     error = failure(lambda: style.run(llm, run))
@@ -193,6 +193,9 @@ def test_an_empty_answer_still_costs_its_prompt(
     skip_if_impossible(integration, style)
     if integration.name == "gemini" and style.name in {"stream_complete", "astream_complete"}:
         pytest.skip("no chunk comes through, and LlamaIndex itself raises at such a stream's end")
+    old = release("llama-index-llms-anthropic") < (0, 9)
+    if integration.name == "anthropic" and old and style.name.endswith("complete"):
+        pytest.skip("llms-anthropic before 0.9 turns an empty answer into a ValidationError")
     llm = integration.llm(provider, manager)
     provider.script(Reply(text="", usage=Billed(input=20_011, output=3)))
     exercise(integration, style, llm, provider, run)
@@ -580,11 +583,11 @@ def test_five_hundred_tasks_half_of_them_abandoned(
 
     async def one(number: int, turn: asyncio.Semaphore) -> None:
         async with turn:
-            stream = await llm.astream_chat(MESSAGES)
+            stream: Any = await llm.astream_chat(MESSAGES)
             async for chunk in stream:
                 if number % 2 and chunk.delta:
                     break
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
     async def gather() -> None:
         turn = asyncio.Semaphore(100)
@@ -643,7 +646,7 @@ def test_an_event_names_its_model_and_provider(
     [event] = handler.llm_token_counts
     assert event.model == integration.model
     assert event.provider
-    assert event.operation == "chat"
+    assert event.operation == integration.operation
     assert event.started_at is not None
     assert event.started_at.tzinfo is not None
     assert event.duration_s is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,21 +60,23 @@ def test_invoke_model_answers_as_claude_with_headers(provider: LoopbackProvider)
     }
 
 
-@pytest.mark.parametrize(
-    ("model", "read"),
-    [
-        ("amazon.titan-text-express-v1", lambda b: (b["inputTextTokenCount"], b["results"][0]["tokenCount"], b["results"][0]["outputText"])),
-        ("meta.llama2-13b-chat-v1", lambda b: (b["prompt_token_count"], b["generation_token_count"], b["generation"])),
-    ],
-)  # fmt: skip
-def test_invoke_model_answers_in_the_models_own_shape(
-    provider: LoopbackProvider, model: str, read: Callable[[Any], object]
-) -> None:
-    """Titan and Llama name their counts each in its own way, and the headers repeat them."""
+def test_titan_answers_in_its_own_shape(provider: LoopbackProvider) -> None:
+    """Titan counts the input at the top and the output in its results."""
     provider.script(Reply(text=TEXT, usage=Billed(20_011, 3_001)))
-    body, headers = _invoke(provider, model, prompt="Which?")
-    assert read(body) == (20_011, 3_001, TEXT)
+    body, headers = _invoke(provider, "amazon.titan-text-express-v1", inputText="Which?")
+    assert body["inputTextTokenCount"] == 20_011
+    [result] = body["results"]
+    assert (result["tokenCount"], result["outputText"]) == (3_001, TEXT)
     assert headers["x-amzn-bedrock-input-token-count"] == "20011"
+
+
+def test_llama_answers_in_its_own_shape(provider: LoopbackProvider) -> None:
+    """Llama counts prompt and generation beside the text."""
+    provider.script(Reply(text=TEXT, usage=Billed(20_011, 3_001)))
+    body, headers = _invoke(provider, "meta.llama2-13b-chat-v1", prompt="Which?")
+    assert body["generation"] == TEXT
+    assert (body["prompt_token_count"], body["generation_token_count"]) == (20_011, 3_001)
+    assert headers["x-amzn-bedrock-output-token-count"] == "3001"
 
 
 def test_mistral_on_bedrock_reports_in_headers_alone(provider: LoopbackProvider) -> None:
@@ -98,7 +99,7 @@ def test_mistral_on_bedrock_reports_in_headers_alone(provider: LoopbackProvider)
 def test_response_streams_end_with_invocation_metrics(
     provider: LoopbackProvider, model: str
 ) -> None:
-    """botocore accepts the frames' checksums, and the last chunk carries the metrics."""
+    """The frames have checksums that botocore accepts, and the last chunk carries the metrics."""
     provider.script(Reply(text=TEXT, usage=BILL, terse=True))
     *_, last = _invoke_stream(provider, model)
     metrics = last["amazon-bedrock-invocationMetrics"]
@@ -160,7 +161,7 @@ def test_embeddings_on_bedrock_report_the_input(provider: LoopbackProvider) -> N
 def test_bedrock_errors_carry_their_type(
     provider: LoopbackProvider, status: int, code: str
 ) -> None:
-    """botocore reads the error's type from the header, and the call isn't billed."""
+    """The header names the error's type, botocore reads it, and the call isn't billed."""
     from botocore.exceptions import ClientError
 
     provider.script(Reply(status=status))

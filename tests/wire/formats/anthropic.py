@@ -73,15 +73,14 @@ def body(model: str, reply: Reply, usage: Billed | None) -> dict[str, object]:
 def events(
     model: str, reply: Reply, usage: Billed | None
 ) -> Iterator[tuple[dict[str, object], bool, Billed | None]]:
-    """Write a message as a stream: each event, whether it carries text, what is reported by then."""
+    """Write a stream: each event, whether it carries text, and what is reported by then."""
     # The first event knows the whole input and one token of the answer.
     begun = usage and Billed(
         usage.input, 1, usage.cache_read, usage.cache_write, usage.cache_write_1h
     )
     start = body(model, Reply(text=""), begun) | {"stop_reason": None}
     yield {"type": "message_start", "message": start}, False, begun
-    index = 0
-    for opening, deltas in _blocks(reply):
+    for index, (opening, deltas) in enumerate(_blocks(reply)):
         yield (
             {"type": "content_block_start", "index": index, "content_block": opening},
             False,
@@ -94,7 +93,6 @@ def events(
                 begun,
             )
         yield {"type": "content_block_stop", "index": index}, False, begun
-        index += 1
     stop = "tool_use" if reply.tool_calls else "end_turn"
     last: dict[str, object] = {
         "type": "message_delta",

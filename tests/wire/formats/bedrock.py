@@ -243,8 +243,7 @@ def _converse(_: Request, reply: Reply, usage: Billed | None) -> Answer:
 
 def _converse_stream(_: Request, reply: Reply, usage: Billed | None) -> Answer:
     frames = [Frame(event("messageStart", {"role": "assistant"}))]
-    index = 0
-    for opening, deltas in _converse_blocks(reply):
+    for index, (opening, deltas) in enumerate(_converse_blocks(reply)):
         if opening is not None:
             start = {"contentBlockIndex": index, "start": opening}
             frames.append(Frame(event("contentBlockStart", start)))
@@ -256,7 +255,6 @@ def _converse_stream(_: Request, reply: Reply, usage: Billed | None) -> Answer:
             for delta in deltas
         ]
         frames.append(Frame(event("contentBlockStop", {"contentBlockIndex": index})))
-        index += 1
     stop = "tool_use" if reply.tool_calls else "end_turn"
     frames.append(Frame(event("messageStop", {"stopReason": stop})))
     metadata: dict[str, object] = {"metrics": {"latencyMs": 17}}

@@ -59,9 +59,9 @@ def _chat(request: Request, reply: Reply, usage: Billed | None) -> Answer:
     finish = "tool_calls" if reply.tool_calls else "stop"
     if not request.wants_stream:
         message = {"role": "assistant", "content": reply.text} | _tools(reply)
-        choice = {"message": message, "finish_reason": finish}
+        choice: dict[str, object] = {"message": message, "finish_reason": finish}
         # The SDK refuses a whole answer without usage, so a silent one says null counts.
-        silent = {} if usage else {"usage": {}}
+        silent: dict[str, object] = {} if usage else {"usage": {}}
         return plain(_shape(request, "chat.completion", choice, usage) | silent, usage)
 
     def frame(delta: dict[str, object], *, text: bool = False) -> Frame:
@@ -70,7 +70,7 @@ def _chat(request: Request, reply: Reply, usage: Billed | None) -> Answer:
 
     frames = [frame({"role": "assistant", "content": ""})]
     frames += [frame({"content": part}, text=True) for part in pieces(reply.text, reply.chunks)]
-    last = {"delta": {"content": ""} | _tools(reply), "finish_reason": finish}
+    last: dict[str, object] = {"delta": {"content": ""} | _tools(reply), "finish_reason": finish}
     shape = _shape(request, "chat.completion.chunk", last, usage)
     frames += [Frame(sse(shape), reports=usage), Frame(b"data: [DONE]\n\n")]
     return Answer(SSE, frames, streamed=True)
