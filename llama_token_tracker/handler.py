@@ -137,10 +137,10 @@ class TokenCountingHandler(core.TokenCountingHandler):
         # Without an id a start can't be told from another's, and its end says all that's needed.
         if payload is not None and event_id and event_type in _COUNTED:
             try:
+                call = _call(payload, event_id, active_span_id.get())
+                if event_type == _EMBEDDING:
+                    call.nests = False
                 if event_type not in self.event_ends_to_ignore:
-                    call = _call(payload, event_id, active_span_id.get())
-                    if event_type == _EMBEDDING:
-                        call.nests = False
                     self._calls.start(call)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")

@@ -183,7 +183,8 @@ def _leave(listener: "weakref.ref[Listener]") -> None:
         gone = listener()
         if gone is not None:
             _listeners.discard(gone)
-        if not _listeners:
+        # A list of those alive: of what the collector has just found the set may still count some.
+        if not list(_listeners):
             _detach()
 
 

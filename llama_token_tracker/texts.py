@@ -11,12 +11,12 @@ TOKENS_PER_MESSAGE = 3
 
 def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
+    if prompt.__class__ is tuple and len(prompt) == 1:
+        return _message_text(prompt[0])  # the commonest prompt, and quick
     if _is(prompt, str):
         return cast("str", prompt)
     if _is(prompt, list, tuple):
         messages = cast("Sequence[Any]", prompt)
-        if len(messages) == 1:
-            return _message_text(messages[0])
         return "\n".join([_message_text(message) for message in messages])
     return "" if prompt is None else shown(prompt)
 
@@ -25,7 +25,10 @@ def response_text(response: Any) -> str:
     """The text of an event's `completion`: as LlamaIndex prints it."""
     if response is None:
         return ""
-    message = _field(response, "message")
+    try:
+        message = response.message
+    except Exception:  # noqa: BLE001 - a completion has none, and a foreign one may raise
+        message = None
     if message is not None:
         return _message_text(message)
     text = _field(response, "text")

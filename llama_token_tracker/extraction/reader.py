@@ -91,19 +91,21 @@ def extract_usage(response: object) -> Usage | None:
     try:
         # Typed as anything: whatever it is not, the except is for it.
         answer: Any = response
-        raw: Any = answer.raw
-        body: Any = as_fields(raw)
-        usage: Any = as_fields(body[_only_one[tuple(body)]])
+        body: Any = answer.raw
+        if body.__class__ is not dict:
+            body = as_fields(body)
+        usage: Any = body[_only_one[tuple(body)]]
+        if usage.__class__ is not dict:
+            usage = as_fields(usage)
         plan, mark = _glances[tuple(usage)]
         if usage[mark] is not None:
             found = plan.usage(usage)
             if found is not None:
-                copy = answer.additional_kwargs
-                inner = answer.message.additional_kwargs
-                most = max(
-                    _most_known[tuple(copy)] if copy else 0,
-                    _most_known[tuple(inner)] if inner else 0,
-                )
+                copy: Any = answer.additional_kwargs
+                most = _most_known[tuple(copy)] if copy else 0
+                copy = answer.message.additional_kwargs
+                if copy:
+                    most = max(most, _most_known[tuple(copy)])
                 if most == 0 or most <= _knows(found):
                     return found
     except Exception:  # noqa: BLE001 - nothing odd is judged here: see below
@@ -135,7 +137,7 @@ def _thoroughly(response: object) -> Usage | None:
 
 def _knows(usage: Usage) -> int:
     """In how many buckets a usage holds more than zero."""
-    return sum(1 for count in vars(usage).values() if count)
+    return len([count for count in usage.__dict__.values() if count])
 
 
 def find(response: object) -> "list[Finding] | StreamedUsage":

@@ -330,24 +330,22 @@ class Plan:
 
     def usage(self, usage: Fields) -> Usage | None:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
-        return self._glance(usage) or self.shape.usage(self.counts(usage))
-
-    def _glance(self, usage: Fields) -> Usage | None:
-        """Read a usage of plain whole numbers, or `None` for all that takes more care."""
-        if self._plain is None:
-            return None
-        for key in self._nested:
-            if usage.get(key) is not None:
-                return None
+        plain = self._plain
+        if plain is None or (self._nested and self._holds_nested(usage)):
+            return self.shape.usage(self.counts(usage))
+        # Plain whole numbers under plain keys need none of the care that all else does.
         buckets: dict[str, int] = {}
-        for key, names in self._plain:
+        for key, names in plain:
             count = usage.get(key)
             if type(count) is int and 0 <= count <= MAX_TOKENS:
                 for name in names:
                     buckets[name] = buckets[name] + count if name in buckets else count
             elif count is not None:
-                return None
+                return self.shape.usage(self.counts(usage))
         return Usage.of(buckets) if buckets else None
+
+    def _holds_nested(self, usage: Fields) -> bool:
+        return any([usage.get(key) is not None for key in self._nested])  # noqa: C419 - quicker so
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:
