@@ -105,7 +105,13 @@ def response_parts(response: Any) -> list[str]:
     message = _field(response, "message")
     if message is None:
         return [response_text(response)]
-    return _all_parts(message)
+    parts = _all_parts(message)
+    # Mistral's streams say it all again, and a little more, in each new block.
+    return [
+        part
+        for part, following in zip(parts, [*parts[1:], ""], strict=True)
+        if not following.startswith(part)
+    ]
 
 
 def _all_parts(message: object) -> list[str]:

@@ -303,14 +303,19 @@ class StreamedUsage:
         return news
 
     def read(self) -> Reading | None:
-        """Read what was reported so far, or `None` if nothing was."""
-        best: Reading | None = None
-        for shape, counts in self._heard.values():
+        """Read what was reported so far, or `None` if nothing was.
+
+        Here the copies were often heard first, so that nearness is told by the place.
+        """
+        readings: list[tuple[tuple[int, bool, bool], Reading]] = []
+        for (place, _), (shape, counts) in self._heard.items():
             usage = shape.usage(counts)
-            if usage is not None and (best is None or _knows(usage) > _knows(best.usage)):
+            if usage is not None:
                 sure = shape.sure_in_stream_with
-                best = Reading(usage, not sure or any(key in counts for key in sure))
-        return best
+                is_sure = not sure or any(key in counts for key in sure)
+                rank = _knows(usage), is_sure, place == "body"
+                readings.append((rank, Reading(usage, is_sure)))
+        return max(readings, key=lambda ranked: ranked[0])[1] if readings else None
 
 
 def _of_chunks(chunks: Chunks) -> StreamedUsage:
