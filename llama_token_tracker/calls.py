@@ -330,12 +330,8 @@ class OpenCalls:
                 call.starts -= 1
             else:
                 self._forget(call)
-            if call.settled:
-                return ()
-            if call.inner is None and call.parent is None:
-                call.settled = True
-                return (outcome_of(call, response, error),)
-            return self._settled(call, response, error)
+            claim = _claimed(call)
+        return () if claim is None else self._settled(call, claim, response, error)
 
     def end_plainly(self, event_id: str) -> OpenCall | None:
         """Take out a plain call.
@@ -354,39 +350,40 @@ class OpenCalls:
         return call
 
     def _settled(
-        self, call: OpenCall, response: object, error: BaseException | None
+        self, call: OpenCall, claim: "_Claim", response: object, error: BaseException | None
     ) -> list[Outcome]:
-        leaves = list(call.leaves())
-        ended: list[Outcome] = []
-        for leaf in leaves:
-            if leaf.held is not None:
-                ended.append(leaf.held)
-                leaf.held = None
-            elif not leaf.settled:
-                # A stream that is closed from outside ends before the one inside it does.
-                leaf.settled = True
-                own = leaf is call
-                ended.append(
-                    outcome_of(
-                        leaf,
-                        response if own else None,
-                        error if own or error is not None else GeneratorExit(),
-                    )
-                )
-        call.settled = True
+        """Find out how the calls within this one ended.
+
+        The lock is not held: reading a response may log, or run code of whoever made it, and
+        that may wait for a thread which waits for us.
+        """
+        leaves, claimed = claim
+        ended = [
+            held
+            if held is not None
+            # A stream that is closed from outside ends before the one inside it does.
+            else outcome_of(
+                leaf,
+                response if leaf is call else None,
+                error if leaf is call or error is not None else GeneratorExit(),
+            )
+            for leaf, held in claimed
+        ]
         for outcome in ended:
             outcome.call.failed = outcome.nothing_happened
         if call.inner and error is None and all(leaf.failed for leaf in leaves):
             ended += self._answered_itself(call, response)
         if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
             ended = [self._completed(ended[0], call, response)]
-        if call.parent is not None and not call.parent.settled:
-            # What the provider didn't tell this call it may have told the one around it.
-            for outcome in ended:
-                if outcome.usage is None and not outcome.nothing_happened:
-                    outcome.call.held = outcome
-            ended = [outcome for outcome in ended if outcome.call.held is None]
-        return ended
+        if call.parent is None:
+            return ended
+        with LOCK:
+            if not call.parent.settled:
+                # What the provider didn't tell this call it may have told the one around it.
+                for outcome in ended:
+                    if outcome.usage is None and not outcome.nothing_happened:
+                        outcome.call.held = outcome
+            return [outcome for outcome in ended if outcome.call.held is None]
 
     def _answered_itself(self, call: OpenCall, response: object) -> list[Outcome]:
         """The outcome of a call that asked others in vain and then a provider itself."""
@@ -419,16 +416,38 @@ class OpenCalls:
             self._forget(call)
             if call.settled:
                 return
-            leaves = list(call.leaves())
-            if not any(leaf.held or (leaf.progress and leaf.progress.chunks) for leaf in leaves):
+            if not any(
+                leaf.held or (leaf.progress and leaf.progress.chunks) for leaf in call.leaves()
+            ):
                 # Never iterated: for LlamaIndex the call never happened.
                 call.settled = True
                 if call.parent is not None and call.parent.inner:
                     call.parent.inner.remove(call)
                 return
-            outcomes = self._settled(call, None, GeneratorExit())
-        for outcome in outcomes:
-            self._settle(outcome)
+            claim = _claimed(call)
+        if claim is not None:
+            for outcome in self._settled(call, claim, None, GeneratorExit()):
+                self._settle(outcome)
+
+
+_Claim: TypeAlias = tuple[list[OpenCall], list[tuple[OpenCall, Outcome | None]]]
+
+
+def _claimed(call: OpenCall) -> _Claim | None:
+    """Take what is settled with this call from everybody else; the caller holds the lock.
+
+    Returns:
+        The innermost calls, and those of them that are not settled yet or wait with their
+        outcome; `None` if the call itself was settled before.
+    """
+    if call.settled:
+        return None
+    leaves = list(call.leaves())
+    claimed = [(leaf, leaf.held) for leaf in leaves if leaf.held is not None or not leaf.settled]
+    for leaf, _ in claimed:
+        leaf.held, leaf.settled = None, True
+    call.settled = True
+    return leaves, claimed
 
 
 def _lost(calls: "weakref.ref[OpenCalls]", call: OpenCall, _stream: object) -> None:

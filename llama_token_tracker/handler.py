@@ -49,6 +49,9 @@ from llama_token_tracker.usage import Usage
 _LLM = CBEventType.LLM
 _EMBEDDING = CBEventType.EMBEDDING
 _COUNTED = (_LLM, _EMBEDDING)
+# Asked of a thing's type, since the thing itself may raise even when asked for its class.
+_DICTS = (dict,)
+_LISTS = (list,)
 _PROMPT = EventPayload.PROMPT
 _MESSAGES = EventPayload.MESSAGES
 _COMPLETION = EventPayload.COMPLETION
@@ -473,19 +476,15 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
     prompt: Any = payload.get(_MESSAGES)
     if prompt is None:
         prompt = payload.get(_PROMPT)
-    elif _is(prompt, list):
+    elif type(prompt) in _LISTS:
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
     about: Any = payload.get(_SERIALIZED)
     call = OpenCall(event_id, prompt, about, span_id)
-    if _is(about, dict) and about.get("class_name") in RETURNS_USERS_OBJECT:
+    name: Any = about.get("class_name") if type(about) in _DICTS else None
+    if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
-
-
-def _is(thing: object, kind: type) -> bool:
-    """Whether it is exactly that, and so does nothing odd when asked."""
-    return type(thing) is kind
 
 
 def _plain_event(
@@ -523,7 +522,7 @@ def _plain_event(
 
 def _about(about: Any) -> tuple[str | None, str | None]:
     """The provider's name and the model's id, as far as the start event told them."""
-    if not _is(about, dict):
+    if type(about) not in _DICTS:
         return None, None
     model: Any = about.get("model_name")
     if type(model) is not str or not model:

@@ -1,6 +1,7 @@
 """LlamaIndex's prompts, messages and responses as text, without knowing their classes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 from llama_token_tracker.notices import notice
@@ -8,10 +9,12 @@ from llama_token_tracker.notices import notice
 TOKENS_PER_MESSAGE = 3
 """What a message costs beside its text, as LlamaIndex's own counter has it."""
 
+_TUPLES = (tuple,)
+
 
 def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
-    if prompt.__class__ is tuple and len(prompt) == 1:
+    if type(prompt) in _TUPLES and len(prompt) == 1:
         return _message_text(prompt[0])  # the commonest prompt, and quick
     if _is(prompt, str):
         return cast("str", prompt)
@@ -107,11 +110,7 @@ def response_parts(response: Any) -> list[str]:
         return [response_text(response)]
     parts = _all_parts(message)
     # Mistral's streams say it all again, and a little more, in each new block.
-    return [
-        part
-        for part, following in zip(parts, [*parts[1:], ""], strict=True)
-        if not following.startswith(part)
-    ]
+    return [part for part, following in pairwise([*parts, ""]) if not following.startswith(part)]
 
 
 def _all_parts(message: object) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
-    ChatResponseGen,
     CompletionResponse,
     CompletionResponseGen,
     LLMMetadata,
@@ -51,7 +50,7 @@ class Scripted(CustomLLM):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     raw: Any = None
-    raws: list[Any] = []
+    raws: Sequence[Any] = ()
     fails: BaseException | None = None
     calls: int = 0
 

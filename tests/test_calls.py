@@ -325,9 +325,7 @@ def test_how_a_call_ended(error: BaseException | None, status: str, chunks: int)
 # --- bounds ---------------------------------------------------------------------------------
 
 
-def test_open_calls_are_bounded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_open_calls_are_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     """Calls that never end fill no memory: the oldest is forgotten, and that's said once."""
     monkeypatch.setattr(calls, "MAX_OPEN", 10)
     room = Room()

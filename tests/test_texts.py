@@ -66,6 +66,14 @@ def test_an_answer_in_the_users_own_class_is_json():
     assert response_text(Fact(capital="Canberra")) == '{"capital":"Canberra"}'
 
 
+def test_a_block_that_says_the_one_before_again_is_counted_alone():
+    """Some streams grow by whole blocks, each of which holds the one before it."""
+    blocks = [TextBlock(text=text) for text in ("one", "one two", "one two three", "four")]
+    response = ChatResponse(message=ChatMessage(role="assistant", blocks=blocks))
+    assert response_parts(response) == ["one two three", "four"]
+    assert response_parts(ChatResponse(message=ChatMessage(role="assistant"))) == []
+
+
 def test_what_costs_tokens():
     """Roles, texts, thoughts and calls of tools are counted; three tokens a message are added."""
     message = ChatMessage(
@@ -97,7 +105,7 @@ def test_what_costs_tokens():
 def test_calls_of_tools_beside_the_blocks(call: object):
     """Older integrations keep calls of tools in `additional_kwargs`, in forms of their own."""
     message = ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": [call]})
-    assert response_parts(ChatResponse(message=message)) == ["", "add", '{"a":1}']
+    assert response_parts(ChatResponse(message=message)) == ["add", '{"a":1}']
 
 
 class Raises:
@@ -127,10 +135,16 @@ ODD: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"bytes",
     "list of odd things": lambda: [None, 5, Raises(), RaisesText()],
     "odd blocks": lambda: SimpleNamespace(role="user", blocks=[Raises(), None, 5]),
-    "text without text": lambda: SimpleNamespace(role=5, blocks=[SimpleNamespace(block_type="text")]),
+    "text without text": lambda: SimpleNamespace(
+        role=5, blocks=[SimpleNamespace(block_type="text")]
+    ),
     "blocks that are none": lambda: SimpleNamespace(blocks=5),
-    "odd text": lambda: SimpleNamespace(blocks=[SimpleNamespace(block_type="text", text=RaisesText())]),
-    "odd calls": lambda: SimpleNamespace(blocks=[], additional_kwargs={"tool_calls": [None, 5, Raises()]}),
+    "odd text": lambda: SimpleNamespace(
+        blocks=[SimpleNamespace(block_type="text", text=RaisesText())]
+    ),
+    "odd calls": lambda: SimpleNamespace(
+        blocks=[], additional_kwargs={"tool_calls": [None, 5, Raises()]}
+    ),
     "odd response": lambda: SimpleNamespace(message=Raises()),
     "odd message": lambda: SimpleNamespace(message=SimpleNamespace(blocks=[Raises()])),
     "surrogate": lambda: "\ud800",

@@ -160,7 +160,7 @@ def test_adding_to_the_list_in_place_keeps_the_list():
         lambda events: copy.copy(events),
         lambda events: copy.deepcopy(events),
         lambda events: pickle.loads(pickle.dumps(events)),
-        lambda events: events + [],
+        lambda events: events.__add__([]),
         lambda events: events * 2,
         lambda events: events == [event(10, 5)],
         lambda events: events != [event(10, 5)],

@@ -20,9 +20,7 @@ def usages(draw: st.DrawFn) -> Usage:
     """Any usage that can be true of a call."""
     counts = {name: draw(MAYBE) for name in BUCKETS if name not in WHOLES}
     for name, whole in WHOLES.items():
-        taken = sum(
-            counts.get(left) or 0 for left, right in EXCLUSIVE_PARTS if right == name
-        )
+        taken = sum(counts.get(left) or 0 for left, right in EXCLUSIVE_PARTS if right == name)
         rest = None if counts[whole] is None else counts[whole] - taken
         counts[name] = None if rest is None else draw(st.none() | st.integers(0, rest))
     return Usage(**counts)

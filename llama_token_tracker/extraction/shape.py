@@ -303,24 +303,31 @@ class Plan:
         most: How many buckets such a usage can hold at most.
     """
 
-    __slots__ = ("_nested", "_plain", "_steps", "most", "shape")
+    __slots__ = ("_careful", "_plain", "_steps", "most", "shape")
 
     def __init__(self, shape: WireShape, steps: Steps) -> None:
         self.shape = shape
         self._steps = steps
         paths = [path for _, step in steps for path in step.paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
-        self._nested = tuple(key for key, step in steps if step.path is None)
         self._plain = self._without_detours()
-
-    def _without_detours(self) -> _Sums | None:
-        """Keys and their buckets, if no two of them can be doubled or contradictory."""
-        sums = self.shape.sums_of(tuple(key for key, step in self._steps if step.path is not None))
-        doubled = len(sums) < len([key for key, _ in self._steps if key in self.shape.adds])
-        parts_in_their_wholes = all(
-            name not in WHOLES or WHOLES[name] in names for _, names in sums for name in names
+        plain = {key for key, _ in self._plain}
+        self._careful = tuple(
+            key
+            for key, step in steps
+            if step.path is None or (key in shape.adds and key not in plain)
         )
-        return sums if parts_in_their_wholes and not doubled else None
+
+    def _without_detours(self) -> _Sums:
+        """Keys and their buckets that can be neither doubled nor contradictory."""
+        keys = {key for key, step in self._steps if step.path is not None}
+        doubled = {key for group in self.shape.same if len(keys & {*group}) > 1 for key in group}
+        return tuple(
+            (key, names)
+            for key, names in self.shape.adds.items()
+            if key in keys - doubled
+            and all(name not in WHOLES or WHOLES[name] in names for name in names)
+        )
 
     def counts(self, usage: Fields) -> Counts:
         """Read tokens by path; what is absent, null or no count is left out."""
@@ -330,12 +337,11 @@ class Plan:
 
     def usage(self, usage: Fields) -> Usage | None:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
-        plain = self._plain
-        if plain is None or (self._nested and self._holds_nested(usage)):
+        if self._careful and self._holds_careful(usage):
             return self.shape.usage(self.counts(usage))
         # Plain whole numbers under plain keys need none of the care that all else does.
         buckets: dict[str, int] = {}
-        for key, names in plain:
+        for key, names in self._plain:
             count = usage.get(key)
             if type(count) is int and 0 <= count <= MAX_TOKENS:
                 for name in names:
@@ -344,8 +350,8 @@ class Plan:
                 return self.shape.usage(self.counts(usage))
         return Usage.of(buckets) if buckets else None
 
-    def _holds_nested(self, usage: Fields) -> bool:
-        return any([usage.get(key) is not None for key in self._nested])  # noqa: C419 - quicker so
+    def _holds_careful(self, usage: Fields) -> bool:
+        return any([usage.get(key) is not None for key in self._careful])  # noqa: C419 - quicker so
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:

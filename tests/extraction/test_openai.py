@@ -117,7 +117,7 @@ def test_missing_details_are_not_zeros(details: object):
 
 
 def test_reasoning_outside_of_the_completion_is_added():
-    """xAI leaves reasoning out of `completion_tokens`, and its total gives that away."""
+    """Reasoning that xAI leaves out of `completion_tokens` is found by its total."""
     usage = {
         "prompt_tokens": 32,
         "completion_tokens": 9,

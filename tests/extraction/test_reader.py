@@ -394,14 +394,18 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from([*WIRE_KEYS, "usage"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from([*WITHIN, *(key.split(".")[0].split("[")[0] for key in WIRE_KEYS), "raw"])
-        | st.integers()
-        | st.none()
-        | st.text(max_size=3),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*WITHIN, *(key.split(".")[0].split("[")[0] for key in WIRE_KEYS), "raw"]
+            )
+            | st.integers()
+            | st.none()
+            | st.text(max_size=3),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=25,
 )
@@ -451,11 +455,11 @@ class RaisesMapping(UserDict):
 
     def __iter__(self) -> Iterator[Any]:
         """Refuse."""
-        raise OSError("no")
+        raise OSError
 
     def keys(self) -> Any:
         """Refuse."""
-        raise OSError("no")
+        raise OSError
 
 
 class Liar:
