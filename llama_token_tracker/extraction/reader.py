@@ -106,7 +106,9 @@ def extract_usage(response: object) -> Usage | None:
                 copy = answer.message.additional_kwargs
                 if copy:
                     most = max(most, _most_known[tuple(copy)])
-                if most == 0 or most <= _knows(found):
+                # An input and an output are as much as most copies hold.
+                both = found.input_tokens and found.output_tokens
+                if most == 0 or (most <= 2 and both) or most <= _knows(found):
                     return found
     except Exception:  # noqa: BLE001 - nothing odd is judged here: see below
         pass

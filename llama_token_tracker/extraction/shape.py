@@ -337,8 +337,9 @@ class Plan:
 
     def usage(self, usage: Fields) -> Usage | None:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
-        if self._careful and self._holds_careful(usage):
-            return self.shape.usage(self.counts(usage))
+        for key in self._careful:
+            if usage.get(key) is not None:
+                return self.shape.usage(self.counts(usage))
         # Plain whole numbers under plain keys need none of the care that all else does.
         buckets: dict[str, int] = {}
         for key, names in self._plain:
@@ -349,9 +350,6 @@ class Plan:
             elif count is not None:
                 return self.shape.usage(self.counts(usage))
         return Usage.of(buckets) if buckets else None
-
-    def _holds_careful(self, usage: Fields) -> bool:
-        return any([usage.get(key) is not None for key in self._careful])  # noqa: C419 - quicker so
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:

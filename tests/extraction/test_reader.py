@@ -322,7 +322,9 @@ def wire_usages(draw: st.DrawFn) -> dict[str, Any]:
     usage: dict[str, Any] = {}
     for path in paths:
         top = path.split(".")[0].partition("[")[0]
-        if top in usage and ("." not in path or not isinstance(usage[top], dict | list)):
+        # Two shapes may put a number, an object or a list under one and the same key.
+        kind = int if "." not in path else list if "[" in path else dict
+        if top in usage and (kind is int or not isinstance(usage[top], kind)):
             continue
         put(usage, path, draw(VALUES))
     if draw(st.integers(0, 3)) == 0:
