@@ -99,7 +99,7 @@ def extract_usage(response: object) -> Usage | None:
             usage = as_fields(usage)
         plan, mark = _glances[tuple(usage)]
         if usage[mark] is not None:
-            found = plan.usage(usage)
+            found = plan.glance(usage)
             if found is not None:
                 copy: Any = answer.additional_kwargs
                 most = _most_known[tuple(copy)] if copy else 0

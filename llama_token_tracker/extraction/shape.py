@@ -6,9 +6,10 @@ keys add to `input_tokens` as well as to their own bucket.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from llama_token_tracker.notices import notice
@@ -293,6 +294,13 @@ class _Attributes:
             return None
 
 
+def _fetcher(keys: tuple[str, ...]) -> Callable[[dict[str, object]], tuple[object, ...]]:
+    """A function that takes the values of these keys out of a dict that has them all."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda usage: tuple([usage[key] for key in keys])
+
+
 class Plan:
     """How to read the usages of one shape that have the same keys.
 
@@ -303,20 +311,31 @@ class Plan:
         most: How many buckets such a usage can hold at most.
     """
 
-    __slots__ = ("_careful", "_plain", "_steps", "most", "shape")
+    __slots__ = (
+        "_fetch_careful",
+        "_fetch_plain",
+        "_names",
+        "_nulls",
+        "_steps",
+        "most",
+        "shape",
+    )
 
     def __init__(self, shape: WireShape, steps: Steps) -> None:
         self.shape = shape
         self._steps = steps
         paths = [path for _, step in steps for path in step.paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
-        self._plain = self._without_detours()
-        plain = {key for key, _ in self._plain}
-        self._careful = tuple(
+        plain = dict(self._without_detours())
+        careful = tuple(
             key
             for key, step in steps
             if step.path is None or (key in shape.adds and key not in plain)
         )
+        self._names = tuple(plain.values())
+        self._fetch_plain = _fetcher(tuple(plain))
+        self._fetch_careful = _fetcher(careful) if careful else None
+        self._nulls = (None,) * len(careful)
 
     def _without_detours(self) -> _Sums:
         """Keys and their buckets that can be neither doubled nor contradictory."""
@@ -337,18 +356,22 @@ class Plan:
 
     def usage(self, usage: Fields) -> Usage | None:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
-        for key in self._careful:
-            if usage.get(key) is not None:
-                return self.shape.usage(self.counts(usage))
-        # Plain whole numbers under plain keys need none of the care that all else does.
+        return self.shape.usage(self.counts(usage))
+
+    def glance(self, usage: dict[str, object]) -> Usage | None:
+        """Read a usage that has all of the keys, null or not; the same, but quicker.
+
+        Plain whole numbers under plain keys need none of the care that all else does.
+        """
+        if self._fetch_careful is not None and self._fetch_careful(usage) != self._nulls:
+            return self.usage(usage)
         buckets: dict[str, int] = {}
-        for key, names in self._plain:
-            count = usage.get(key)
+        for names, count in zip(self._names, self._fetch_plain(usage), strict=False):
             if type(count) is int and 0 <= count <= MAX_TOKENS:
                 for name in names:
                     buckets[name] = buckets[name] + count if name in buckets else count
             elif count is not None:
-                return self.shape.usage(self.counts(usage))
+                return self.usage(usage)
         return Usage.of(buckets) if buckets else None
 
 
