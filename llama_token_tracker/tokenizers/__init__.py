@@ -1,0 +1,48 @@
+"""Text, messages and tools to counts, offline.
+
+`get_tokenizer(model)` gives a model's own tokenizer or a stand-in that says so;
+`count_tokens` counts texts and `count_messages` prompts with it.
+"""
+
+from __future__ import annotations
+
+from llama_token_tracker.tokenizers.base import Source, TextTokenizer, Tokenizer
+from llama_token_tracker.tokenizers.custom import as_tokenizer
+from llama_token_tracker.tokenizers.images import image_size
+from llama_token_tracker.tokenizers.messages import (
+    Document,
+    Image,
+    Message,
+    MessageCount,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+    count_messages,
+)
+from llama_token_tracker.tokenizers.resolve import count_tokens, get_tokenizer
+
+__all__ = [
+    "Document",
+    "Image",
+    "Message",
+    "MessageCount",
+    "Opaque",
+    "Part",
+    "Source",
+    "Text",
+    "TextTokenizer",
+    "Thinking",
+    "Tokenizer",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "as_tokenizer",
+    "count_messages",
+    "count_tokens",
+    "get_tokenizer",
+    "image_size",
+]
