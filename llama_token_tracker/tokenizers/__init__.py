@@ -4,9 +4,7 @@
 `count_tokens` counts texts and `count_messages` prompts with it.
 """
 
-from __future__ import annotations
-
-from llama_token_tracker.tokenizers.base import Source, TextTokenizer, Tokenizer
+from llama_token_tracker.tokenizers.base import TextTokenizer, Tokenizer
 from llama_token_tracker.tokenizers.custom import as_tokenizer
 from llama_token_tracker.tokenizers.images import image_size
 from llama_token_tracker.tokenizers.messages import (
@@ -32,7 +30,6 @@ __all__ = [
     "MessageCount",
     "Opaque",
     "Part",
-    "Source",
     "Text",
     "TextTokenizer",
     "Thinking",

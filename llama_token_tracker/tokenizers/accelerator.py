@@ -5,18 +5,13 @@ It is used only if it gives tiktoken's figures for the probes below, and no
 longer once it fails; a package that is fast and wrong is worth nothing here.
 """
 
-from __future__ import annotations
-
-import logging
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from importlib.metadata import version
+from typing import Final
 
+from llama_token_tracker.notices import notice
 from llama_token_tracker.tokenizers.text import repair
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-_logger = logging.getLogger(__name__)
 
 # Texts with tiktoken's counts by cl100k_base and by o200k_base.
 PROBES: Final = (
@@ -79,7 +74,7 @@ def accelerated(encoding: str) -> Callable[[Sequence[str]], list[int] | None] | 
     if column is None:
         return None
     try:
-        from toktok import batch_count
+        from toktok import batch_count  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         return None
 
@@ -90,19 +85,15 @@ def accelerated(encoding: str) -> Callable[[Sequence[str]], list[int] | None] | 
         except UnicodeEncodeError:
             return count_many([repair(text) for text in texts])
         # Whatever it fails of, tiktoken counts instead.
-        except Exception:
-            _logger.warning(
-                "toktok failed to count with %s; tiktoken counts instead.",
-                encoding,
-                exc_info=True,
-            )
+        except Exception as error:  # noqa: BLE001
+            notice(f"toktok failed to count with {encoding}", error, "tiktoken counts instead")
             return None
 
     if count_many([probe[0] for probe in PROBES]) != [probe[column] for probe in PROBES]:
-        _logger.warning(
-            "The installed toktok-rs disagrees with tiktoken on %s and is not "
-            "used; please report it with the version of toktok-rs.",
-            encoding,
+        notice(
+            f"toktok-rs disagrees with tiktoken on {encoding}",
+            version("toktok-rs"),
+            "it is not used; please report it with that version",
         )
         return None
     return count_many

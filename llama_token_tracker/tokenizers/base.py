@@ -4,17 +4,12 @@ Every tokenizer says whether its figures are the model's own (`counted`) or
 those of a stand-in (`estimated`).
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from llama_token_tracker.event import Source
 from llama_token_tracker.tokenizers.memo import Memo
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-Source: TypeAlias = Literal["counted", "estimated"]
 
 
 @runtime_checkable

@@ -20,24 +20,19 @@ follows a cut is split as it would be in the whole text, and what precedes it
 ends in F-like characters or in newlines, which the rules take in either case.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers.accelerator import accelerated
 from llama_token_tracker.tokenizers.text import repair
-from llama_token_tracker.tokenizers.vocabularies import is_present, load_ranks
+from llama_token_tracker.tokenizers.vocabularies import Vocabulary, is_present, load_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     import tiktoken
-
-    from llama_token_tracker.tokenizers.vocabularies import Vocabulary
 
 # tiktoken keeps a million states; a tenth of that leaves room.
 LONG_RUN: Final = 100_000
@@ -108,7 +103,7 @@ class BytePairCounter:
     def _fast(self) -> Callable[[Sequence[str]], list[int] | None] | None:
         return accelerated(self.name) if self._accelerate else None
 
-    def _count(self, encoding: tiktoken.Encoding, text: str) -> int:
+    def _count(self, encoding: "tiktoken.Encoding", text: str) -> int:
         if len(text) < self._long_run:
             return _length(encoding, text)
         return sum(
@@ -143,20 +138,20 @@ class BytePairCounter:
             done = end
         yield text[done:], False
 
-    def _load(self) -> tiktoken.Encoding:
+    def _load(self) -> "tiktoken.Encoding":
         with self._lock:
             if self._encoding is None:
                 self._encoding = self._build(self._vocabulary.pattern)
             return self._encoding
 
-    def _piece_encoding(self) -> tiktoken.Encoding:
+    def _piece_encoding(self) -> "tiktoken.Encoding":
         """Return an encoding that takes any text as a single piece."""
         with self._lock:
             if self._whole_pieces is None:
                 self._whole_pieces = self._build("(?s:.+)")
             return self._whole_pieces
 
-    def _build(self, pattern: str) -> tiktoken.Encoding:
+    def _build(self, pattern: str) -> "tiktoken.Encoding":
         import tiktoken  # Here, because it takes longer to import than this room.
 
         ranks = load_ranks(self._vocabulary)
@@ -175,7 +170,7 @@ class BytePairCounter:
         )
 
 
-def _length(encoding: tiktoken.Encoding, text: str) -> int:
+def _length(encoding: "tiktoken.Encoding", text: str) -> int:
     # An array spares a list of ids, which is a twentieth of the time; but numpy
     # starts threads when it is imported, so only if somebody else has done that.
     if "numpy" not in sys.modules:

@@ -4,23 +4,19 @@ ctok reconstructs Claude's counts from recorded `count_tokens` answers. It needs
 Python 3.12; elsewhere a weighted sum of other tokenizers stands in.
 """
 
-from __future__ import annotations
-
-import logging
+import sys
 import unicodedata
+from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from llama_token_tracker.notices import notice
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
 from llama_token_tracker.tokenizers.text import order_marks, repair
 from llama_token_tracker.tokenizers.vocabularies import CLAUDE_65K, OPENAI
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_logger = logging.getLogger(__name__)
 
 # The last major version whose counts ctok's authors have compared with the
 # API's (ctok 1.3.0: Opus 4.8, Sonnet 5, Fable 5).
@@ -28,7 +24,7 @@ NEWEST_MEASURED: Final = 5
 
 # A message's frame and the weights of the stand-in, by the first version of a
 # family. The frames are ctok's own. The weights apply to the counts of
-# o200k_base and claude_65k and to the numbers of a–z and of A–Z; they are a
+# o200k_base and claude_65k and to the numbers of small and of capital letters; they are a
 # least-squares fit of relative errors against ctok 1.3.0 on 180 texts of
 # English, German, Russian, Chinese and Japanese prose, Python code and JSON.
 # On texts left out of the fit the mean error is 6 % for 3.0 and 7 % from 4.7
@@ -77,18 +73,14 @@ class CtokCounter:
     def _count(self, text: str) -> int:
         if not text:
             return 0
-        from ctok import token_count
+        # Not in the type checkers' environment on 3.11.
+        token_count: Callable[[str, str], int] = import_module("ctok").token_count
 
         try:
-            count: int = token_count(order_marks(repair(text)), self._version)
-            return count - self._frame
+            return token_count(order_marks(repair(text)), self._version) - self._frame
         # No content may raise; ctok checks itself by assertions.
-        except Exception:
-            _logger.warning(
-                "ctok could not count a text of %d characters; it is estimated.",
-                len(text),
-                exc_info=True,
-            )
+        except Exception as error:  # noqa: BLE001
+            notice("ctok could not count a text", error, "it is estimated")
             return self._stand_in.count_many((text,))[0]
 
 
@@ -100,9 +92,7 @@ class ClaudeEstimate:
     """
 
     def __init__(self, version: tuple[int, int]) -> None:
-        self._first, _, self._weights = next(
-            family for family in _FAMILIES if version >= family[0]
-        )
+        self._first, _, self._weights = next(family for family in _FAMILIES if version >= family[0])
 
     @property
     def name(self) -> str:
@@ -124,9 +114,7 @@ class ClaudeEstimate:
                 + by_lower * sum("a" <= letter <= "z" for letter in text)
                 + by_upper * sum("A" <= letter <= "Z" for letter in text)
             )
-            for text, first, second in zip(
-                texts, o200k.count_many(texts), claude, strict=True
-            )
+            for text, first, second in zip(texts, o200k.count_many(texts), claude, strict=True)
         ]
 
 
@@ -163,9 +151,9 @@ def _nfkc(text: str) -> str:
     return unicodedata.normalize("NFKC", order_marks(repair(text)))
 
 
-@cache
 def _hint() -> None:
-    _logger.warning(
-        "Counts for Claude 3 and later are estimated: the exact ones need "
-        "Python 3.12 and the package ctok (pip install ctok)."
+    notice(
+        "no ctok to count for Claude 3 and later",
+        f"Python {sys.version_info.major}.{sys.version_info.minor}",
+        "figures are estimated; exact ones need Python 3.12 and `pip install ctok`",
     )

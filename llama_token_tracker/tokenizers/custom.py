@@ -1,28 +1,20 @@
 """What users give as `tokenizer=`, checked where it is given."""
 
-from __future__ import annotations
-
 import functools
 import inspect
-import logging
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from llama_token_tracker.errors import TokenizerError
-from llama_token_tracker.tokenizers.base import TextTokenizer, Tokenizer
+from llama_token_tracker.notices import notice
+from llama_token_tracker.tokenizers.base import Counter, TextTokenizer, Tokenizer
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
 from llama_token_tracker.tokenizers.text import repair
 from llama_token_tracker.tokenizers.vocabularies import is_present, openai_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     import tiktoken
-
-    from llama_token_tracker.tokenizers.base import Counter
-
-_logger = logging.getLogger(__name__)
 
 _PROBE: Final = "Hello, world"
 _WAY_OUT: Final = (
@@ -72,7 +64,7 @@ class _HuggingFace(Protocol):
     encode_special_tokens: bool
 
     @classmethod
-    def from_str(cls, json: str) -> _HuggingFace: ...
+    def from_str(cls, json: str) -> "_HuggingFace": ...
     def to_str(self) -> str: ...
     def no_truncation(self) -> None: ...
     def no_padding(self) -> None: ...
@@ -102,14 +94,7 @@ class _CallableCounter:
     def _estimate(self, text: str, error: BaseException) -> int:
         from llama_token_tracker.tokenizers.resolve import stand_in
 
-        _logger.warning(
-            "The tokenizer %s failed (%s: %s) on a text of %d characters; that "
-            "text is counted with a stand-in.",
-            self.name,
-            type(error).__name__,
-            error,
-            len(text),
-        )
+        notice(f"the tokenizer {self.name} failed", error, "the text is counted with a stand-in")
         return stand_in().count(text)
 
 
@@ -126,10 +111,7 @@ def length(tokens: object) -> int:
     """
     ids = _ids(tokens)
     if isinstance(ids, str | Mapping) or not isinstance(ids, Sized):
-        msg = (
-            f"A tokenizer returned {_shown(tokens)}, which is no sequence of "
-            f"tokens; {_WAY_OUT}."
-        )
+        msg = f"A tokenizer returned {_shown(tokens)}, which is no sequence of tokens; {_WAY_OUT}."
         raise TokenizerError(msg)
     if len(ids) == 1:
         first = next(iter(cast("Iterable[object]", ids)))
@@ -150,10 +132,7 @@ def _ids(tokens: object) -> object:
     by_name = cast("Mapping[object, object]", tokens)
     if "input_ids" in by_name:
         return by_name["input_ids"]
-    msg = (
-        f"A tokenizer returned {_shown(by_name)}, a mapping without "
-        f"input_ids; {_WAY_OUT}."
-    )
+    msg = f"A tokenizer returned {_shown(by_name)}, a mapping without input_ids; {_WAY_OUT}."
     raise TokenizerError(msg)
 
 
@@ -185,28 +164,22 @@ def _hugging_face(tokenizer: _HuggingFace, name: str) -> _CallableCounter:
         # A copy: the user's own may truncate and pad, and goes on doing so.
         copy = type(tokenizer).from_str(tokenizer.to_str())
     # `tokenizers` raises bare `Exception` where a part is written in Python.
-    except Exception:
-        _logger.info(
-            "The tokenizer %s can't be copied; it is used as it is.", name, exc_info=True
-        )
+    except Exception as error:  # noqa: BLE001
+        notice(f"the tokenizer {name} can't be copied", error, "it is used as it is")
         copy = tokenizer
     else:
         copy.no_truncation()
         copy.no_padding()
         copy.encode_special_tokens = True
     # Text by text: `encode_batch` starts threads.
-    return _CallableCounter(
-        functools.partial(copy.encode, add_special_tokens=False), name
-    )
+    return _CallableCounter(functools.partial(copy.encode, add_special_tokens=False), name)
 
 
 def _is_hugging_face(given: object) -> bool:
-    return type(given).__module__.partition(".")[0] == "tokenizers" and hasattr(
-        given, "to_str"
-    )
+    return type(given).__module__.partition(".")[0] == "tokenizers" and hasattr(given, "to_str")
 
 
-def _tiktoken_encoding(given: object) -> tiktoken.Encoding | None:
+def _tiktoken_encoding(given: object) -> "tiktoken.Encoding | None":
     """Return the encoding behind `encoding.encode`, a partial of it, or itself.
 
     LlamaIndex's documentation gives `tiktoken.encoding_for_model(…).encode`,
@@ -223,7 +196,7 @@ def _tiktoken_encoding(given: object) -> tiktoken.Encoding | None:
     return cast("tiktoken.Encoding", owner) if is_encoding else None
 
 
-def _tiktoken_counter(encoding: tiktoken.Encoding) -> BytePairCounter | _CallableCounter:
+def _tiktoken_counter(encoding: "tiktoken.Encoding") -> BytePairCounter | _CallableCounter:
     vocabulary = openai_vocabulary(encoding.name)
     if vocabulary is not None and is_present(vocabulary):
         return BytePairCounter(vocabulary)
@@ -238,10 +211,7 @@ def _checked(counter: Counter) -> TextTokenizer:
         raise
     # It's the user's code: whatever it raises, it is told here and now.
     except Exception as error:
-        msg = (
-            f"The tokenizer {counter.name} raised {type(error).__name__} on "
-            f"{_PROBE!r}: {error}"
-        )
+        msg = f"The tokenizer {counter.name} raised {type(error).__name__} on {_PROBE!r}: {error}"
         raise TokenizerError(msg) from error
     return tokenizer
 

@@ -3,8 +3,6 @@
 Sizes are read from the bytes at hand. Nothing is fetched.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ _CLAUDE_TIERS: Final = (((4, 7), 2576, 4784), ((0, 0), 1568, 1568))
 def claude_image_tokens(width: int, height: int, version: tuple[int, int]) -> int:
     """Count the visual tokens of an image for Claude.
 
-    One token for each patch of 28 × 28 pixels, after the image was made smaller
+    One token for each patch of 28 by 28 pixels, after the image was made smaller
     to fit the model's limits.
 
     Args:
@@ -66,7 +64,7 @@ def _claude_patches(width: int, height: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Tiles:
-    """A fixed part, and so many tokens for each tile of 512 × 512 pixels."""
+    """A fixed part, and so many tokens for each tile of 512 by 512 pixels."""
 
     base: int
     tile: int
@@ -74,7 +72,7 @@ class _Tiles:
 
 @dataclass(frozen=True, slots=True)
 class _Patches:
-    """So many tokens for each patch of 32 × 32 pixels, 1,536 patches at most."""
+    """So many tokens for each patch of 32 by 32 pixels, 1,536 patches at most."""
 
     multiplier: float
     # Bills that users have measured differ from the documented multiplier.
@@ -138,7 +136,7 @@ def openai_image_tokens(
 
 
 def _openai_tiles(width: int, height: int) -> int:
-    # Images are made smaller only: 128 × 64 pixels are billed as one tile.
+    # Images are made smaller only: 128 by 64 pixels are billed as one tile.
     scale = min(1.0, _MAX_EDGE / max(width, height))
     scale *= min(1.0, _SHORT_EDGE / (min(width, height) * scale))
     return ceil(round(width * scale, 6) / _TILE) * ceil(round(height * scale, 6) / _TILE)

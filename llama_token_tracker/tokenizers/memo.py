@@ -3,14 +3,10 @@
 Keys are digests: the memo holds no text, and its size is bounded in bytes.
 """
 
-from __future__ import annotations
-
 import threading
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from typing import Final
 
 # A 16-byte digest, its bytes object, an int and their place in a dict,
 # measured with `sys.getsizeof` and rounded up.

@@ -5,14 +5,14 @@ function that puts the texts to count, and what else costs tokens, on a bill.
 What no rule covers is estimated, and the count says so.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
+from llama_token_tracker.event import Source
+from llama_token_tracker.tokenizers.base import Tokenizer
 from llama_token_tracker.tokenizers.images import (
     TYPICAL_SIZE,
     Detail,
@@ -21,9 +21,6 @@ from llama_token_tracker.tokenizers.images import (
 )
 from llama_token_tracker.tokenizers.models import Model, identify
 from llama_token_tracker.tokenizers.resolve import get_tokenizer
-
-if TYPE_CHECKING:
-    from llama_token_tracker.tokenizers.base import Source, Tokenizer
 
 ToolChoice: TypeAlias = Literal["auto", "none", "any", "tool"]
 
@@ -125,7 +122,7 @@ class Message:
     name: str | None = None
 
     @classmethod
-    def of(cls, role: str, text: str) -> Message:
+    def of(cls, role: str, text: str) -> "Message":
         """Make a message of text alone."""
         return cls(role, (Text(text),))
 
@@ -187,7 +184,7 @@ def count_messages(
 ) -> MessageCount:
     """Count the input tokens of a prompt.
 
-    Nothing is fetched: an image without a size counts as one of 1,024 × 1,024
+    Nothing is fetched: an image without a size counts as one of 1,024 by 1,024
     pixels, and is marked.
 
     Args:
@@ -251,9 +248,7 @@ def _openai(
         gpt-4o and gpt-4o-mini (checked 2026-11-22). Tool calls:
         LlamaIndex's `TokenCounter`, 3 tokens each.
     """
-    tool_start = next(
-        (start for name, start in _OPENAI_VERIFIED if name.match(model.name)), None
-    )
+    tool_start = next((start for name, start in _OPENAI_VERIFIED if name.match(model.name)), None)
     if tool_start is None:
         tool_start = _OPENAI_TOOL_START
         bill.estimate(f"overheads of messages, not published for {model.name}")
@@ -410,9 +405,7 @@ def _claude_tool(tool: Tool) -> str:
     return f"<function>{_json(definition, spaced=True)}</function>"
 
 
-def _claude_legacy(
-    bill: _Bill, messages: Sequence[Message], tools: Sequence[Tool]
-) -> None:
+def _claude_legacy(bill: _Bill, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
     """Bill a prompt as Claude 1 and 2 see it: one text of turns.
 
     Source:

@@ -5,8 +5,6 @@ id with or without geo prefix and revision, as an ARN, as a Vertex id with `@`.
 A name is brought to its bare form by the steps below, one after another.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,23 +1,16 @@
 """From a model's name to its tokenizer."""
 
-from __future__ import annotations
-
-import logging
 import threading
 from functools import cache
-from typing import TYPE_CHECKING, Final, overload
+from typing import Final, overload
 
 from llama_token_tracker.errors import TokenizerError
+from llama_token_tracker.notices import notice
 from llama_token_tracker.tokenizers import claude
 from llama_token_tracker.tokenizers.base import TextTokenizer
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
-from llama_token_tracker.tokenizers.models import identify
+from llama_token_tracker.tokenizers.models import Model, identify
 from llama_token_tracker.tokenizers.vocabularies import OPENAI, openai_vocabulary
-
-if TYPE_CHECKING:
-    from llama_token_tracker.tokenizers.models import Model
-
-_logger = logging.getLogger(__name__)
 
 # More names than any program uses; past it, the oldest are forgotten.
 _MAX_MODELS: Final = 1024
@@ -103,11 +96,10 @@ def _resolve(model: str) -> TextTokenizer:
     if tokenizer is None:
         tokenizer = stand_in()
     if tokenizer.source == "estimated":
-        _logger.warning(
-            "No tokenizer of the model %r is known or installed: its figures are "
-            "estimated with %s. To count with its own, give it as tokenizer=.",
-            model,
+        notice(
+            f"no tokenizer of the model {model!r:.80} is known or installed",
             tokenizer.name,
+            "its figures are estimated with that; to count with its own, give it as tokenizer=",
         )
     return tokenizer
 

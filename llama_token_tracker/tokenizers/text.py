@@ -5,8 +5,6 @@ normalization takes quadratic time on long runs of combining marks. Both are
 put right here, so that no content raises or stalls.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from functools import cache
 

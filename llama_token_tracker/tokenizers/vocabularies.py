@@ -5,23 +5,19 @@ llama-index-core ships or that tiktoken has cached, the one of Claude 1 and 2
 from this package. A file counts only if its hash is the published one.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +176,7 @@ def _content(vocabulary: Vocabulary) -> bytes | None:
 
 def _places(vocabulary: Vocabulary) -> Iterator[Path]:
     if vocabulary is CLAUDE_65K:
-        yield Path(
-            str(files("llama_token_tracker.tokenizers") / "data" / vocabulary.file)
-        )
+        yield Path(str(files("llama_token_tracker.tokenizers") / "data" / vocabulary.file))
         return
     # Looked up without importing: llama_index is no dependency of this room.
     spec = find_spec("llama_index")

@@ -10,8 +10,6 @@ documentation, code is its source and Chinese is made of sentences below. It pri
 a table and asserts nothing but that the counts are equal.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import random
@@ -57,10 +55,7 @@ def main() -> None:
     for counter in _COUNTERS.values():
         counter.count_many(["Load the vocabulary."])
     print(f"tiktoken {version('tiktoken')}, toktok-rs {_version('toktok-rs')}, CPU time")
-    print(
-        f"{'text':16}{'LlamaIndex':>12}{'ours':>12}{'ratio':>7}"
-        f"{'accelerated':>14}{'ratio':>7}"
-    )
+    print(f"{'text':16}{'LlamaIndex':>12}{'ours':>12}{'ratio':>7}{'accelerated':>14}{'ratio':>7}")
     for name, make in (("english", _english), ("code", _code), ("chinese", _chinese)):
         file: Path | None = getattr(given, name)
         text = file.read_text(encoding="utf-8", errors="replace") if file else make()

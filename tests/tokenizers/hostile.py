@@ -1,12 +1,8 @@
 """Texts that trip tokenizers: the corpus for comparing one with another."""
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 _PROSE: Final = (
     "the of and to in is that for it as was with be by on not he I this are or "
@@ -60,9 +56,7 @@ _SPECIAL: Final = (
     "text|>",
     "<EOT>",
 )
-_SPACES: Final = (
-    " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u2029\u202f\u3000\ufeff"
-)
+_SPACES: Final = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u2029\u202f\u3000\ufeff"
 _EMOJI: Final = ("😀", "👩\u200d👧", "🇩🇪", "👍🏽", "❤\ufe0f", "1\ufe0f\u20e3", "🧠")
 _BLOCKS: Final = {
     "chinese": (0x4E00, 0x9FFF),

@@ -1,11 +1,9 @@
 """The accelerator is used only where it counts as tiktoken does."""
 
-from __future__ import annotations
-
 import sys
 import threading
+from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +11,6 @@ from llama_token_tracker.tokenizers.accelerator import PROBES, accelerated
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
 from llama_token_tracker.tokenizers.vocabularies import OPENAI
 from tests.tokenizers import hostile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _ENCODINGS = ("cl100k_base", "o200k_base")
 
@@ -74,9 +69,7 @@ def test_threads_get_equal_counts() -> None:
     wrong: list[int] = []
 
     def work() -> None:
-        wrong.extend(
-            index for index in range(10) if counter.count_many(texts) != expected
-        )
+        wrong.extend(index for index in range(10) if counter.count_many(texts) != expected)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -105,10 +98,8 @@ def test_an_accelerator_that_disagrees_is_not_used(
 
     assert counter.count_many(["Hello, world!"]) == [4]
     assert counter.count_many(["Hello, world!"]) == [4]
-    assert [r.message for r in caplog.records if "disagrees" in r.message] == [
-        "The installed toktok-rs disagrees with tiktoken on cl100k_base and is not "
-        "used; please report it with the version of toktok-rs."
-    ]
+    [record] = caplog.records
+    assert "toktok-rs disagrees with tiktoken on cl100k_base" in record.message
 
 
 @pytest.mark.usefixtures("fresh")

@@ -1,7 +1,5 @@
 """Counts are tiktoken's, and no text is too much."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 from functools import cache
@@ -61,9 +59,7 @@ _run = st.tuples(
 
 @pytest.mark.parametrize("key", _VOCABULARIES)
 @given(runs=st.lists(_run, max_size=12))
-def test_cutting_out_long_runs_changes_no_count(
-    key: str, runs: list[tuple[str, int]]
-) -> None:
+def test_cutting_out_long_runs_changes_no_count(key: str, runs: list[tuple[str, int]]) -> None:
     """A text cut at its runs of whitespace has the tokens of the whole text."""
     text = "".join(character * times for character, times in runs)
 

@@ -1,7 +1,5 @@
 """Claude's counts are the published ones, or ctok's, or marked."""
 
-from __future__ import annotations
-
 import sys
 import unicodedata
 
@@ -11,7 +9,6 @@ from hypothesis import strategies as st
 
 from llama_token_tracker.tokenizers import (
     Message,
-    claude,
     count_messages,
     get_tokenizer,
 )
@@ -24,9 +21,7 @@ from llama_token_tracker.tokenizers.claude import (
 )
 
 _VERSIONS = [(3, 0), (3, 5), (4, 6), (4, 7), (4, 8), (5, 0)]
-_JOKE = (
-    "Here's one: Why can't AI assistants tell jokes? Because they lack a sense of humor!"
-)
+_JOKE = "Here's one: Why can't AI assistants tell jokes? Because they lack a sense of humor!"
 
 
 @pytest.mark.parametrize("model", ["claude-2.1", "claude-v1", "claude-instant-1.2"])
@@ -43,9 +38,7 @@ _JOKE = (
         ("", 0),
     ],
 )
-def test_claude_1_and_2_give_the_published_figures(
-    model: str, text: str, tokens: int
-) -> None:
+def test_claude_1_and_2_give_the_published_figures(model: str, text: str, tokens: int) -> None:
     """The figures that Anthropic's tokenizer package and its users published."""
     tokenizer = get_tokenizer(model)
 
@@ -69,9 +62,7 @@ def test_claude_1_and_2_count_the_normalized_text(text: str) -> None:
 @pytest.mark.parametrize("version", _VERSIONS)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @settings(max_examples=50)
-def test_a_user_message_counts_as_ctok_counts_it(
-    version: tuple[int, int], text: str
-) -> None:
+def test_a_user_message_counts_as_ctok_counts_it(version: tuple[int, int], text: str) -> None:
     """Text and frame together are ctok's figure for one user message."""
     ctok = pytest.importorskip("ctok")
     name = ".".join(map(str, version))
@@ -105,8 +96,7 @@ def test_the_stand_in_is_near_ctok(version: tuple[int, int]) -> None:
     """The estimate of plain English is within a fifth of ctok's count."""
     pytest.importorskip("ctok")
     text = (__doc__ or "") + " ".join(
-        test.__doc__ or ""
-        for test in (test_frames_are_ctoks, test_a_frame_is_not_part_of_a_text)
+        test.__doc__ or "" for test in (test_frames_are_ctoks, test_a_frame_is_not_part_of_a_text)
     )
 
     [exact] = CtokCounter(version).count_many([text])
@@ -126,14 +116,11 @@ def test_without_ctok_the_stand_in_counts_and_the_hint_comes_once(
 ) -> None:
     """A missing ctok is no error, and it is told how to get it."""
     monkeypatch.setitem(sys.modules, "ctok", None)
-    claude._hint.cache_clear()
 
     chosen = [counter((3, 5)), counter((4, 8))]
     assert [is_own for _, is_own in chosen] == [False, False]
-    assert [record.message for record in caplog.records] == [
-        "Counts for Claude 3 and later are estimated: the exact ones need "
-        "Python 3.12 and the package ctok (pip install ctok)."
-    ]
+    [record] = caplog.records
+    assert "pip install ctok" in record.message
 
 
 def test_the_newest_versions_count_as_the_newest_family() -> None:
@@ -144,9 +131,7 @@ def test_the_newest_versions_count_as_the_newest_family() -> None:
     assert counts.count_many(["Hello"])[0] > 0
 
 
-@pytest.mark.parametrize(
-    "text", ["\ud800", "a" * 100_000, " " * 100_000, "\x00\ufdd0\ue000"]
-)
+@pytest.mark.parametrize("text", ["\ud800", "a" * 100_000, " " * 100_000, "\x00\ufdd0\ue000"])
 def test_no_text_is_too_much_for_claude(text: str) -> None:
     """Lone surrogates, long runs and non-characters are counted."""
     for model in ("claude-2", "claude-3-opus", "claude-opus-4-8"):

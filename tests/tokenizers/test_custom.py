@@ -1,9 +1,8 @@
 """What is given as `tokenizer=` counts right, or is refused at once."""
 
-from __future__ import annotations
-
 import functools
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tiktoken
@@ -12,9 +11,6 @@ from llama_token_tracker.errors import LlamaTokenTrackerError, TokenizerError
 from llama_token_tracker.tokenizers import Tokenizer, as_tokenizer, get_tokenizer
 from llama_token_tracker.tokenizers.custom import length
 from llama_token_tracker.tokenizers.vocabularies import OPENAI, load_ranks
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _TEXT = "the cat sat on the mat"
 
@@ -107,9 +103,7 @@ def test_a_tokenizer_that_fails_on_a_text_costs_the_exact_count_alone() -> None:
     assert as_tokenizer(tokenizer).count_many(["Hello world", "a b c d"]) == [2, 4]
 
 
-def test_a_tokenizer_json_is_read_from_its_path(
-    hugging_face: Any, tmp_path: Path
-) -> None:
+def test_a_tokenizer_json_is_read_from_its_path(hugging_face: Any, tmp_path: Path) -> None:
     """A path, as a string or a `Path`, is the tokenizer in that file."""
     path = tmp_path / "tokenizer.json"
     hugging_face.save(str(path))
@@ -121,9 +115,7 @@ def test_a_tokenizer_json_is_read_from_its_path(
 def test_a_transformers_tokenizer_counts_its_ids(hugging_face: Any) -> None:
     """A transformers tokenizer counts ids, not the keys of its answer."""
     transformers = pytest.importorskip("transformers")
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=hugging_face, unk_token="[UNK]"
-    )
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=hugging_face, unk_token="[UNK]")
 
     assert as_tokenizer(fast).count(_TEXT) == 6
     assert length(fast(_TEXT)) == 7
@@ -154,9 +146,7 @@ def test_tiktokens_encodings_count_special_text_as_plain(
 def test_an_encoding_of_ones_own_counts_with_its_own_ranks() -> None:
     """A tiktoken encoding that no table knows is used as it is."""
     ranks = {bytes([byte]): byte for byte in range(256)}
-    own = tiktoken.Encoding(
-        "own", pat_str=r"\S+", mergeable_ranks=ranks, special_tokens={}
-    )
+    own = tiktoken.Encoding("own", pat_str=r"\S+", mergeable_ranks=ranks, special_tokens={})
 
     assert as_tokenizer(own.encode).count("ab cd") == 4
 
@@ -184,9 +174,7 @@ def test_a_tokenizer_of_ours_is_taken_as_it_is() -> None:
         ("no/such/tokenizer.json", "where there is no file"),
     ],
 )
-def test_what_cannot_count_is_refused_where_it_is_given(
-    given: object, found: str
-) -> None:
+def test_what_cannot_count_is_refused_where_it_is_given(given: object, found: str) -> None:
     """The error says what was found."""
     with pytest.raises(TokenizerError, match=found) as caught:
         as_tokenizer(given)
@@ -253,9 +241,7 @@ def test_an_interrupt_is_passed_on() -> None:
         ({"input_ids": [[1, 2, 3, 4]]}, 4),
     ],
 )
-def test_the_length_of_an_answer_is_that_of_its_ids(
-    tokens: object, expected: int
-) -> None:
+def test_the_length_of_an_answer_is_that_of_its_ids(tokens: object, expected: int) -> None:
     """Lists, mappings with `input_ids` and batches of one are looked through."""
     assert length(tokens) == expected
 

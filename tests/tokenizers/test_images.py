@@ -1,7 +1,5 @@
 """Images cost what the providers' own examples say."""
 
-from __future__ import annotations
-
 import struct
 
 import pytest
@@ -119,9 +117,7 @@ def test_sizes_are_read_from_the_first_bytes(data: bytes) -> None:
 
 @given(
     st.binary(),
-    st.sampled_from(
-        [b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"RIFF0000WEBPVP8 "]
-    ),
+    st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"RIFF0000WEBPVP8 "]),
 )
 def test_bytes_of_any_kind_are_no_error(data: bytes, start: bytes) -> None:
     """What is no image, or a broken one, has no size or a positive one."""

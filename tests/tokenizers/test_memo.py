@@ -1,7 +1,5 @@
 """The memo counts a text once, and stays within its bytes."""
 
-from __future__ import annotations
-
 import threading
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Prompts cost what the providers bill, and what is guessed is marked."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,8 +54,7 @@ _JARGON = [
     ),
     Message.of(
         "user",
-        "This late pivot means we don't have time to boil the ocean for the client "
-        "deliverable.",
+        "This late pivot means we don't have time to boil the ocean for the client deliverable.",
     ),
 ]
 _PLACE = {"type": "string", "description": "The city and state, e.g. San Francisco, CA"}
@@ -172,9 +169,7 @@ def test_claudes_tools_cost_what_the_documentation_says() -> None:
         ("claude-sonnet-5", 354, 474),
     ],
 )
-def test_claudes_tools_come_with_a_system_prompt(
-    model: str, auto: int, any_: int
-) -> None:
+def test_claudes_tools_come_with_a_system_prompt(model: str, auto: int, any_: int) -> None:
     """The published preamble of each model, by what the model may do."""
     plain = count_messages(_ASKED, model=model).tokens
     free = count_messages(_ASKED, model=model, tools=[Tool("f")])
@@ -207,9 +202,7 @@ def test_claudes_images_follow_the_model() -> None:
 def test_openais_images_follow_the_detail() -> None:
     """Detail decides, and is taken for high when the API may choose."""
     costs = {
-        detail: count_messages(
-            [Message("user", (Image(1024, 1024, detail),))], model="gpt-4o"
-        )
+        detail: count_messages([Message("user", (Image(1024, 1024, detail),))], model="gpt-4o")
         for detail in ("low", "high", "auto")
     }
     assert costs["high"].tokens - costs["low"].tokens == 680
@@ -246,9 +239,7 @@ def test_claude_1_and_2_see_one_text_of_turns() -> None:
 def test_a_tokenizer_that_is_given_counts_the_texts() -> None:
     """The user's tokenizer goes before the model's own."""
     words = as_tokenizer(str.split)
-    counted = count_messages(
-        [Message.of("user", "one two three")], model="gpt-4o", tokenizer=words
-    )
+    counted = count_messages([Message.of("user", "one two three")], model="gpt-4o", tokenizer=words)
 
     assert counted.tokens == 3 + 3 + 1 + 3
 
@@ -294,9 +285,7 @@ _models = st.sampled_from(
 
 
 @given(_models, st.lists(_message, max_size=4), st.lists(_tool, max_size=2))
-def test_any_prompt_is_counted(
-    model: str, messages: list[Message], tools: list[Tool]
-) -> None:
+def test_any_prompt_is_counted(model: str, messages: list[Message], tools: list[Tool]) -> None:
     """No content raises, and an estimate always says what it is."""
     counted = count_messages(messages, model=model, tools=tools)
 

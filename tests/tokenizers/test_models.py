@@ -1,7 +1,5 @@
 """A model is known by any of its names."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """A model's name gives its own tokenizer, or a stand-in that says so."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -99,9 +97,7 @@ def test_no_content_raises(model: str, texts: list[str]) -> None:
 
     counts = tokenizer.count_many(texts)
     assert counts == [tokenizer.count(text) for text in texts]
-    assert all(
-        (count > 0) == bool(text) for text, count in zip(texts, counts, strict=True)
-    )
+    assert all((count > 0) == bool(text) for text, count in zip(texts, counts, strict=True))
 
 
 def _run(script: str) -> str:

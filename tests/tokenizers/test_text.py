@@ -1,7 +1,5 @@
 """Repairs leave every count as it is."""
 
-from __future__ import annotations
-
 import unicodedata
 from typing import Literal, TypeAlias
 
@@ -33,18 +31,12 @@ def test_a_pair_of_surrogates_becomes_its_character() -> None:
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
-@given(
-    runs=st.lists(st.tuples(st.sampled_from("aé가\u1100" + _MARKS), st.integers(1, 300)))
-)
-def test_ordered_marks_normalize_to_the_same_text(
-    form: _Form, runs: list[tuple[str, int]]
-) -> None:
+@given(runs=st.lists(st.tuples(st.sampled_from("aé가\u1100" + _MARKS), st.integers(1, 300))))
+def test_ordered_marks_normalize_to_the_same_text(form: _Form, runs: list[tuple[str, int]]) -> None:
     """Putting marks in order changes no normalization form."""
     text = "".join(character * times for character, times in runs)
 
-    assert unicodedata.normalize(form, order_marks(text)) == unicodedata.normalize(
-        form, text
-    )
+    assert unicodedata.normalize(form, order_marks(text)) == unicodedata.normalize(form, text)
 
 
 @given(st.lists(st.sampled_from(_MARKS), min_size=256, max_size=400))
@@ -52,9 +44,7 @@ def test_long_runs_of_mixed_marks_are_ordered_without_loss(marks: list[str]) -> 
     """Any mix of marks, however long, stays canonically equivalent."""
     text = "a" + "".join(marks)
 
-    assert unicodedata.normalize("NFC", order_marks(text)) == unicodedata.normalize(
-        "NFC", text
-    )
+    assert unicodedata.normalize("NFC", order_marks(text)) == unicodedata.normalize("NFC", text)
 
 
 def test_a_long_run_of_marks_comes_back_sorted() -> None:

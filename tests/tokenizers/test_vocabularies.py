@@ -1,9 +1,7 @@
 """Vocabularies are those of tiktoken and of Anthropic, and are found offline."""
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,16 +14,11 @@ from llama_token_tracker.tokenizers.vocabularies import (
     openai_vocabulary,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 openai_public = pytest.importorskip("tiktoken_ext.openai_public")
 
 
 @pytest.mark.parametrize("name", OPENAI)
-def test_the_table_says_what_tiktoken_says(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_says_what_tiktoken_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Patterns, hashes and cache names are those of the installed tiktoken."""
     asked: list[tuple[str, str]] = []
 
@@ -58,9 +51,7 @@ def test_encodings_that_differ_in_special_tokens_share_a_vocabulary(
     assert openai_vocabulary(encoding) is OPENAI[base]
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("cl100k_base", 100_256), ("o200k_base", 199_998)]
-)
+@pytest.mark.parametrize(("name", "size"), [("cl100k_base", 100_256), ("o200k_base", 199_998)])
 def test_bundled_vocabularies_are_complete(name: str, size: int) -> None:
     """Both of llama-index-core's vocabularies are read in full."""
     ranks = load_ranks(OPENAI[name])
@@ -79,9 +70,7 @@ def test_claudes_vocabulary_is_part_of_the_package() -> None:
     assert all(bytes([byte]) in ranks for byte in range(256))
 
 
-def test_a_damaged_file_is_no_vocabulary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_is_no_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose hash is not the published one counts as absent."""
     vocabulary = OPENAI["p50k_base"]
     (tmp_path / vocabulary.file).write_bytes(b"IQ== 0\n")
