@@ -68,6 +68,7 @@ class OpenCall:
         progress: How far that has come.
         nests: Whether it can be part of another call: embedding texts is not.
         has_callback: Whether other callback handlers hear of it too.
+        options: What else was passed to it: tools, among others.
         plain: Whether it neither made nor was made by another, nor streamed: most are.
     """
 
@@ -83,6 +84,7 @@ class OpenCall:
     plain: bool = True
     nests: bool = True
     has_callback: bool = True
+    options: object = None
 
     def __init__(
         self, event_id: str, prompt: object, about: object, span_id: str | None = None

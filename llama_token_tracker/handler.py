@@ -10,8 +10,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
+import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import token_counting as core
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
@@ -34,15 +36,12 @@ from llama_token_tracker.event import Source, TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, listen
+from llama_token_tracker.prompts import answer_of, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
-from llama_token_tracker.texts import (
-    prompt_parts,
-    prompt_text,
-    response_parts,
-    response_text,
-    shown,
-)
-from llama_token_tracker.tokenizer import TextCounter, Tokenizer
+from llama_token_tracker.silent import NOTHING, Count, SilentCall
+from llama_token_tracker.texts import prompt_text, response_text, shown
+from llama_token_tracker.tokenizer import Tokenizers
+from llama_token_tracker.tokenizers import Message
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
@@ -56,6 +55,7 @@ _RESPONSE = EventPayload.RESPONSE
 _EXCEPTION = EventPayload.EXCEPTION
 _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
+_ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
 
 @dataclass
@@ -246,12 +246,13 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     @property
     def tokenizer(self) -> Callable[[str], Any]:
-        """What counts when a provider is silent."""
-        return self._counter.tokenizer
+        """What was given to count with, or else LlamaIndex's global tokenizer."""
+        given = self._tokenizers.given
+        return cast("Callable[[str], Any]", get_tokenizer() if given is None else given)
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
-        self._counter = TextCounter(tokenizer, cast("Callable[[], Tokenizer]", get_tokenizer))
+        self._tokenizers = Tokenizers(tokenizer, _global_tokenizer)
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
@@ -315,59 +316,50 @@ class TokenCountingHandler(core.TokenCountingHandler):
         call, response, status, usage, input_is_sure, output_is_sure = outcome
         if not call.has_callback:
             call.prompt = _formatted(call.prompt)
-        prompt_source: Source = "reported" if input_is_sure else "estimated"
-        completion_source: Source = "reported"
-        prompt_tokens = completion_tokens = None
-        if usage is not None:
-            prompt_tokens, completion_tokens = usage.input_tokens, usage.output_tokens
-        if prompt_tokens is None:
-            prompt_tokens, prompt_source = self._count_prompt(outcome)
-        if completion_tokens is None or not output_is_sure:
-            counted, source = self._counter.count(response_parts(response))
-            if completion_tokens is None or counted > completion_tokens:
-                completion_tokens, completion_source = counted, source
-        if usage is None or not prompt_source == completion_source == "reported":
-            usage = _filled(usage, prompt_tokens, completion_tokens)
         duration_s = time.perf_counter() - call.began
         outermost = call.outermost
         provider, model = _about(call.about)
         keep_text = self.keep_text
-        self.tracker.record(
-            LlamaIndexEvent(
-                prompt=prompt_text(call.prompt) if keep_text else "",
-                completion=response_text(response) if keep_text else "",
-                completion_token_count=completion_tokens,
-                prompt_token_count=prompt_tokens,
-                event_id=outermost.event_id,
-                usage=usage,
-                prompt_source=prompt_source,
-                completion_source=completion_source,
-                status=status,
-                operation="completion" if type(call.prompt) is str else "chat",
-                provider=provider,
-                model=model,
-                started_s=time.time() - duration_s,
-                duration_s=duration_s,
-                inner_event_id=call.event_id,
-                span_id=outermost.span_id,
-                inner_span_id=call.span_id,
+        fields: dict[str, Any] = {
+            "prompt": prompt_text(call.prompt) if keep_text else "",
+            "completion": response_text(response) if keep_text else "",
+            "event_id": outermost.event_id,
+            "status": status,
+            "operation": "completion" if type(call.prompt) is str else "chat",
+            "provider": provider,
+            "model": model,
+            "started_s": time.time() - duration_s,
+            "duration_s": duration_s,
+            "inner_event_id": call.event_id,
+            "span_id": outermost.span_id,
+            "inner_span_id": call.span_id,
+        }
+        said = Said(usage, "reported" if input_is_sure else "estimated", output_is_sure)
+        if said.is_all:
+            event: TokenCountingEvent = _event(fields, said, NOTHING, NOTHING)
+        else:
+            nothing = outcome.nothing_happened
+            silent = SilentCall(
+                partial(self._tokenizers.of, model),
+                model,
+                prompt=None if nothing or said.prompt is not None else _prompt(call.prompt),
+                tools=_tools(call.options),
+                answer=None if nothing or said.is_all_of_the_answer else answer_of(response),
+                make=partial(_event, fields, said),
             )
-        )
+            if not (nothing or self._verbose):
+                self.tracker.record_uncounted(silent)
+                return
+            event = silent.count()
+        self.tracker.record(event)
         if self._verbose and not outcome.nothing_happened:
-            self._tell(prompt_tokens, completion_tokens)
+            self._tell(event.prompt_token_count, event.completion_token_count)
 
     def _tell(self, prompt_tokens: int, completion_tokens: int) -> None:
         self._print(
             f"LLM Prompt Token Usage: {prompt_tokens}\n"
             f"LLM Completion Token Usage: {completion_tokens}"
         )
-
-    def _count_prompt(self, outcome: Outcome) -> tuple[int, Source]:
-        if outcome.nothing_happened or outcome.call.prompt is None:
-            return 0, "estimated"
-        parts, overhead = prompt_parts(outcome.call.prompt)
-        count, source = self._counter.count(parts)
-        return count + overhead, source
 
     def _record_embeddings(self, payload: dict[str, Any], event_id: str) -> None:
         error = payload.get(_EXCEPTION)
@@ -377,32 +369,32 @@ class TokenCountingHandler(core.TokenCountingHandler):
         call = outcomes[0].call if outcomes else _call(payload, event_id)
         duration_s = time.perf_counter() - call.began
         provider, model = _about(call.about)
+        fields: dict[str, Any] = {
+            "completion": "",
+            "event_id": event_id,
+            "operation": "embedding",
+            "provider": provider,
+            "model": model,
+            "started_s": time.time() - duration_s,
+            "duration_s": duration_s,
+            "inner_event_id": event_id,
+            "span_id": call.span_id,
+            "inner_span_id": call.span_id,
+        }
         total = 0
         for chunk in payload.get(_CHUNKS) or ():
             text = shown(chunk)
-            count, source = self._counter.count([text])
-            total += count
-            usage = Usage.of({"input_tokens": count})
-            self.tracker.record(
-                LlamaIndexEvent(
-                    prompt=text if self.keep_text else "",
-                    completion="",
-                    completion_token_count=0,
-                    prompt_token_count=count,
-                    event_id=event_id,
-                    usage=usage,
-                    prompt_source=source,
-                    completion_source=source,
-                    operation="embedding",
-                    provider=provider,
-                    model=model,
-                    started_s=time.time() - duration_s,
-                    duration_s=duration_s,
-                    inner_event_id=event_id,
-                    span_id=call.span_id,
-                    inner_span_id=call.span_id,
-                )
+            silent = SilentCall(
+                partial(self._tokenizers.of, model),
+                model,
+                prompt=text,
+                tools=None,
+                answer=None,
+                make=partial(_embedding, fields, text if self.keep_text else ""),
             )
+            if self._verbose:
+                total += silent.count().prompt_token_count
+            self.tracker.record_uncounted(silent)
         if self._verbose:
             self._print(f"Embedding Token Usage: {total}")
 
@@ -478,9 +470,93 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
         prompt = tuple(prompt)
     about: Any = payload.get(_SERIALIZED)
     call = OpenCall(event_id, prompt, about, span_id)
+    options = payload.get(_ADDITIONAL)
+    if options:
+        call.options = options
     if _is(about, dict) and about.get("class_name") in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
+
+
+def _global_tokenizer() -> object:
+    """LlamaIndex's global tokenizer, if it has one yet; asked for it, it would make one."""
+    return cast("object", getattr(llama_index.core, "global_tokenizer", None))
+
+
+def _prompt(prompt: object) -> str | tuple[Message, ...] | None:
+    if prompt is None:
+        return None
+    if isinstance(prompt, tuple):
+        return messages_of(cast("tuple[object, ...]", prompt))
+    return prompt_text(prompt)
+
+
+def _tools(options: object) -> object:
+    return cast("dict[str, Any]", options).get("tools") if _is(options, dict) else None
+
+
+class Said(NamedTuple):
+    """What a provider said of a call's tokens.
+
+    Attributes:
+        usage: The figures, if there are any.
+        prompt_source: Whether those of the prompt surely hold all of it.
+        output_is_sure: Whether those of the answer do.
+    """
+
+    usage: Usage | None
+    prompt_source: Source
+    output_is_sure: bool
+
+    @property
+    def prompt(self) -> int | None:
+        """Tokens of the prompt."""
+        return None if self.usage is None else self.usage.input_tokens
+
+    @property
+    def is_all_of_the_answer(self) -> bool:
+        """Whether nothing of the answer is left to count."""
+        usage = self.usage
+        return self.output_is_sure and usage is not None and usage.output_tokens is not None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left to count."""
+        return self.prompt is not None and self.is_all_of_the_answer
+
+
+def _event(fields: dict[str, Any], said: Said, prompt: Count, answer: Count) -> LlamaIndexEvent:
+    """Make an event of what the provider said, and of what was counted where it was silent."""
+    usage = said.usage
+    if usage is not None and usage.input_tokens is not None:
+        prompt = Count(usage.input_tokens, said.prompt_source)
+    reported = None if usage is None else usage.output_tokens
+    # Of a stream that was left, more may have come than the last figure says.
+    if reported is not None and (said.output_is_sure or answer.tokens <= reported):
+        answer = Count(reported, "reported")
+    if usage is None or not prompt.source == answer.source == "reported":
+        usage = _filled(usage, prompt.tokens, answer.tokens)
+    return LlamaIndexEvent(
+        **fields,
+        prompt_token_count=prompt.tokens,
+        completion_token_count=answer.tokens,
+        usage=usage,
+        prompt_source=prompt.source,
+        completion_source=answer.source,
+    )
+
+
+def _embedding(fields: dict[str, Any], text: str, prompt: Count, _answer: Count) -> LlamaIndexEvent:
+    """Make the event of one embedded text."""
+    return LlamaIndexEvent(
+        **fields,
+        prompt=text,
+        prompt_token_count=prompt.tokens,
+        completion_token_count=0,
+        usage=Usage.of({"input_tokens": prompt.tokens}),
+        prompt_source=prompt.source,
+        completion_source=prompt.source,
+    )
 
 
 def _is(thing: object, kind: type) -> bool:

@@ -21,7 +21,7 @@ from llama_token_tracker.tokenizers.messages import (
     ToolResult,
     count_messages,
 )
-from llama_token_tracker.tokenizers.resolve import count_tokens, get_tokenizer
+from llama_token_tracker.tokenizers.resolve import count_tokens, get_tokenizer, is_known, stand_in
 
 __all__ = [
     "Document",
@@ -42,4 +42,6 @@ __all__ = [
     "count_tokens",
     "get_tokenizer",
     "image_size",
+    "is_known",
+    "stand_in",
 ]

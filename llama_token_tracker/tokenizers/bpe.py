@@ -69,7 +69,8 @@ class BytePairCounter:
         self._accelerate = accelerate
         self._normalize = normalize
         self._long_run = long_run
-        self._lock = threading.Lock()
+        # Re-entrant: collecting garbage may close a stream, and so count, at any line.
+        self._lock = threading.RLock()
         self._encoding: tiktoken.Encoding | None = None
         self._whole_pieces: tiktoken.Encoding | None = None
 

@@ -26,7 +26,8 @@ class Memo:
         self.max_bytes = max_bytes
         self._max_entries = max_bytes // _ENTRY_BYTES
         self._counts: dict[bytes, int] = {}
-        self._lock = threading.Lock()
+        # Re-entrant: collecting garbage may close a stream, and so count, at any line.
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         """Return how many counts are remembered."""
@@ -69,7 +70,7 @@ class Memo:
                 self._counts[key] = count
             surplus = len(self._counts) - self._max_entries
             for key in list(self._counts)[: max(0, surplus)]:
-                del self._counts[key]
+                self._counts.pop(key, None)
 
 
 def _digest(text: str) -> bytes:

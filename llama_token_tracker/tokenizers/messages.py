@@ -438,14 +438,13 @@ def _other(
     tools: Sequence[Tool],
     tool_choice: ToolChoice,
 ) -> None:
-    """Estimate a prompt whose provider publishes no rule: OpenAI's overheads."""
+    """Estimate a prompt whose provider publishes no rule: LlamaIndex's overheads."""
     bill.estimate(f"overheads of messages, as no rule is known for {model.name}")
     for message in messages:
         bill.tokens += _OPENAI_PER_MESSAGE
         bill.text(message.role)
         for part in message.parts:
             _part(bill, part, lambda image: _unruled_image(bill, image))
-    bill.tokens += _OPENAI_REPLY
     bill.text(*map(_tool, tools))
 
 

@@ -77,13 +77,18 @@ def count_tokens(text: str | list[str], *, model: str) -> int | list[int]:
     return tokenizer.count_many(text)
 
 
+def is_known(model: str) -> bool:
+    """Tell whether a table knows the model, be its tokenizer installed or not."""
+    return identify(model).provider != "other"
+
+
 @cache
 def stand_in() -> TextTokenizer:
     """Return the tokenizer for models whose own isn't known.
 
-    o200k_base, whose vocabulary covers most scripts; without it, what there is.
+    cl100k_base, with which LlamaIndex counts; without it, what there is.
     """
-    for name in ("o200k_base", "cl100k_base"):
+    for name in ("cl100k_base", "o200k_base"):
         counter = _openai_counter(name)
         if counter is not None:
             return TextTokenizer(counter, "estimated")

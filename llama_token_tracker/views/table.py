@@ -8,7 +8,7 @@ from llama_token_tracker.event import TokenCountingEvent
 
 SOURCE_MEANINGS: Final = {
     "reported": "the provider's own figure",
-    "counted": "the provider gave no figure: counted with the model's own tokenizer, or yours",
+    "counted": "no figure from the provider: counted with the model's tokenizer, or yours",
     "estimated": "the provider gave no figure: counted with a stand-in tokenizer",
 }
 """What is said of each source below a table that names it."""
