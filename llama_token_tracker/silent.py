@@ -7,7 +7,7 @@ afterwards changes nothing. Counting is done once, when somebody asks, and never
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from llama_token_tracker.event import Source, TokenCountingEvent
+from llama_token_tracker.event import Source, TokenCountingEvent, weaker
 from llama_token_tracker.notices import notice
 from llama_token_tracker.prompts import tools_of
 from llama_token_tracker.tokenizers import (
@@ -97,18 +97,19 @@ class SilentCall:
     def _count_prompt(self, prompt: Any) -> Count:
         tokenizer = self._tokenizer()
         if isinstance(prompt, str):
-            return Count(tokenizer.count(prompt), tokenizer.source)
+            tokens = tokenizer.count(prompt)
+            return Count(tokens, _standing(tokenizer))
         count = count_messages(
             prompt, model=self._model or "", tools=tools_of(self._tools), tokenizer=tokenizer
         )
-        return Count(count.tokens, count.source)
+        return Count(count.tokens, weaker(count.source, _standing(tokenizer)))
 
     def _count_answer(self, parts: Any) -> Count:
         tokenizer = self._tokenizer()
         tokens = sum(tokenizer.count_many(list(_texts(parts))))
         # How thoughts and calls of tools are written is the provider's secret.
         covered = all(isinstance(part, Text) for part in parts)
-        return Count(tokens, tokenizer.source if covered else "estimated")
+        return Count(tokens, _standing(tokenizer) if covered else "estimated")
 
 
 def _safely(count: Callable[[Any], Count], content: Any) -> Count:
@@ -118,6 +119,12 @@ def _safely(count: Callable[[Any], Count], content: Any) -> Count:
         notice("a text could not be counted", error, "it is estimated by its length")
         texts = [content] if isinstance(content, str) else _texts(content)
         return Count(sum(-(-len(text) // _CHARS_PER_TOKEN) for text in texts), "estimated")
+
+
+def _standing(tokenizer: Tokenizer) -> Source:
+    """The tokenizer's source; one that has ever failed and was stood in for is not trusted."""
+    failed = getattr(getattr(tokenizer, "counter", None), "has_failed", False)
+    return "estimated" if failed else tokenizer.source
 
 
 def _texts(parts: Iterable[Part | Message]) -> Iterable[str]:

@@ -76,6 +76,7 @@ class _CallableCounter:
 
     def __init__(self, function: Callable[[str], object], name: str) -> None:
         self._function = function
+        self.has_failed = False
         self.name = name
 
     def count_many(self, texts: Sequence[str]) -> list[int]:
@@ -94,6 +95,7 @@ class _CallableCounter:
     def _estimate(self, text: str, error: BaseException) -> int:
         from llama_token_tracker.tokenizers.resolve import stand_in
 
+        self.has_failed = True
         notice(f"the tokenizer {self.name} failed", error, "the text is counted with a stand-in")
         return stand_in().count(text)
 
@@ -209,8 +211,10 @@ def _checked(counter: Counter) -> TextTokenizer:
         tokenizer.count(_PROBE)
     except TokenizerError:
         raise
-    # It's the user's code: whatever it raises, it is told here and now.
-    except Exception as error:
+    # It's the user's code: whatever it raises, a panic included, it is told here and now.
+    except BaseException as error:
+        if not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise
         msg = f"The tokenizer {counter.name} raised {type(error).__name__} on {_PROBE!r}: {error}"
         raise TokenizerError(msg) from error
     return tokenizer
