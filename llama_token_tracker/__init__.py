@@ -5,7 +5,13 @@ Importing this loads no LlamaIndex: the handler is loaded when it's first asked 
 
 from typing import TYPE_CHECKING, Any
 
-from llama_token_tracker.errors import LlamaTokenTrackerError, TokenizerError, UsageShapeError
+from llama_token_tracker.before import count_messages
+from llama_token_tracker.errors import (
+    CountRefusedError,
+    LlamaTokenTrackerError,
+    TokenizerError,
+    UsageShapeError,
+)
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.tokenizers import count_tokens, get_tokenizer
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from llama_token_tracker.handler import TokenCountingHandler
 
 __all__ = [
+    "CountRefusedError",
     "LlamaTokenTrackerError",
     "TokenCountingEvent",
     "TokenCountingHandler",
@@ -23,6 +30,7 @@ __all__ = [
     "Tracker",
     "Usage",
     "UsageShapeError",
+    "count_messages",
     "count_tokens",
     "extract_usage",
     "get_tokenizer",

@@ -1,6 +1,7 @@
 """Everything this package raises on purpose.
 
     LlamaTokenTrackerError
+    ├── CountRefusedError               a provider that was asked for a count gave none
     ├── TokenizerError (ValueError)     a tokenizer that can't count, or isn't there
     └── UsageShapeError (ValueError)    a usage that contradicts itself
 
@@ -20,3 +21,7 @@ class UsageShapeError(LlamaTokenTrackerError, ValueError):
 
 class TokenizerError(LlamaTokenTrackerError, ValueError):
     """A tokenizer can't count tokens, or its vocabulary isn't on this machine."""
+
+
+class CountRefusedError(LlamaTokenTrackerError):
+    """A provider that was asked what a prompt costs gave no count."""
