@@ -6,11 +6,13 @@ the `ValueError` of LlamaIndex's own `token_budget`.
 """
 
 import logging
+import mimetypes
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import llama_index.core
@@ -35,7 +37,7 @@ from llama_token_tracker.calls import (
 from llama_token_tracker.event import Source, TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.notices import notice
-from llama_token_tracker.observer import SPANS, listen
+from llama_token_tracker.observer import SPANS, cached_embedding, listen
 from llama_token_tracker.prompts import answer_of, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
 from llama_token_tracker.silent import NOTHING, Count, SilentCall
@@ -55,6 +57,7 @@ _RESPONSE = EventPayload.RESPONSE
 _EXCEPTION = EventPayload.EXCEPTION
 _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
+_LONGEST_PATH = 4096
 _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
 
@@ -140,6 +143,9 @@ class TokenCountingHandler(core.TokenCountingHandler):
                 call = _call(payload, event_id, active_span_id.get())
                 if event_type == _EMBEDDING:
                     call.nests = False
+                    cached = cached_embedding(call.span_id)
+                    if cached is not None:
+                        call.served = cached.served_next()
                 if event_type not in self.event_ends_to_ignore:
                     self._calls.start(call)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
@@ -384,13 +390,20 @@ class TokenCountingHandler(core.TokenCountingHandler):
         total = 0
         for chunk in payload.get(_CHUNKS) or ():
             text = shown(chunk)
+            if text in (call.served or ()):
+                continue
+            is_image = _is_image(chunk)
+            if is_image:
+                notice("an image was embedded", text, "it is counted as nothing, and marked")
             silent = SilentCall(
                 partial(self._tokenizers.of, model),
                 model,
-                prompt=text,
+                prompt=None if is_image else text,
                 tools=None,
                 answer=None,
-                make=partial(_embedding, fields, text if self.keep_text else ""),
+                make=partial(
+                    _embedding, fields, text if self.keep_text else "", call.served is not None
+                ),
             )
             if self._verbose:
                 total += silent.count().prompt_token_count
@@ -491,6 +504,14 @@ def _prompt(prompt: object) -> str | tuple[Message, ...] | None:
     return prompt_text(prompt)
 
 
+def _is_image(chunk: object) -> bool:
+    """Whether an embedded thing is no text, but an image or the name of its file."""
+    if not isinstance(chunk, str):
+        return True
+    kind = mimetypes.guess_type(chunk)[0] if len(chunk) < _LONGEST_PATH else None
+    return kind is not None and kind.startswith("image/") and Path(chunk).is_file()
+
+
 def _tools(options: object) -> object:
     return cast("dict[str, Any]", options).get("tools") if _is(options, dict) else None
 
@@ -546,16 +567,19 @@ def _event(fields: dict[str, Any], said: Said, prompt: Count, answer: Count) -> 
     )
 
 
-def _embedding(fields: dict[str, Any], text: str, prompt: Count, _answer: Count) -> LlamaIndexEvent:
-    """Make the event of one embedded text."""
+def _embedding(
+    fields: dict[str, Any], text: str, is_sure: bool, prompt: Count, _answer: Count
+) -> LlamaIndexEvent:
+    """Make the event of one embedded text, of which it may not be sure that it was embedded."""
+    source: Source = prompt.source if is_sure else "estimated"
     return LlamaIndexEvent(
         **fields,
         prompt=text,
         prompt_token_count=prompt.tokens,
         completion_token_count=0,
         usage=Usage.of({"input_tokens": prompt.tokens}),
-        prompt_source=prompt.source,
-        completion_source=prompt.source,
+        prompt_source=source,
+        completion_source=source,
     )
 
 
