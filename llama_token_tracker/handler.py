@@ -277,6 +277,12 @@ class TokenCountingHandler(core.TokenCountingHandler):
         if response is None:
             response = payload.get(_COMPLETION)
         usage = None if response is None else extract_usage(response)
+        if usage is None and response is not None and payload.get(_EXCEPTION) is None:
+            silent = self._calls.end_plainly(event_id)
+            if silent is not None:
+                # Known not to report: looking for figures again would be half of the work.
+                self._record(Outcome(silent, response, "complete", None))
+            return silent is not None
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return False
         call = self._calls.end_plainly(event_id)
