@@ -20,7 +20,7 @@ from llama_token_tracker.tokenizers import Tokenizer, count_tokens, get_tokenize
         ("text-embedding-3-small", "cl100k_base", "counted"),
         ("openai.gpt-oss-20b-1:0", "o200k_base", "counted"),
         ("anthropic.claude-v2:1", "claude_65k", "counted"),
-        ("mistral-large-latest", "o200k_base", "estimated"),
+        ("mistral-large-latest", "cl100k_base", "estimated"),
     ],
 )
 def test_each_tokenizer_says_what_it_is(model: str, name: str, source: str) -> None:
@@ -67,7 +67,7 @@ def test_a_stand_in_is_logged_once_for_each_model(
     told = [record.message for record in caplog.records]
     assert len(told) == 2
     assert "'a-model-of-no-table-1'" in told[0]
-    assert "o200k_base" in told[0]
+    assert "cl100k_base" in told[0]
 
 
 def test_a_text_and_a_list_of_texts_are_counted() -> None:
