@@ -5,9 +5,16 @@ Importing this loads no LlamaIndex: the handler is loaded when it's first asked 
 
 from typing import TYPE_CHECKING, Any
 
-from llama_token_tracker.errors import LlamaTokenTrackerError, UsageShapeError
+from llama_token_tracker.before import count_messages
+from llama_token_tracker.errors import (
+    CountRefusedError,
+    LlamaTokenTrackerError,
+    TokenizerError,
+    UsageShapeError,
+)
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.tokenizers import count_tokens, get_tokenizer
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
@@ -15,13 +22,18 @@ if TYPE_CHECKING:
     from llama_token_tracker.handler import TokenCountingHandler
 
 __all__ = [
+    "CountRefusedError",
     "LlamaTokenTrackerError",
     "TokenCountingEvent",
     "TokenCountingHandler",
+    "TokenizerError",
     "Tracker",
     "Usage",
     "UsageShapeError",
+    "count_messages",
+    "count_tokens",
     "extract_usage",
+    "get_tokenizer",
 ]
 
 

@@ -68,6 +68,8 @@ class OpenCall:
         progress: How far that has come.
         nests: Whether it can be part of another call: embedding texts is not.
         has_callback: Whether other callback handlers hear of it too.
+        served: Which texts of an embedding a cache will serve; `None` if that can't be told.
+        options: What else was passed to it: tools, among others.
         plain: Whether it neither made nor was made by another, nor streamed: most are.
     """
 
@@ -83,6 +85,8 @@ class OpenCall:
     plain: bool = True
     nests: bool = True
     has_callback: bool = True
+    options: object = None
+    served: frozenset[str] | None = frozenset()
 
     def __init__(
         self, event_id: str, prompt: object, about: object, span_id: str | None = None

@@ -1,6 +1,8 @@
 """Everything this package raises on purpose.
 
     LlamaTokenTrackerError
+    ├── CountRefusedError               a provider that was asked for a count gave none
+    ├── TokenizerError (ValueError)     a tokenizer that can't count, or isn't there
     └── UsageShapeError (ValueError)    a usage that contradicts itself
 
 Nothing here is ever raised into a LlamaIndex call: these answer bad input to this
@@ -15,3 +17,11 @@ class LlamaTokenTrackerError(Exception):
 
 class UsageShapeError(LlamaTokenTrackerError, ValueError):
     """A usage contradicts itself: a count is negative, or a part exceeds its whole."""
+
+
+class TokenizerError(LlamaTokenTrackerError, ValueError):
+    """A tokenizer can't count tokens, or its vocabulary isn't on this machine."""
+
+
+class CountRefusedError(LlamaTokenTrackerError):
+    """A provider that was asked what a prompt costs gave no count."""

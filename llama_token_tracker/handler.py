@@ -6,12 +6,16 @@ the `ValueError` of LlamaIndex's own `token_budget`.
 """
 
 import logging
+import mimetypes
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import token_counting as core
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
@@ -33,16 +37,13 @@ from llama_token_tracker.calls import (
 from llama_token_tracker.event import Source, TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.notices import notice
-from llama_token_tracker.observer import SPANS, listen
+from llama_token_tracker.observer import SPANS, cached_embedding, listen
+from llama_token_tracker.prompts import answer_of, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
-from llama_token_tracker.texts import (
-    prompt_parts,
-    prompt_text,
-    response_parts,
-    response_text,
-    shown,
-)
-from llama_token_tracker.tokenizer import TextCounter, Tokenizer
+from llama_token_tracker.silent import NOTHING, Count, SilentCall
+from llama_token_tracker.texts import prompt_text, response_text, shown
+from llama_token_tracker.tokenizer import Tokenizers
+from llama_token_tracker.tokenizers import Message
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
@@ -59,6 +60,8 @@ _RESPONSE = EventPayload.RESPONSE
 _EXCEPTION = EventPayload.EXCEPTION
 _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
+_LONGEST_PATH = 4096
+_ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
 
 @dataclass
@@ -143,6 +146,9 @@ class TokenCountingHandler(core.TokenCountingHandler):
                 call = _call(payload, event_id, active_span_id.get())
                 if event_type == _EMBEDDING:
                     call.nests = False
+                    cached = cached_embedding(call.span_id)
+                    if cached is not None:
+                        call.served = cached.served_next()
                 if event_type not in self.event_ends_to_ignore:
                     self._calls.start(call)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
@@ -249,12 +255,13 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     @property
     def tokenizer(self) -> Callable[[str], Any]:
-        """What counts when a provider is silent."""
-        return self._counter.tokenizer
+        """What was given to count with, or else LlamaIndex's global tokenizer."""
+        given = self._tokenizers.given
+        return cast("Callable[[str], Any]", get_tokenizer() if given is None else given)
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
-        self._counter = TextCounter(tokenizer, cast("Callable[[], Tokenizer]", get_tokenizer))
+        self._tokenizers = Tokenizers(tokenizer, _global_tokenizer)
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
@@ -273,6 +280,12 @@ class TokenCountingHandler(core.TokenCountingHandler):
         if response is None:
             response = payload.get(_COMPLETION)
         usage = None if response is None else extract_usage(response)
+        if usage is None and response is not None and payload.get(_EXCEPTION) is None:
+            silent = self._calls.end_plainly(event_id)
+            if silent is not None:
+                # Known not to report: looking for figures again would be half of the work.
+                self._record(Outcome(silent, response, "complete", None))
+            return silent is not None
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return False
         call = self._calls.end_plainly(event_id)
@@ -318,59 +331,50 @@ class TokenCountingHandler(core.TokenCountingHandler):
         call, response, status, usage, input_is_sure, output_is_sure = outcome
         if not call.has_callback:
             call.prompt = _formatted(call.prompt)
-        prompt_source: Source = "reported" if input_is_sure else "estimated"
-        completion_source: Source = "reported"
-        prompt_tokens = completion_tokens = None
-        if usage is not None:
-            prompt_tokens, completion_tokens = usage.input_tokens, usage.output_tokens
-        if prompt_tokens is None:
-            prompt_tokens, prompt_source = self._count_prompt(outcome)
-        if completion_tokens is None or not output_is_sure:
-            counted, source = self._counter.count(response_parts(response))
-            if completion_tokens is None or counted > completion_tokens:
-                completion_tokens, completion_source = counted, source
-        if usage is None or not prompt_source == completion_source == "reported":
-            usage = _filled(usage, prompt_tokens, completion_tokens)
         duration_s = time.perf_counter() - call.began
         outermost = call.outermost
         provider, model = _about(call.about)
         keep_text = self.keep_text
-        self.tracker.record(
-            LlamaIndexEvent(
-                prompt=prompt_text(call.prompt) if keep_text else "",
-                completion=response_text(response) if keep_text else "",
-                completion_token_count=completion_tokens,
-                prompt_token_count=prompt_tokens,
-                event_id=outermost.event_id,
-                usage=usage,
-                prompt_source=prompt_source,
-                completion_source=completion_source,
-                status=status,
-                operation="completion" if type(call.prompt) is str else "chat",
-                provider=provider,
-                model=model,
-                started_s=time.time() - duration_s,
-                duration_s=duration_s,
-                inner_event_id=call.event_id,
-                span_id=outermost.span_id,
-                inner_span_id=call.span_id,
+        fields: dict[str, Any] = {
+            "prompt": prompt_text(call.prompt) if keep_text else "",
+            "completion": response_text(response) if keep_text else "",
+            "event_id": outermost.event_id,
+            "status": status,
+            "operation": "completion" if type(call.prompt) is str else "chat",
+            "provider": provider,
+            "model": model,
+            "started_s": time.time() - duration_s,
+            "duration_s": duration_s,
+            "inner_event_id": call.event_id,
+            "span_id": outermost.span_id,
+            "inner_span_id": call.span_id,
+        }
+        said = Said(usage, "reported" if input_is_sure else "estimated", output_is_sure)
+        if said.is_all:
+            event: TokenCountingEvent = _event(fields, said, NOTHING, NOTHING)
+        else:
+            nothing = outcome.nothing_happened
+            silent = SilentCall(
+                partial(self._tokenizers.of, model),
+                model,
+                prompt=None if nothing or said.prompt is not None else _prompt(call.prompt),
+                tools=_tools(call.options),
+                answer=None if nothing or said.is_all_of_the_answer else answer_of(response),
+                make=partial(_event, fields, said),
             )
-        )
+            if not (nothing or self._verbose):
+                self.tracker.record_uncounted(silent)
+                return
+            event = silent.count()
+        self.tracker.record(event)
         if self._verbose and not outcome.nothing_happened:
-            self._tell(prompt_tokens, completion_tokens)
+            self._tell(event.prompt_token_count, event.completion_token_count)
 
     def _tell(self, prompt_tokens: int, completion_tokens: int) -> None:
         self._print(
             f"LLM Prompt Token Usage: {prompt_tokens}\n"
             f"LLM Completion Token Usage: {completion_tokens}"
         )
-
-    def _count_prompt(self, outcome: Outcome) -> tuple[int, Source]:
-        if outcome.nothing_happened or outcome.call.prompt is None:
-            return 0, "estimated"
-        parts, overhead = prompt_parts(outcome.call.prompt)
-        count, source = self._counter.count(parts)
-        return count + overhead, source
 
     def _record_embeddings(self, payload: dict[str, Any], event_id: str) -> None:
         error = payload.get(_EXCEPTION)
@@ -380,32 +384,39 @@ class TokenCountingHandler(core.TokenCountingHandler):
         call = outcomes[0].call if outcomes else _call(payload, event_id)
         duration_s = time.perf_counter() - call.began
         provider, model = _about(call.about)
+        fields: dict[str, Any] = {
+            "completion": "",
+            "event_id": event_id,
+            "operation": "embedding",
+            "provider": provider,
+            "model": model,
+            "started_s": time.time() - duration_s,
+            "duration_s": duration_s,
+            "inner_event_id": event_id,
+            "span_id": call.span_id,
+            "inner_span_id": call.span_id,
+        }
         total = 0
         for chunk in payload.get(_CHUNKS) or ():
             text = shown(chunk)
-            count, source = self._counter.count([text])
-            total += count
-            usage = Usage.of({"input_tokens": count})
-            self.tracker.record(
-                LlamaIndexEvent(
-                    prompt=text if self.keep_text else "",
-                    completion="",
-                    completion_token_count=0,
-                    prompt_token_count=count,
-                    event_id=event_id,
-                    usage=usage,
-                    prompt_source=source,
-                    completion_source=source,
-                    operation="embedding",
-                    provider=provider,
-                    model=model,
-                    started_s=time.time() - duration_s,
-                    duration_s=duration_s,
-                    inner_event_id=event_id,
-                    span_id=call.span_id,
-                    inner_span_id=call.span_id,
-                )
+            if text in (call.served or ()):
+                continue
+            is_image = _is_image(chunk)
+            if is_image:
+                notice("an image was embedded", text, "it is counted as nothing, and marked")
+            silent = SilentCall(
+                partial(self._tokenizers.of, model),
+                model,
+                prompt=None if is_image else text,
+                tools=None,
+                answer=None,
+                make=partial(
+                    _embedding, fields, text if self.keep_text else "", call.served is not None
+                ),
             )
+            if self._verbose:
+                total += silent.count().prompt_token_count
+            self.tracker.record_uncounted(silent)
         if self._verbose:
             self._print(f"Embedding Token Usage: {total}")
 
@@ -481,10 +492,110 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
         prompt = tuple(prompt)
     about: Any = payload.get(_SERIALIZED)
     call = OpenCall(event_id, prompt, about, span_id)
+    options = payload.get(_ADDITIONAL)
+    if options:
+        call.options = options
     name: Any = about.get("class_name") if type(about) in _DICTS else None
     if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
+
+
+def _global_tokenizer() -> object:
+    """LlamaIndex's global tokenizer, if it has one yet; asked for it, it would make one."""
+    return cast("object", getattr(llama_index.core, "global_tokenizer", None))
+
+
+def _prompt(prompt: object) -> str | tuple[Message, ...] | None:
+    if prompt is None:
+        return None
+    if isinstance(prompt, tuple):
+        return messages_of(cast("tuple[object, ...]", prompt))
+    return prompt_text(prompt)
+
+
+def _is_image(chunk: object) -> bool:
+    """Whether an embedded thing is no text, but an image or the name of its file."""
+    if not isinstance(chunk, str):
+        return True
+    kind = mimetypes.guess_type(chunk)[0] if len(chunk) < _LONGEST_PATH else None
+    return kind is not None and kind.startswith("image/") and Path(chunk).is_file()
+
+
+def _tools(options: object) -> object:
+    return cast("dict[str, Any]", options).get("tools") if _is(options, dict) else None
+
+
+class Said(NamedTuple):
+    """What a provider said of a call's tokens.
+
+    Attributes:
+        usage: The figures, if there are any.
+        prompt_source: Whether those of the prompt surely hold all of it.
+        output_is_sure: Whether those of the answer do.
+    """
+
+    usage: Usage | None
+    prompt_source: Source
+    output_is_sure: bool
+
+    @property
+    def prompt(self) -> int | None:
+        """Tokens of the prompt."""
+        return None if self.usage is None else self.usage.input_tokens
+
+    @property
+    def is_all_of_the_answer(self) -> bool:
+        """Whether nothing of the answer is left to count."""
+        usage = self.usage
+        return self.output_is_sure and usage is not None and usage.output_tokens is not None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left to count."""
+        return self.prompt is not None and self.is_all_of_the_answer
+
+
+def _event(fields: dict[str, Any], said: Said, prompt: Count, answer: Count) -> LlamaIndexEvent:
+    """Make an event of what the provider said, and of what was counted where it was silent."""
+    usage = said.usage
+    if usage is not None and usage.input_tokens is not None:
+        prompt = Count(usage.input_tokens, said.prompt_source)
+    reported = None if usage is None else usage.output_tokens
+    # Of a stream that was left, more may have come than the last figure says.
+    if reported is not None and (said.output_is_sure or answer.tokens <= reported):
+        answer = Count(reported, "reported")
+    if usage is None or not prompt.source == answer.source == "reported":
+        usage = _filled(usage, prompt.tokens, answer.tokens)
+    return LlamaIndexEvent(
+        **fields,
+        prompt_token_count=prompt.tokens,
+        completion_token_count=answer.tokens,
+        usage=usage,
+        prompt_source=prompt.source,
+        completion_source=answer.source,
+    )
+
+
+def _embedding(
+    fields: dict[str, Any], text: str, is_sure: bool, prompt: Count, _answer: Count
+) -> LlamaIndexEvent:
+    """Make the event of one embedded text, of which it may not be sure that it was embedded."""
+    source: Source = prompt.source if is_sure else "estimated"
+    return LlamaIndexEvent(
+        **fields,
+        prompt=text,
+        prompt_token_count=prompt.tokens,
+        completion_token_count=0,
+        usage=Usage.of({"input_tokens": prompt.tokens}),
+        prompt_source=source,
+        completion_source=source,
+    )
+
+
+def _is(thing: object, kind: type) -> bool:
+    """Whether it is exactly that, and so does nothing odd when asked."""
+    return type(thing) is kind
 
 
 def _plain_event(

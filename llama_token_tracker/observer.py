@@ -4,6 +4,7 @@ It is attached while a handler lives and taken off when the last one is gone. Wh
 passes on to those who listen; what goes wrong in it is swallowed by the dispatcher.
 """
 
+import asyncio
 import inspect
 import weakref
 from collections.abc import Mapping
@@ -18,10 +19,12 @@ from llama_index.core.instrumentation.events.llm import (
 )
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.storage.kvstore.types import MutableMappingKVStore
 from llama_index_instrumentation import get_dispatcher
 
 from llama_token_tracker.calls import Stream
 from llama_token_tracker.lock import LOCK
+from llama_token_tracker.notices import notice
 
 CALL_METHODS: Final = frozenset(
     prefix + stream + method
@@ -74,6 +77,63 @@ def _method(span_id: str) -> str:
 SPANS: Final = _Spans()
 
 
+class CachedEmbedding:
+    """A method that embeds texts, and the cache that it will look into first.
+
+    The end of a call tells of all texts alike, so the cache is looked into here too, before
+    the call does. A cache outside of this process is asked as well, but not from within an
+    event loop, which would have to wait for it.
+    """
+
+    def __init__(self, cache: Any, texts: list[str], batch_size: int) -> None:
+        self._cache = cache
+        self._texts = texts
+        self._batch_size = batch_size
+        self._done = 0
+
+    def served_next(self) -> frozenset[str] | None:
+        """The texts of the next batch that the cache holds; `None` if that can't be told."""
+        batch = self._texts[self._done : self._done + self._batch_size]
+        self._done += self._batch_size
+        if not isinstance(self._cache, MutableMappingKVStore) and _in_event_loop():
+            return None
+        try:
+            return frozenset(
+                text
+                for text in batch
+                if self._cache.get(key=text, collection="embeddings") is not None
+            )
+        except Exception as error:  # noqa: BLE001 - a foreign cache may raise anything
+            notice("an embeddings_cache could not be read", error, "all texts are counted")
+            return None
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+_cached: Final[dict[str, CachedEmbedding]] = {}
+
+
+def cached_embedding(span_id: str | None) -> CachedEmbedding | None:
+    """The method with this span, if it embeds texts and has a cache."""
+    return _cached.get(span_id) if span_id is not None else None
+
+
+def _watch_cache(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+    cache = getattr(model, "embeddings_cache", None)
+    if not cache or len(_cached) >= _MAX_SPANS:
+        return
+    texts = arguments.get("texts")
+    if texts is None:
+        texts = [arguments.get("text", arguments.get("query"))]
+    _cached[span_id] = CachedEmbedding(cache, list(texts), model.embed_batch_size)
+
+
 class Listener(Protocol):
     """Who wants to know."""
 
@@ -109,6 +169,8 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
             for listener in list(_listeners):
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
+        elif "_embedding" in id_:
+            _watch_cache(id_, instance, bound_args.arguments)
 
     def span_exit(
         self,
@@ -119,6 +181,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.leave(id_)
+        _cached.pop(id_, None)
         stream: Any = result
         if isinstance(result, GeneratorType | AsyncGeneratorType):
             for listener in list(_listeners):
@@ -136,6 +199,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.leave(id_)
+        _cached.pop(id_, None)
         if "structured_predict-" in id_:
             for listener in list(_listeners):
                 listener.left(id_, None, err)

@@ -1,82 +1,67 @@
-"""Counts text when the provider is silent."""
+"""Which tokenizer counts when a provider is silent: yours, or the model's own."""
 
-from collections.abc import Callable, Iterable, Sized
-from functools import partial
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from llama_token_tracker.event import Source
+from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.notices import notice
+from llama_token_tracker.tokenizers import (
+    TextTokenizer,
+    Tokenizer,
+    as_tokenizer,
+    get_tokenizer,
+    is_known,
+    stand_in,
+)
 
-Tokenizer: TypeAlias = Callable[[str], Sized]
 
-_CHARS_PER_TOKEN = 4
-
-
-class TextCounter:
-    """Counts with the tokenizer it was given, or else with a stand-in loaded when first needed.
+class Tokenizers:
+    """The tokenizer that a user gave, or else each model's own.
 
     Args:
-        tokenizer: Text to tokens, or `None` for the stand-in.
-        stand_in: Gives the stand-in.
+        given: What the user gave, or `None`.
+        usual: Gives the tokenizer for models that aren't known, or `None` for our own choice.
+
+    Raises:
+        TokenizerError: `given` can't count tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, stand_in: Callable[[], Tokenizer]) -> None:
-        self.source: Source = "estimated" if tokenizer is None else "counted"
-        self._tokenizer = tokenizer
-        self._stand_in = stand_in
-        self._encode: Tokenizer | None = None
+    def __init__(self, given: object, usual: Callable[[], object]) -> None:
+        self.given = given
+        self._usual = usual
+        self._own = None if given is None else as_tokenizer(given)
+        self._seen: object = None
+        self._stand_in: Tokenizer = stand_in()
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer that was given, or the stand-in."""
-        return self._stand_in() if self._tokenizer is None else self._tokenizer
-
-    def count(self, texts: Iterable[str]) -> tuple[int, Source]:
-        """Count texts.
-
-        Returns:
-            Tokens of all texts together, and how good that figure is: where the tokenizer
-            fails, four characters are taken for a token, and the source is `estimated`.
-        """
-        total, source = 0, self.source
-        for text in texts:
-            try:
-                encode = self._encode
-                if encode is None:
-                    encode = self._encode = _plainly(self.tokenizer)
-                total += len(encode(text))
-            except BaseException as error:
-                if not _is_tokenizers_own(error):
-                    raise
-                notice("the tokenizer failed", error, "the text is estimated by its length")
-                total += -(-len(text) // _CHARS_PER_TOKEN)
-                source = "estimated"
-        return total, source
+    def of(self, model: str | None) -> Tokenizer:
+        """The tokenizer to count a model's texts with."""
+        if self._own is not None:
+            return self._own
+        if model is not None and is_known(model):
+            return get_tokenizer(model)
+        usual = self._usual()
+        if usual is not None and usual is not self._seen:
+            self._stand_in, self._seen = _marked(usual), usual
+        if model is not None and usual is None:
+            get_tokenizer(model)  # says once which stand-in counts for it
+        return self._stand_in
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is made when it's needed."""
-        return {**self.__dict__, "_encode": None}
+        """Leave out what is made of the rest."""
+        return {"given": self.given, "_usual": self._usual}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Check what was given again: it may have been read from a file."""
+        self.__init__(state["given"], state["_usual"])  # type: ignore[misc]
 
 
-def _plainly(tokenizer: Any) -> Tokenizer:
-    """Make a tiktoken encoder take the text of special tokens for text.
-
-    A document may well say `<|endoftext|>`; by default tiktoken raises there.
-    """
-    wrapped: Any = tokenizer
-    encode, options = wrapped, dict[str, Any]()
-    if isinstance(tokenizer, partial):
-        encode, options = wrapped.func, wrapped.keywords
-    owner = getattr(encode, "__self__", None)
-    if (
-        str(type(owner).__module__).partition(".")[0] == "tiktoken"
-        and getattr(encode, "__name__", "") == "encode"
-        and options.keys() <= {"allowed_special", "disallowed_special"}
-    ):
-        return cast("Tokenizer", partial(encode, disallowed_special=()))
-    return cast("Tokenizer", tokenizer)
-
-
-def _is_tokenizers_own(error: BaseException) -> bool:
-    # A panic in Rust code is no Exception, yet nothing the user's call should die of.
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+def _marked(usual: object) -> Tokenizer:
+    try:
+        tokenizer = as_tokenizer(usual)
+    except TokenizerError as error:
+        notice("LlamaIndex's global tokenizer can't count", error, "a stand-in counts instead")
+        return stand_in()
+    if isinstance(tokenizer, TextTokenizer):
+        return replace(tokenizer, source="estimated")
+    return tokenizer

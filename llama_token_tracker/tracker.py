@@ -4,17 +4,50 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.totals import Kind, Pair, Sum, Totals
 from llama_token_tracker.usage import Usage
+from llama_token_tracker.worker import WORKER
 
 _FAILED_KEPT: Final = 1_000
 
 Recipe: TypeAlias = tuple[Any, ...]
 """A function that makes an event, and its arguments."""
+
+MAX_HELD_BYTES: Final = 8 * 1024 * 1024
+"""Texts that wait to be counted take no more than about this; then they are counted."""
+
+MAX_WAITING: Final = 10_000
+"""Nor do more calls than this wait."""
+
+
+class Uncounted(Protocol):
+    """A call whose tokens nobody has counted yet."""
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory it takes until it's counted."""
+        ...
+
+    def events(self) -> Iterable[TokenCountingEvent]:
+        """Its events; the tokens are counted on the first call."""
+        ...
+
+
+class _Ready:
+    """An event that stands in line behind others that aren't counted."""
+
+    __slots__ = ("_event",)
+    held_bytes = 0
+
+    def __init__(self, event: TokenCountingEvent) -> None:
+        self._event = event
+
+    def events(self) -> Iterable[TokenCountingEvent]:
+        return (self._event,)
 
 
 class Tracker:
@@ -34,23 +67,46 @@ class Tracker:
         self.max_events = max_events
         self.include_failed = include_failed
         self._totals = Totals()
-        self._pending: deque[Recipe] = deque()
+        self._pending: deque[Recipe | Uncounted] = deque()
+        self._uncounted = 0
+        self._held_bytes = 0
         self._failed: deque[TokenCountingEvent] = deque(maxlen=_FAILED_KEPT)
         self._llm = _Series(self._totals, self.catch_up)
         self._embedding = _Series(self._totals, self.catch_up)
 
     def record(self, event: TokenCountingEvent) -> None:
         """Take in one call."""
-        series = self._embedding if event.operation == "embedding" else self._llm
         with LOCK:
-            self._catch_up()
-            if event.status == "failed" and not event.total_token_count:
-                self._failed.append(event)
-                if not self.include_failed:
-                    self._totals.add(event)
-                    return
-            series.take(event)
-            self._trim(series)
+            if self._uncounted:
+                self._wait(_Ready(event))
+            else:
+                self._catch_up()
+                self._take(event)
+
+    def _take(self, event: TokenCountingEvent) -> None:
+        series = self._embedding if event.operation == "embedding" else self._llm
+        if event.status == "failed" and not event.total_token_count:
+            self._failed.append(event)
+            if not self.include_failed:
+                self._totals.add(event)
+                return
+        series.take(event)
+        self._trim(series)
+
+    def record_uncounted(self, call: Uncounted) -> None:
+        """Take in a call whose tokens are counted when somebody asks for a figure.
+
+        If too much text waits for that, one thread in the background counts it.
+        """
+        with LOCK:
+            self._wait(call)
+
+    def _wait(self, call: Uncounted) -> None:
+        self._pending.append(call)
+        self._uncounted += 1
+        self._held_bytes += call.held_bytes
+        if self._held_bytes > MAX_HELD_BYTES or self._uncounted > MAX_WAITING:
+            WORKER.ask(self.catch_up)
 
     def record_later(self, prompt_tokens: int, completion_tokens: int, recipe: "Recipe") -> None:
         """Take in one call to a language model, whose event can wait until it's asked for.
@@ -68,19 +124,41 @@ class Tracker:
             pair.completion += completion_tokens
             pending.append(recipe)
             if self.max_events is not None and len(pending) > self.max_events:
-                self._catch_up()
+                if not self._uncounted:
+                    self._catch_up()
+                elif len(pending) > self.max_events + MAX_WAITING:
+                    WORKER.ask(self.catch_up)
 
     def catch_up(self) -> None:
         """Make the events that were put off, if there are any."""
-        if self._pending:
+        if not self._pending:
+            return
+        if self._uncounted:
             with LOCK:
-                self._catch_up()
+                waiting = [call for call in self._pending if not isinstance(call, tuple)]
+            # Outside the lock, for counting takes time; backwards, to meet the thread that
+            # may be counting already half-way.
+            for call in reversed(waiting):
+                call.events()
+        with LOCK:
+            self._catch_up()
 
     def _catch_up(self) -> None:
         while self._pending:
-            make, *arguments = self._pending.popleft()
-            self._llm.list_only(make(*arguments))
-            self._trim(self._llm)
+            call = self._pending.popleft()
+            if isinstance(call, tuple):
+                make, *arguments = call
+                self._llm.list_only(make(*arguments))
+                self._trim(self._llm)
+            else:
+                self._uncounted -= 1
+                for event in call.events():
+                    self._take(event)
+        self._held_bytes = 0
+
+    def _count_waiting(self) -> None:
+        if self._uncounted:
+            self.catch_up()
 
     def _trim(self, series: "_Series") -> None:
         if self.max_events is not None:
@@ -99,6 +177,7 @@ class Tracker:
     @property
     def embedding_events(self) -> "EventList":
         """The embedded texts, oldest first; yours to edit, the totals follow."""
+        self.catch_up()
         return self._embedding.events
 
     @embedding_events.setter
@@ -108,23 +187,27 @@ class Tracker:
     @property
     def failed_calls(self) -> list[TokenCountingEvent]:
         """The last thousand calls that failed before anything was billed: zero tokens."""
+        self._count_waiting()
         with LOCK:
             return list(self._failed)
 
     @property
     def llm_totals(self) -> Pair:
         """Input and output tokens of all calls to language models."""
+        self._count_waiting()
         with LOCK:
             return replace(self._llm.pair)
 
     @property
     def embedding_totals(self) -> Pair:
         """Input tokens of all embedded texts."""
+        self._count_waiting()
         with LOCK:
             return replace(self._embedding.pair)
 
     def totals(self) -> dict[Kind, Sum]:
         """A copy of the running sums, by operation, provider, model, source and status."""
+        self._count_waiting()
         with LOCK:
             self._catch_up()
             return {
@@ -141,6 +224,7 @@ class Tracker:
 
     def reset(self) -> None:
         """Start again from nothing. A call that is under way counts when it ends."""
+        self._count_waiting()
         with LOCK:
             self._catch_up()
             self._totals.clear()
@@ -150,6 +234,7 @@ class Tracker:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock, as it stands at one moment."""
+        self._count_waiting()
         with LOCK:
             self._catch_up()
             return {

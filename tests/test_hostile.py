@@ -165,13 +165,30 @@ def encode(text: str) -> list[int]:
     return get_tokenizer().func.__self__.encode(text)
 
 
-def panic(_text: str) -> list[int]:
+def panic(text: str) -> list[int]:
     """A tokenizer that panics."""
-    raise PanicException
+    return breaking(text, PanicException())
+
+
+def breaking(text: str, outcome: Any) -> Any:
+    """Count what a handler tries a tokenizer with, and fail of all else."""
+    if text == "Hello, world":
+        return [text]
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 TOKENIZERS = st.sampled_from(
-    [None, words, encode, panic, lambda _text: 5, lambda _text: 1 / 0, lambda _text: None]
+    [
+        None,
+        words,
+        encode,
+        panic,
+        lambda text: breaking(text, 5),
+        lambda text: breaking(text, ZeroDivisionError()),
+        lambda text: breaking(text, None),
+    ]
 )
 patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
@@ -240,12 +257,13 @@ def test_chunks_may_be_anything(chunks: list[Any], last: Any):
 def test_leaving_is_not_swallowed(error: type[BaseException]):
     """Ctrl-C in a tokenizer ends the program, as it should."""
 
-    def tokenizer(_text: str) -> list[int]:
-        raise error
+    def tokenizer(text: str) -> list[str]:
+        return breaking(text, error())
 
     handler = TokenCountingHandler(tokenizer)
+    handler.on_event_end(LLM, {EventPayload.PROMPT: "a"}, event_id="1")
     with pytest.raises(error):
-        handler.on_event_end(LLM, {EventPayload.PROMPT: "a"}, event_id="1")
+        _ = handler.total_llm_token_count
 
 
 def test_a_megabyte_of_one_letter():

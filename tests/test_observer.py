@@ -243,7 +243,7 @@ def test_a_structured_answer_is_no_usage(method: str):
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
             return CompletionResponse(text=said)
 
-    handler = TokenCountingHandler(tokenizer=lambda text: text)
+    handler = TokenCountingHandler(tokenizer=lambda text: list(text))
     model = Stating(callback_manager=CallbackManager([handler]))
     structured = model.as_structured_llm(Fact)
     structured.callback_manager = model.callback_manager

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
-from llama_token_tracker.texts import prompt_parts, prompt_text, response_parts, response_text
+from llama_token_tracker.texts import prompt_text, response_text
 
 BLOCKS = st.one_of(
     st.builds(TextBlock, text=st.text(max_size=10)),
@@ -51,10 +51,8 @@ def test_a_response_reads_as_llamaindex_prints_it(message: ChatMessage, text: st
 
 
 def test_nothing_is_empty():
-    """An absent prompt or response has no text, and costs nothing."""
+    """An absent prompt or response has no text."""
     assert prompt_text(None) == response_text(None) == ""
-    assert response_parts(None) == []
-    assert prompt_parts([]) == ([], 0)
 
 
 def test_an_answer_in_the_users_own_class_is_json():
@@ -64,48 +62,6 @@ def test_an_answer_in_the_users_own_class_is_json():
         capital: str
 
     assert response_text(Fact(capital="Canberra")) == '{"capital":"Canberra"}'
-
-
-def test_a_block_that_says_the_one_before_again_is_counted_alone():
-    """Some streams grow by whole blocks, each of which holds the one before it."""
-    blocks = [TextBlock(text=text) for text in ("one", "one two", "one two three", "four")]
-    response = ChatResponse(message=ChatMessage(role="assistant", blocks=blocks))
-    assert response_parts(response) == ["one two three", "four"]
-    assert response_parts(ChatResponse(message=ChatMessage(role="assistant"))) == []
-
-
-def test_what_costs_tokens():
-    """Roles, texts, thoughts and calls of tools are counted; three tokens a message are added."""
-    message = ChatMessage(
-        role="assistant",
-        blocks=[
-            TextBlock(text="said"),
-            ThinkingBlock(content="thought"),
-            ToolCallBlock(tool_name="add", tool_kwargs={"a": 1}),
-            ImageBlock(url="https://example.com/a.png"),
-        ],
-    )
-    said = ["said", "thought", "add", "{'a': 1}"]
-    assert prompt_parts([message, message]) == (["assistant", *said] * 2, 6)
-    assert response_parts(ChatResponse(message=message)) == said
-    assert prompt_parts("text") == (["text"], 0)
-    assert response_parts(CompletionResponse(text="text")) == ["text"]
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        SimpleNamespace(function=SimpleNamespace(name="add", arguments='{"a":1}')),
-        {"function": {"name": "add", "arguments": '{"a":1}'}},
-        {"name": "add", "input": '{"a":1}'},
-        SimpleNamespace(name="add", arguments='{"a":1}'),
-    ],
-    ids=["sdk", "dict", "bedrock", "flat"],
-)
-def test_calls_of_tools_beside_the_blocks(call: object):
-    """Older integrations keep calls of tools in `additional_kwargs`, in forms of their own."""
-    message = ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": [call]})
-    assert response_parts(ChatResponse(message=message)) == ["add", '{"a":1}']
 
 
 class Raises:
@@ -157,6 +113,3 @@ def test_odd_things_have_some_text(odd: Callable[[], object]):
     thing = odd()
     assert isinstance(prompt_text(thing), str)
     assert isinstance(response_text(thing), str)
-    parts, overhead = prompt_parts(thing)
-    assert overhead >= 0
-    assert all(isinstance(part, str) for part in [*parts, *response_parts(thing)])

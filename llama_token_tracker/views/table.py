@@ -8,7 +8,7 @@ from llama_token_tracker.event import TokenCountingEvent
 
 SOURCE_MEANINGS: Final = {
     "reported": "the provider's own figure",
-    "counted": "counted with the tokenizer that was handed over",
+    "counted": "no figure from the provider: counted with the model's tokenizer, or yours",
     "estimated": "the provider gave no figure: counted with a stand-in tokenizer",
 }
 """What is said of each source below a table that names it."""
@@ -91,6 +91,24 @@ class Table:
         named = {word for row in self.rows for word in (*row.sources, *row.statuses)}
         meanings = SOURCE_MEANINGS | STATUS_MEANINGS
         return tuple((word, meaning) for word, meaning in meanings.items() if word in named)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTable:
+    """Tokens by file.
+
+    Attributes:
+        heading: Lines that say what counted.
+        rows: Each file's name and its tokens, in the order in which they were counted.
+    """
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        """The tokens of all files."""
+        return sum(tokens for _, tokens in self.rows)
 
 
 def _distinct(words: Iterable[str]) -> tuple[str, ...]:

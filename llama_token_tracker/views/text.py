@@ -6,7 +6,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llama_token_tracker.views.table import Row, Table
+from llama_token_tracker.views.table import FileTable, Row, Table
 
 _FIGURES = ("Embedding", "Prompt", "Completion", "Total")
 
@@ -20,6 +20,25 @@ def show(table: Table, console: Console) -> None:
     """
     # No highlighting: it would colour digits by their shape, not by what they mean.
     console.print(_render(table), highlight=False)
+
+
+def show_files(table: FileTable, console: Console) -> None:
+    """Print the tokens of files.
+
+    Args:
+        table: What to show.
+        console: Where to; without a terminal behind it, the text is plain.
+    """
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column("File", overflow="fold")
+    grid.add_column("Tokens", justify="right", no_wrap=True)
+    for name, tokens in table.rows:
+        # A file's name may hold anything, line breaks included.
+        grid.add_row(Text(" ".join(name.splitlines())), f"{tokens:,}")
+    grid.add_section()
+    grid.add_row(f"{len(table.rows):,} in all", f"{table.total:,}", style="bold")
+    heading = [Text(line) for line in table.heading]
+    console.print(Group(*heading, grid), highlight=False)
 
 
 def _render(table: Table) -> RenderableType:

@@ -1,0 +1,1 @@
+"""Benchmarks compare side by side in one run, and never gate."""

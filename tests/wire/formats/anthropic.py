@@ -149,6 +149,13 @@ def _refuse(status: int, text: str) -> Answer:
     return Answer(JSON, [Frame(dumps({"type": "error", "error": error}))])
 
 
+def _count(_: Request, reply: Reply, usage: Billed | None) -> Answer:
+    """Answer `count_tokens`: one figure, which costs nothing."""
+    del reply
+    return plain({"input_tokens": 0 if usage is None else usage.input})
+
+
 ROUTES = [
+    Route("anthropic.count", re.compile(r"/anthropic/v1/messages/count_tokens"), _count, _refuse),
     Route("anthropic.messages", re.compile(r"/anthropic/v1/messages"), _respond, _refuse),
 ]

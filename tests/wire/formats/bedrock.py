@@ -282,6 +282,12 @@ def _converse_blocks(
         )
 
 
+def _count(_: Request, reply: Reply, usage: Billed | None) -> Answer:
+    """Answer CountTokens: one figure, which costs nothing."""
+    del reply
+    return plain({"inputTokens": 0 if usage is None else usage.input})
+
+
 def _refuse(status: int, text: str) -> Answer:
     kind = _ERRORS.get(status, "InternalServerException")
     return plain({"message": text}, headers={"x-amzn-ErrorType": kind})
@@ -295,6 +301,7 @@ def _route(operation: str, api: str, respond: Callable[..., Answer]) -> Route:
 ROUTES = [
     _route("invoke", "invoke", _invoke),
     _route("invoke-with-response-stream", "invoke_stream", _invoke_stream),
+    _route("count-tokens", "count", _count),
     _route("converse", "converse", _converse),
     _route("converse-stream", "converse_stream", _converse_stream),
 ]
