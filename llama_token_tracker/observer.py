@@ -87,6 +87,7 @@ class CachedEmbedding:
 
     def __init__(self, cache: Any, texts: list[str], batch_size: int) -> None:
         self._cache = cache
+        self._is_near = isinstance(cache, MutableMappingKVStore)
         self._texts = texts
         self._batch_size = batch_size
         self._done = 0
@@ -95,7 +96,7 @@ class CachedEmbedding:
         """The texts of the next batch that the cache holds; `None` if that can't be told."""
         batch = self._texts[self._done : self._done + self._batch_size]
         self._done += self._batch_size
-        if not isinstance(self._cache, MutableMappingKVStore) and _in_event_loop():
+        if not self._is_near and _in_event_loop():
             return None
         try:
             return frozenset(
