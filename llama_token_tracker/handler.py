@@ -509,15 +509,16 @@ def _global_tokenizer() -> object:
 def _prompt(prompt: object) -> str | tuple[Message, ...] | None:
     if prompt is None:
         return None
-    if isinstance(prompt, tuple):
+    if _is(prompt, tuple):
         return messages_of(cast("tuple[object, ...]", prompt))
     return prompt_text(prompt)
 
 
 def _is_image(chunk: object) -> bool:
     """Whether an embedded thing is no text, but an image or the name of its file."""
-    if not isinstance(chunk, str):
+    if not issubclass(type(chunk), str):
         return True
+    chunk = cast("str", chunk)
     kind = mimetypes.guess_type(chunk)[0] if len(chunk) < _LONGEST_PATH else None
     return kind is not None and kind.startswith("image/") and Path(chunk).is_file()
 
