@@ -40,7 +40,7 @@ def count_messages(
     """Count the input tokens of a prompt before it is sent.
 
     Args:
-        messages: LlamaIndex's `ChatMessage`s, dicts with `role` and `content`, or `Message`s.
+        messages: LlamaIndex's messages, dicts with `role` and `content`, or any `Message`.
         model: The model, by any of its names; with `via`, the name that the provider knows.
         tools: The tools to send along, as OpenAI, Anthropic or Bedrock spell them, or
             LlamaIndex's.
