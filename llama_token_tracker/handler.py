@@ -7,12 +7,12 @@ the `ValueError` of LlamaIndex's own `token_budget`.
 
 import logging
 import mimetypes
-import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter, time
 from typing import Any, NamedTuple, cast
 
 import llama_index.core
@@ -35,15 +35,15 @@ from llama_token_tracker.calls import (
     outcome_of,
 )
 from llama_token_tracker.event import Source, TokenCountingEvent
-from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, cached_embedding, listen
-from llama_token_tracker.prompts import answer_of, messages_of
+from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
-from llama_token_tracker.silent import NOTHING, Count, SilentCall
-from llama_token_tracker.texts import prompt_text, response_text, shown
+from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
+from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
 from llama_token_tracker.tokenizer import Tokenizers
-from llama_token_tracker.tokenizers import Message
+from llama_token_tracker.tokenizers import Message, Text
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
@@ -61,6 +61,9 @@ _EXCEPTION = EventPayload.EXCEPTION
 _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
 _LONGEST_PATH = 4096
+_NO_TEXTS = ("", "")
+# What waits for being counted, beside its texts, roughly.
+_BYTES_PER_CALL = 1_000
 _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
 
@@ -174,9 +177,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
             return
         if event_type == _LLM:
             try:
-                if not self._recorded_plainly(payload, event_id):
-                    for outcome in self._outcomes(payload, event_id):
-                        self._record(outcome)
+                self._end(payload, event_id)
             except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
                 notice("an end could not be counted", error, "its call is not counted")
             if self.token_budget is not None:
@@ -270,80 +271,99 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     # --- from outcomes to events -----------------------------------------------------------
 
-    def _recorded_plainly(self, payload: dict[str, Any], event_id: str) -> bool:
-        """Record the plain case without detours: one call, one answer, one reported usage.
-
-        Whatever is unusual is left to `_outcomes` and `_record`, which know every case and
-        say the same of this one.
-        """
+    def _end(self, payload: dict[str, Any], event_id: str) -> None:
+        """Record the call that ends here, and whatever is settled by that."""
         response = payload.get(_RESPONSE)
         if response is None:
             response = payload.get(_COMPLETION)
-        usage = None if response is None else extract_usage(response)
-        if usage is None and response is not None and payload.get(_EXCEPTION) is None:
-            silent = self._calls.end_plainly(event_id)
-            if silent is not None:
-                # Known not to report: looking for figures again would be half of the work.
-                self._record(Outcome(silent, response, "complete", None))
-            return silent is not None
-        if usage is None or usage.input_tokens is None or usage.output_tokens is None:
-            return False
+        error = payload.get(_EXCEPTION)
         call = self._calls.end_plainly(event_id)
-        if call is None:
-            return False
-        keep_text = self.keep_text
+        if call is not None:
+            # Most calls: neither made nor was made by another, nor streamed.
+            if error is None:
+                self._record_complete(call, response)
+            else:
+                self._record(outcome_of(call, response, error))
+            return
+        outcomes = self._calls.end(event_id, response, error)
+        if outcomes is not None:
+            for outcome in outcomes:
+                self._record(outcome)
+        # The echo of a stream that was dropped before is counted already.
+        elif not isinstance(error, ABANDONING):
+            # Fed by hand, without a start.
+            self._record(outcome_of(_call(payload, event_id), response, error))
+
+    def _record_complete(self, call: OpenCall, response: object) -> None:
+        """Record a plain call that has given its answer; its event is made later."""
+        buckets = plainly_reported(response)
+        if buckets is None or "input_tokens" not in buckets or "output_tokens" not in buckets:
+            usage = None if says_nothing(response) else extract_usage(response)
+            lines = plain_lines(call.prompt, response) if usage is None else None
+            if lines is None or self._verbose:
+                self._record(Outcome(call, response, "complete", usage))
+            else:
+                self._record_silent(call, *lines)
+            return
         prompt = call.prompt
         self.tracker.record_later(
-            usage.input_tokens,
-            usage.output_tokens,
             (
+                buckets["input_tokens"],
+                buckets["output_tokens"],
                 _plain_event,
-                prompt_text(prompt) if keep_text else "",
-                response_text(response) if keep_text else "",
-                usage,
+                texts_of(prompt, response) if self.keep_text else _NO_TEXTS,
+                buckets,
                 call.about,
                 type(prompt) is str,
-                time.time(),
-                time.perf_counter() - call.began,
-                event_id,
+                time(),
+                perf_counter() - call.began,
+                call.event_id,
                 call.span_id,
             ),
         )
         if self._verbose:
-            self._tell(usage.input_tokens, usage.output_tokens)
-        return True
+            self._tell(buckets["input_tokens"], buckets["output_tokens"])
 
-    def _outcomes(self, payload: dict[str, Any], event_id: str) -> Sequence[Outcome]:
-        error = payload.get(_EXCEPTION)
-        response = payload.get(_RESPONSE)
-        if response is None:
-            response = payload.get(_COMPLETION)
-        outcomes = self._calls.end(event_id, response, error)
-        if outcomes is not None:
-            return outcomes
-        if isinstance(error, ABANDONING):
-            # The echo of a stream that was dropped before: it's counted already.
-            return []
-        # Fed by hand, without a start.
-        return [outcome_of(_call(payload, event_id), response, error)]
+    def _record_silent(self, call: OpenCall, prompt: tuple[Line, ...], answer: Line) -> None:
+        """Record a plain call of plain texts, whose provider said nothing."""
+        # Not a generator: it would cost as much as all the rest.
+        held_bytes = _BYTES_PER_CALL + len(answer[1])
+        for _, text in prompt:
+            held_bytes += len(text)
+        self.tracker.record_uncounted(
+            LateCall(
+                held_bytes,
+                _silent_call,
+                self._tokenizers,
+                prompt,
+                answer,
+                self.keep_text,
+                _tools(call.options),
+                call.about,
+                time(),
+                perf_counter() - call.began,
+                call.event_id,
+                call.span_id,
+            )
+        )
 
     def _record(self, outcome: Outcome) -> None:
         call, response, status, usage, input_is_sure, output_is_sure = outcome
         if not call.has_callback:
             call.prompt = _formatted(call.prompt)
-        duration_s = time.perf_counter() - call.began
+        duration_s = perf_counter() - call.began
         outermost = call.outermost
         provider, model = _about(call.about)
-        keep_text = self.keep_text
+        prompt, completion = texts_of(call.prompt, response) if self.keep_text else _NO_TEXTS
         fields: dict[str, Any] = {
-            "prompt": prompt_text(call.prompt) if keep_text else "",
-            "completion": response_text(response) if keep_text else "",
+            "prompt": prompt,
+            "completion": completion,
             "event_id": outermost.event_id,
             "status": status,
             "operation": "completion" if type(call.prompt) is str else "chat",
             "provider": provider,
             "model": model,
-            "started_s": time.time() - duration_s,
+            "started_s": time() - duration_s,
             "duration_s": duration_s,
             "inner_event_id": call.event_id,
             "span_id": outermost.span_id,
@@ -382,7 +402,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
         if outcomes is not None and not outcomes:
             return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else _call(payload, event_id)
-        duration_s = time.perf_counter() - call.began
+        duration_s = perf_counter() - call.began
         provider, model = _about(call.about)
         fields: dict[str, Any] = {
             "completion": "",
@@ -390,7 +410,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
             "operation": "embedding",
             "provider": provider,
             "model": model,
-            "started_s": time.time() - duration_s,
+            "started_s": time() - duration_s,
             "duration_s": duration_s,
             "inner_event_id": event_id,
             "span_id": call.span_id,
@@ -600,9 +620,8 @@ def _is(thing: object, kind: type) -> bool:
 
 
 def _plain_event(
-    prompt: str,
-    completion: str,
-    usage: Usage,
+    texts: tuple[str, str],
+    buckets: dict[str, int],
     about: object,
     is_completion: bool,
     ended_s: float,
@@ -613,12 +632,11 @@ def _plain_event(
     """Make the event of one call that gave one answer and reported its whole usage."""
     provider, model = _about(about)
     return LlamaIndexEvent(
-        prompt=prompt,
-        completion=completion,
-        completion_token_count=usage.output_tokens or 0,
-        prompt_token_count=usage.input_tokens or 0,
+        *texts,
+        completion_token_count=buckets["output_tokens"],
+        prompt_token_count=buckets["input_tokens"],
         event_id=event_id,
-        usage=usage,
+        usage=Usage.of(buckets),
         prompt_source="reported",
         completion_source="reported",
         operation="completion" if is_completion else "chat",
@@ -629,6 +647,42 @@ def _plain_event(
         inner_event_id=event_id,
         span_id=span_id,
         inner_span_id=span_id,
+    )
+
+
+def _silent_call(
+    tokenizers: Tokenizers,
+    prompt: tuple[Line, ...],
+    answer: Line,
+    keeps_text: bool,
+    tools: object,
+    about: object,
+    ended_s: float,
+    duration_s: float,
+    event_id: str,
+    span_id: str | None,
+) -> SilentCall:
+    """Prepare to count a call of plain texts."""
+    provider, model = _about(about)
+    fields: dict[str, Any] = {
+        "prompt": printed(prompt) if keeps_text else "",
+        "completion": printed([answer]) if keeps_text else "",
+        "event_id": event_id,
+        "provider": provider,
+        "model": model,
+        "started_s": ended_s - duration_s,
+        "duration_s": duration_s,
+        "inner_event_id": event_id,
+        "span_id": span_id,
+        "inner_span_id": span_id,
+    }
+    return SilentCall(
+        partial(tokenizers.of, model),
+        model,
+        prompt=tuple([as_message(role, (Text(text),)) for role, text in prompt]),
+        tools=tools,
+        answer=(Text(answer[1]),),
+        make=partial(_event, fields, Said(None, "estimated", False)),
     )
 
 

@@ -86,6 +86,14 @@ def _message(given: object) -> Message:
         return Message("user", (Text(shown(message)), Opaque("what can't be read")))
 
 
+def as_message(role: str, parts: tuple[Part, ...], name: object = None) -> Message:
+    """Make a message; one of a tool is, to every provider, a result."""
+    if role == "tool":
+        inner = tuple([p for p in parts if isinstance(p, Text | Image | Document | Opaque)])
+        parts = (ToolResult(inner),)
+    return Message(role, parts, name if isinstance(name, str) else None)
+
+
 # --- LlamaIndex ----------------------------------------------------------------------------
 
 
@@ -102,11 +110,7 @@ def _of_llama_index(message: Any) -> Message:
         if not any(isinstance(part, ToolCall) for part in parts):
             parts = (*parts, *_calls_beside(additional.get("tool_calls")))
         name = additional.get("name")
-    if role == "tool":
-        # What LlamaIndex calls a tool message is, to every provider, a result.
-        inner = tuple([p for p in parts if isinstance(p, Text | Image | Document | Opaque)])
-        parts = (ToolResult(inner),)
-    return Message(role, parts, name if isinstance(name, str) else None)
+    return as_message(role, parts, name)
 
 
 def _of_blocks(blocks: Iterable[Any]) -> Iterator[Part]:
@@ -165,11 +169,7 @@ def _of_dict(message: Mapping[str, Any]) -> Message:
     role, content = str(message.get("role", "user")), message.get("content")
     parts = tuple(_of_content(content))
     parts = (*parts, *_calls_beside(message.get("tool_calls")))
-    if role == "tool":
-        inner = tuple([p for p in parts if isinstance(p, Text | Image | Document | Opaque)])
-        parts = (ToolResult(inner),)
-    name = message.get("name")
-    return Message(role, parts, name if isinstance(name, str) else None)
+    return as_message(role, parts, message.get("name"))
 
 
 def _of_content(content: Any) -> Iterator[Part]:

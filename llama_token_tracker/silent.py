@@ -112,6 +112,31 @@ class SilentCall:
         return Count(tokens, _standing(tokenizer) if covered else "estimated")
 
 
+class LateCall:
+    """A call of which nothing is looked at before its tokens are asked for.
+
+    Args:
+        held_bytes: About how much memory it takes.
+        recipe: A function that makes a `SilentCall`, and its arguments.
+    """
+
+    __slots__ = ("_events", "_recipe", "held_bytes")
+
+    def __init__(self, held_bytes: int, *recipe: Any) -> None:
+        self.held_bytes = held_bytes
+        self._recipe: tuple[Any, ...] | None = recipe
+        self._events: list[TokenCountingEvent] = []
+
+    def events(self) -> list[TokenCountingEvent]:
+        """The call's event, counted; two threads that ask at once find the same."""
+        recipe = self._recipe
+        if recipe is not None:
+            make, *arguments = recipe
+            self._events = make(*arguments).events()
+            self._recipe = None
+        return self._events
+
+
 def _safely(count: Callable[[Any], Count], content: Any) -> Count:
     try:
         return count(content)

@@ -1,17 +1,64 @@
 """LlamaIndex's prompts, messages and responses as text, without knowing their classes."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, cast
 
 from llama_token_tracker.notices import notice
 
 _TUPLES = (tuple,)
 
 
+def texts_of(prompt: Any, response: Any) -> tuple[str, str]:
+    """The texts of an event's `prompt` and `completion`, as LlamaIndex prints them."""
+    try:
+        if type(prompt) in _TUPLES and len(prompt) == 1:
+            # The commonest call, and quick: one message, and one for an answer.
+            return _message_text(prompt[0]), _message_text(response.message)
+    except Exception:  # noqa: BLE001 - a completion has no message, and a foreign one may raise
+        pass
+    return prompt_text(prompt), response_text(response)
+
+
+Line: TypeAlias = tuple[str, str]
+"""The role of a message, and its text."""
+
+
+def plain_lines(prompt: Any, response: Any) -> tuple[tuple[Line, ...], Line] | None:
+    """What was said, if every message of prompt and answer is one block of text and no more."""
+    if type(prompt) not in _TUPLES:
+        return None
+    try:
+        lines = tuple([_plain_line(message) for message in prompt])
+        answer = _plain_line(response.message)
+    except Exception:  # noqa: BLE001 - whatever is not plain takes care to read
+        return None
+    return lines, answer
+
+
+def _plain_line(message: Any) -> Line:
+    """Role and text of one message.
+
+    Raises:
+        ValueError: There is more to it. A foreign message may raise anything.
+    """
+    (block,) = message.blocks
+    role, text = message.role._value_, block.text  # quicker than `value`
+    if (
+        block.block_type != "text"
+        or message.additional_kwargs
+        or not type(role) is type(text) is str
+    ):
+        raise ValueError
+    return role, text
+
+
+def printed(lines: Iterable[Line]) -> str:
+    """Such messages as LlamaIndex prints them."""
+    return "\n".join([f"{role}: {text}" for role, text in lines])
+
+
 def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
-    if type(prompt) in _TUPLES and len(prompt) == 1:
-        return _message_text(prompt[0])  # the commonest prompt, and quick
     if _is(prompt, str):
         return cast("str", prompt)
     if _is(prompt, list, tuple):

@@ -3,7 +3,6 @@
 Adding a call is one dictionary look-up and a few additions, whatever came before it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -80,9 +79,9 @@ class Totals:
         if not total.calls:
             del self._sums[Kind(*kind)]
 
-    def items(self) -> Iterator[tuple[Kind, Sum]]:
-        """Every kind of call that occurred, and its sum."""
-        yield from self._sums.items()
+    def copy(self) -> dict[Kind, Sum]:
+        """Every kind of call that occurred, and its sum as it stands now."""
+        return {kind: Sum(total.calls, dict(total.counts)) for kind, total in self._sums.items()}
 
     def restore(self, sums: dict[Kind, Sum]) -> None:
         """Hold these sums, as after unpickling."""

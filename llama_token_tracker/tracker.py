@@ -15,13 +15,16 @@ from llama_token_tracker.worker import WORKER
 _FAILED_KEPT: Final = 1_000
 
 Recipe: TypeAlias = tuple[Any, ...]
-"""A function that makes an event, and its arguments."""
+"""The input and the output tokens of a call, a function that makes its event, and arguments."""
 
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Texts that wait to be counted take no more than about this; then they are counted."""
 
 MAX_WAITING: Final = 10_000
 """Nor do more calls than this wait."""
+
+_UNSUMMED: Final = 256
+"""So many calls are put off before their figures are added up, so that reading stays quick."""
 
 
 class Uncounted(Protocol):
@@ -67,7 +70,11 @@ class Tracker:
         self.max_events = max_events
         self.include_failed = include_failed
         self._totals = Totals()
-        self._pending: deque[Recipe | Uncounted] = deque()
+        # Appended to without the lock; taken from its front with it.
+        self._pending: list[Recipe | Uncounted] = []
+        self._summed = 0
+        self._unsummed = _UNSUMMED if max_events is None else min(_UNSUMMED, max_events)
+        self._sum_up_at = self._unsummed
         self._uncounted = 0
         self._held_bytes = 0
         self._failed: deque[TokenCountingEvent] = deque(maxlen=_FAILED_KEPT)
@@ -108,26 +115,37 @@ class Tracker:
         if self._held_bytes > MAX_HELD_BYTES or self._uncounted > MAX_WAITING:
             WORKER.ask(self.catch_up)
 
-    def record_later(self, prompt_tokens: int, completion_tokens: int, recipe: "Recipe") -> None:
+    def record_later(self, recipe: Recipe) -> None:
         """Take in one call to a language model, whose event can wait until it's asked for.
 
         Args:
-            prompt_tokens: What the event will say went in.
-            completion_tokens: What it will say came out.
-            recipe: A function that makes the event, and its arguments. They should hold no
-                more memory than the event will.
+            recipe: What makes the event. It should hold no more memory than the event will.
         """
         pending = self._pending
+        # No lock, which would cost as much as all the rest: adding up waits too.
+        pending.append(recipe)
+        if len(pending) > self._sum_up_at:
+            self._make_room()
+
+    def _make_room(self) -> None:
         with LOCK:
-            pair = self._llm.pair
-            pair.prompt += prompt_tokens
-            pair.completion += completion_tokens
-            pending.append(recipe)
-            if self.max_events is not None and len(pending) > self.max_events:
+            if self.max_events is not None and len(self._pending) > self.max_events:
                 if not self._uncounted:
                     self._catch_up()
-                elif len(pending) > self.max_events + MAX_WAITING:
+                elif len(self._pending) > self.max_events + MAX_WAITING:
                     WORKER.ask(self.catch_up)
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Add up what was put off since the last time; the caller holds the lock."""
+        pair = self._llm.pair
+        end = len(self._pending)
+        for call in self._pending[self._summed : end]:
+            if type(call) is tuple:
+                pair.prompt += call[0]
+                pair.completion += call[1]
+        self._summed = end
+        self._sum_up_at = end + self._unsummed
 
     def catch_up(self) -> None:
         """Make the events that were put off, if there are any."""
@@ -145,16 +163,28 @@ class Tracker:
 
     def _catch_up(self) -> None:
         while self._pending:
-            call = self._pending.popleft()
-            if isinstance(call, tuple):
-                make, *arguments = call
-                self._llm.list_only(make(*arguments))
-                self._trim(self._llm)
-            else:
-                self._uncounted -= 1
-                for event in call.events():
-                    self._take(event)
+            self._sum_up()
+            done = 0
+            try:
+                for call in self._pending[: self._summed]:
+                    done += 1
+                    self._take_waiting(call)
+            finally:
+                # Also when somebody interrupts it half-way.
+                del self._pending[:done]
+                self._summed -= done
+                self._sum_up_at = self._summed + self._unsummed
         self._held_bytes = 0
+
+    def _take_waiting(self, call: Recipe | Uncounted) -> None:
+        if isinstance(call, tuple):
+            _, _, make, *arguments = call
+            self._llm.list_only(make(*arguments))
+            self._trim(self._llm)
+        else:
+            self._uncounted -= 1
+            for event in call.events():
+                self._take(event)
 
     def _count_waiting(self) -> None:
         if self._uncounted:
@@ -196,6 +226,7 @@ class Tracker:
         """Input and output tokens of all calls to language models."""
         self._count_waiting()
         with LOCK:
+            self._sum_up()
             return replace(self._llm.pair)
 
     @property
@@ -210,9 +241,7 @@ class Tracker:
         self._count_waiting()
         with LOCK:
             self._catch_up()
-            return {
-                kind: Sum(total.calls, dict(total.counts)) for kind, total in self._totals.items()
-            }
+            return self._totals.copy()
 
     @property
     def usage(self) -> Usage:
@@ -240,10 +269,10 @@ class Tracker:
             return {
                 "max_events": self.max_events,
                 "include_failed": self.include_failed,
-                "totals": self.totals(),
+                "totals": self._totals.copy(),
                 "failed": list(self._failed),
                 "series": [
-                    (list(series.events), series.pair.prompt, series.pair.completion)
+                    (list(series.events.held()), series.pair.prompt, series.pair.completion)
                     for series in (self._llm, self._embedding)
                 ],
             }
@@ -301,12 +330,13 @@ class _Series:
         """Let somebody change the list, and the sums follow."""
         with LOCK:
             self.catch_up()
-            for event in self.events:
+            # Of what is in the list: calls that are recorded meanwhile wait until this is done.
+            for event in self.events.held():
                 self.add(event, -1)
             try:
                 return change()
             finally:
-                for event in self.events:
+                for event in self.events.held():
                     self.add(event)
 
     def replace(self, events: Iterable[TokenCountingEvent]) -> None:
@@ -316,7 +346,7 @@ class _Series:
         events = list(events)
         with LOCK:
             self.catch_up()
-            for event in self.events:
+            for event in self.events.held():
                 self.add(event, -1)
             self.events.release()
             self.events = EventList(self)
@@ -353,6 +383,10 @@ class EventList(list[TokenCountingEvent]):
     def put(self, event: TokenCountingEvent) -> None:
         """Add an event and leave the totals alone."""
         super().append(event)
+
+    def held(self) -> Iterator[TokenCountingEvent]:
+        """The events that are in the list by now."""
+        return super().__iter__()
 
     def fill(self, events: Iterable[TokenCountingEvent]) -> None:
         """Add events and leave the totals alone."""

@@ -33,7 +33,7 @@ def filled(*events: TokenCountingEvent, **options: Any) -> Tracker:
 
 def put_off(tracker: Tracker, prompt: int = 10, completion: int = 5) -> None:
     """Record a call whose event is made when it's asked for."""
-    tracker.record_later(prompt, completion, (event, prompt, completion))
+    tracker.record_later((prompt, completion, event, prompt, completion))
 
 
 def agree(tracker: Tracker) -> bool:

@@ -20,6 +20,7 @@ from llama_token_tracker.extraction import (
 from llama_token_tracker.extraction.shape import (
     Counts,
     Fields,
+    Glance,
     Plan,
     WireShape,
     as_fields,
@@ -85,38 +86,81 @@ def extract_usage(response: object) -> Usage | None:
         Tokens in inclusive buckets, or `None` when the response carries no usage. What
         cannot be read is logged once and left out; nothing is raised.
     """
-    # The commonest layout first: one usage in the body, and copies that can't know more. This
-    # gives what the thorough way gives, several times as fast, and leaves to it whatever is
-    # not as plain as that: it runs once per call, in the user's own.
+    buckets = plainly_reported(response)
+    if buckets is not None:
+        return Usage.of(buckets)
+    return carefully_reported(response)
+
+
+def plainly_reported(response: Any) -> dict[str, int] | None:
+    """Read the usage of the commonest layout: one in the body, and copies that know no more.
+
+    This gives what `carefully_reported` gives, several times as fast, and leaves to it
+    whatever is not as plain as that: it runs once per call, in the user's own.
+
+    Returns:
+        Tokens by bucket, from which a `Usage` can be made; `None` for any other layout.
+    """
     try:
-        # Typed as anything: whatever it is not, the except is for it.
-        answer: Any = response
-        body: Any = answer.raw
+        answer = response.__dict__
+        body: Any = answer["raw"]
         if body.__class__ is not dict:
             body = as_fields(body)
         usage: Any = body[_only_one[tuple(body)]]
         if usage.__class__ is not dict:
             usage = as_fields(usage)
-        plan, mark = _glances[tuple(usage)]
-        if usage[mark] is not None:
-            found = plan.glance(usage)
-            if found is not None:
-                copy: Any = answer.additional_kwargs
-                most = _most_known[tuple(copy)] if copy else 0
-                copy = answer.message.additional_kwargs
-                if copy:
-                    most = max(most, _most_known[tuple(copy)])
-                # An input and an output are as much as most copies hold.
-                both = found.input_tokens and found.output_tokens
-                if most == 0 or (most <= 2 and both) or most <= _knows(found):
-                    return found
-    except Exception:  # noqa: BLE001 - nothing odd is judged here: see below
-        pass
+        glance = _glances.get(tuple(usage))
+        found = None if glance is None else glance.buckets(usage)
+        if not found:
+            return None
+        copy = answer["additional_kwargs"]
+        if copy and _may_know_more(copy, found):
+            return None
+        message = answer.get("message")
+        if message is not None:
+            copy = message.additional_kwargs
+            if copy and _may_know_more(copy, found):
+                return None
+    except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
+        return None
+    return found
+
+
+def says_nothing(response: Any) -> bool:
+    """Whether a response surely holds no usage; the look at it is quick, and may miss that."""
+    try:
+        answer = response.__dict__
+        raw: Any = answer["raw"]
+        if raw is not None and (raw.__class__ is not dict or _routes.get(tuple(raw)) != _NOWHERE):
+            return False
+        message = answer.get("message")
+        copy = None if message is None else message.additional_kwargs
+        return not (copy or answer["additional_kwargs"])
+    except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
+        return False
+
+
+def carefully_reported(response: object) -> Usage | None:
+    """Read the usage of any response, wherever it stands; as `extract_usage`."""
     try:
         return _thoroughly(response)
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice(f"unreadable {type(response).__name__}", error, "it counts as silent")
         return None
+
+
+def _may_know_more(copy: Any, found: dict[str, int]) -> bool:
+    """Whether a copy may fill more buckets than were found.
+
+    Raises:
+        KeyError: No copy with these keys has been learned yet.
+    """
+    most, filled = _copies[tuple(copy)]
+    if most <= 2 and found.get("input_tokens") and found.get("output_tokens"):
+        return False
+    known = len([count for count in found.values() if count])
+    # A zero tells nothing.
+    return sum([number for key, number in filled if copy[key]]) > known
 
 
 def _thoroughly(response: object) -> Usage | None:
@@ -205,6 +249,7 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
                 _take(place, inner_fields, found)
 
 
+_NOWHERE: Final[tuple[bool, tuple[str, ...]]] = (False, ())
 _routes: dict[tuple[str, ...], tuple[bool, tuple[str, ...]]] = {}
 _only_one: dict[tuple[str, ...], str] = {}
 """By all keys of a body that can hold only one usage, the key of that."""
@@ -218,23 +263,24 @@ def _route(keys: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
     return speaks, names
 
 
-_most_known: dict[tuple[str, ...], int] = {}
-"""By all keys of a copy, how many buckets it can fill at most."""
+_copies: dict[tuple[str, ...], tuple[int, tuple[tuple[str, int], ...]]] = {}
+"""By all keys of a copy, how many buckets it can fill at most, and each of its keys can."""
 
 
 def _learn_copy(copy: Fields) -> None:
-    if type(copy) is not dict or (keys := tuple(copy)) in _most_known:
+    if type(copy) is not dict or (keys := tuple(copy)) in _copies:
         return
     if not any(key in WITHIN for key in keys):
         plan = _plan(keys)
-        remember(_most_known, keys, 0 if plan is None else plan.most)
+        known = (0, ()) if plan is None else (plan.most, tuple(plan.filled().items()))
+        remember(_copies, keys, known)
 
 
 _plans: dict[tuple[str, ...], Plan | None] = {}
 
 
-_glances: dict[tuple[str, ...], tuple[Plan, str]] = {}
-"""Plans by all keys of a usage, null or not, and the key that must not be null for them."""
+_glances: dict[tuple[str, ...], Glance] = {}
+"""By all keys of a usage, null or not, how to read it in one look."""
 
 
 def _take(place: str, usage: Fields, found: list[Finding]) -> None:
@@ -264,7 +310,7 @@ def _learn(keys: tuple[str, ...]) -> None:
     plan = _plan(keys)
     mark = min((key for key in keys if key in _MARKS), key=lambda key: _MARKS[key])
     if plan is not None:
-        remember(_glances, keys, (plan, mark))
+        remember(_glances, keys, Glance(plan, mark))
 
 
 class StreamedUsage:

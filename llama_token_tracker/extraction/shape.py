@@ -6,10 +6,9 @@ keys add to `input_tokens` as well as to their own bucket.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from llama_token_tracker.notices import notice
@@ -294,13 +293,6 @@ class _Attributes:
             return None
 
 
-def _fetcher(keys: tuple[str, ...]) -> Callable[[dict[str, object]], tuple[object, ...]]:
-    """A function that takes the values of these keys out of a dict that has them all."""
-    if len(keys) > 1:
-        return itemgetter(*keys)
-    return lambda usage: tuple([usage[key] for key in keys])
-
-
 class Plan:
     """How to read the usages of one shape that have the same keys.
 
@@ -311,42 +303,13 @@ class Plan:
         most: How many buckets such a usage can hold at most.
     """
 
-    __slots__ = (
-        "_fetch_careful",
-        "_fetch_plain",
-        "_names",
-        "_nulls",
-        "_steps",
-        "most",
-        "shape",
-    )
+    __slots__ = ("_steps", "most", "shape")
 
     def __init__(self, shape: WireShape, steps: Steps) -> None:
         self.shape = shape
         self._steps = steps
         paths = [path for _, step in steps for path in step.paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
-        plain = dict(self._without_detours())
-        careful = tuple(
-            key
-            for key, step in steps
-            if step.path is None or (key in shape.adds and key not in plain)
-        )
-        self._names = tuple(plain.values())
-        self._fetch_plain = _fetcher(tuple(plain))
-        self._fetch_careful = _fetcher(careful) if careful else None
-        self._nulls = (None,) * len(careful)
-
-    def _without_detours(self) -> _Sums:
-        """Keys and their buckets that can be neither doubled nor contradictory."""
-        keys = {key for key, step in self._steps if step.path is not None}
-        doubled = {key for group in self.shape.same if len(keys & {*group}) > 1 for key in group}
-        return tuple(
-            (key, names)
-            for key, names in self.shape.adds.items()
-            if key in keys - doubled
-            and all(name not in WHOLES or WHOLES[name] in names for name in names)
-        )
 
     def counts(self, usage: Fields) -> Counts:
         """Read tokens by path; what is absent, null or no count is left out."""
@@ -358,21 +321,74 @@ class Plan:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
         return self.shape.usage(self.counts(usage))
 
-    def glance(self, usage: dict[str, object]) -> Usage | None:
-        """Read a usage that has all of the keys, null or not; the same, but quicker.
+    def filled(self) -> dict[str, int]:
+        """How many buckets each key can fill."""
+        buckets = {
+            key: {name for path in step.paths() for name in self.shape.adds.get(path, ())}
+            for key, step in self._steps
+        }
+        return {key: len(names) for key, names in buckets.items() if names}
 
-        Plain whole numbers under plain keys need none of the care that all else does.
-        """
-        if self._fetch_careful is not None and self._fetch_careful(usage) != self._nulls:
-            return self.usage(usage)
+    def plain(self) -> dict[str, tuple[str, ...]]:
+        """The keys that hold a number which can be neither doubled nor contradictory."""
+        keys = {key for key, step in self._steps if step.path is not None}
+        doubled = {key for group in self.shape.same if len(keys & {*group}) > 1 for key in group}
+        return {
+            key: names
+            for key, names in self.shape.adds.items()
+            if key in keys - doubled and all(WHOLES.get(name, name) in names for name in names)
+        }
+
+
+class Glance:
+    """Reads usages that have all of the same keys, null or not, in one look.
+
+    Plain whole numbers under plain keys need none of the care that all else does.
+
+    Args:
+        plan: How to read such usages with care.
+        mark: The key that tells their shape, and must not be null.
+    """
+
+    __slots__ = ("_mark", "_others", "_plan", "_rows")
+
+    def __init__(self, plan: Plan, mark: str) -> None:
+        plain = plan.plain()
+        self._plan = plan
+        self._mark = mark
+        self._others = tuple(key for key in plan.filled() if key not in plain)
+        # By key: the bucket that is empty until this key is read, and those it adds to.
+        self._rows: list[tuple[str, str | None, tuple[str, ...]]] = []
+        filled: set[str] = set()
+        for key, names in plain.items():
+            own = next((name for name in names if name not in filled), None)
+            self._rows.append((key, own, tuple(name for name in names if name != own)))
+            filled.update(names)
+
+    def buckets(self, usage: dict[str, object]) -> dict[str, int] | None:
+        """Tokens by bucket; `None` if it's of another shape, or holds no count."""
+        if usage[self._mark] is None:
+            return None
+        for key in self._others:
+            if usage[key] is not None:
+                return self._with_care(usage)
         buckets: dict[str, int] = {}
-        for names, count in zip(self._names, self._fetch_plain(usage), strict=False):
-            if type(count) is int and 0 <= count <= MAX_TOKENS:
-                for name in names:
+        for key, own, more in self._rows:
+            count = usage[key]
+            if count is None:
+                continue
+            if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+                return self._with_care(usage)
+            if own:
+                buckets[own] = count
+            if more:
+                for name in more:
                     buckets[name] = buckets[name] + count if name in buckets else count
-            elif count is not None:
-                return self.usage(usage)
-        return Usage.of(buckets) if buckets else None
+        return buckets
+
+    def _with_care(self, usage: dict[str, object]) -> dict[str, int] | None:
+        found = self._plan.usage(usage)
+        return None if found is None else found.reported()
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:
