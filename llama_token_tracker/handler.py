@@ -62,6 +62,7 @@ _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
 _LONGEST_PATH = 4096
 _NO_TEXTS = ("", "")
+_NO_BUCKETS: dict[str, int] = {}
 # What waits for being counted, beside its texts, roughly.
 _BYTES_PER_CALL = 1_000
 _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
@@ -296,20 +297,16 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     def _record_complete(self, call: OpenCall, response: object) -> None:
         """Record a plain call that has given its answer; its event is made later."""
-        buckets = plainly_reported(response)
-        if buckets is None or "input_tokens" not in buckets or "output_tokens" not in buckets:
-            usage = None if says_nothing(response) else extract_usage(response)
-            lines = plain_lines(call.prompt, response) if usage is None else None
-            if lines is None or self._verbose:
-                self._record(Outcome(call, response, "complete", usage))
-            else:
-                self._record_silent(call, *lines)
+        buckets = plainly_reported(response) or _NO_BUCKETS
+        input_tokens, output_tokens = buckets.get("input_tokens"), buckets.get("output_tokens")
+        if input_tokens is None or output_tokens is None:
+            self._record_otherwise(call, response)
             return
         prompt = call.prompt
         self.tracker.record_later(
             (
-                buckets["input_tokens"],
-                buckets["output_tokens"],
+                input_tokens,
+                output_tokens,
                 _plain_event,
                 texts_of(prompt, response) if self.keep_text else _NO_TEXTS,
                 buckets,
@@ -322,7 +319,16 @@ class TokenCountingHandler(core.TokenCountingHandler):
             ),
         )
         if self._verbose:
-            self._tell(buckets["input_tokens"], buckets["output_tokens"])
+            self._tell(input_tokens, output_tokens)
+
+    def _record_otherwise(self, call: OpenCall, response: object) -> None:
+        """Record a plain call whose usage is in an odd place, or nowhere."""
+        usage = None if says_nothing(response) else extract_usage(response)
+        lines = plain_lines(call.prompt, response) if usage is None else None
+        if lines is None or self._verbose:
+            self._record(Outcome(call, response, "complete", usage))
+        else:
+            self._record_silent(call, *lines)
 
     def _record_silent(self, call: OpenCall, prompt: tuple[Line, ...], answer: Line) -> None:
         """Record a plain call of plain texts, whose provider said nothing."""

@@ -114,12 +114,14 @@ def plainly_reported(response: Any) -> dict[str, int] | None:
         if not found:
             return None
         copy = answer["additional_kwargs"]
-        if copy and _may_know_more(copy, found):
-            return None
         message = answer.get("message")
-        if message is not None:
-            copy = message.additional_kwargs
-            if copy and _may_know_more(copy, found):
+        if copy or (message is not None and message.additional_kwargs):
+            # An input and an output are as much as most copies hold.
+            least = 2 if found.get("input_tokens") and found.get("output_tokens") else 0
+            if copy and _copies[tuple(copy)][0] > least and _may_know_more(copy, found):
+                return None
+            copy = None if message is None else message.additional_kwargs
+            if copy and _copies[tuple(copy)][0] > least and _may_know_more(copy, found):
                 return None
     except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
         return None
@@ -150,17 +152,11 @@ def carefully_reported(response: object) -> Usage | None:
 
 
 def _may_know_more(copy: Any, found: dict[str, int]) -> bool:
-    """Whether a copy may fill more buckets than were found.
-
-    Raises:
-        KeyError: No copy with these keys has been learned yet.
-    """
-    most, filled = _copies[tuple(copy)]
-    if most <= 2 and found.get("input_tokens") and found.get("output_tokens"):
-        return False
-    known = len([count for count in found.values() if count])
+    """Whether a copy whose keys are known may fill more buckets than were found."""
+    _, filled = _copies[tuple(copy)]
     # A zero tells nothing.
-    return sum([number for key, number in filled if copy[key]]) > known
+    most = sum([number for key, number in filled if copy[key]])
+    return most > len([count for count in found.values() if count])
 
 
 def _thoroughly(response: object) -> Usage | None:

@@ -329,43 +329,64 @@ class Plan:
         }
         return {key: len(names) for key, names in buckets.items() if names}
 
-    def plain(self) -> dict[str, tuple[str, ...]]:
-        """The keys that hold a number which can be neither doubled nor contradictory."""
-        keys = {key for key, step in self._steps if step.path is not None}
-        doubled = {key for group in self.shape.same if len(keys & {*group}) > 1 for key in group}
-        return {
-            key: names
-            for key, names in self.shape.adds.items()
-            if key in keys - doubled and all(WHOLES.get(name, name) in names for name in names)
-        }
+    def doubled(self) -> set[str]:
+        """The paths that name a count which another path names as well."""
+        paths = {path for _, step in self._steps for path in step.paths()}
+        return {path for group in self.shape.same if len(paths & {*group}) > 1 for path in group}
+
+    def steps(self) -> Steps:
+        """The keys that fill a bucket, and what to do with the value of each."""
+        filled = self.filled()
+        return tuple((key, step) for key, step in self._steps if key in filled)
 
 
 class Glance:
     """Reads usages that have all of the same keys, null or not, in one look.
 
-    Plain whole numbers under plain keys need none of the care that all else does.
+    Whole numbers under keys of their own need none of the care that all else does.
 
     Args:
         plan: How to read such usages with care.
         mark: The key that tells their shape, and must not be null.
     """
 
-    __slots__ = ("_mark", "_others", "_plan", "_rows")
+    __slots__ = ("_lists", "_mark", "_nested", "_others", "_parts", "_plan", "_rows", "_total")
 
     def __init__(self, plan: Plan, mark: str) -> None:
-        plain = plan.plain()
         self._plan = plan
         self._mark = mark
-        self._others = tuple(key for key in plan.filled() if key not in plain)
+        self._total = plan.shape.total if plan.shape.excluded else None
         # By key: the bucket that is empty until this key is read, and those it adds to.
         self._rows: list[tuple[str, str | None, tuple[str, ...]]] = []
+        # By key: the keys inside, and the bucket of each.
+        self._nested: list[tuple[str, list[tuple[str, str]]]] = []
+        # By key: the field that tells the entries of a list, and what is looked for in it.
+        self._lists: list[tuple[str, str, set[str]]] = []
+        self._others: list[str] = []
+        # The buckets that aren't added to their whole by the same key.
+        self._parts: list[str] = []
         filled: set[str] = set()
-        for key, names in plain.items():
-            own = next((name for name in names if name not in filled), None)
-            self._rows.append((key, own, tuple(name for name in names if name != own)))
+        adds, doubled = plan.shape.adds, plan.doubled()
+        for key, step in plan.steps():
+            paths = step.paths()
+            names = [name for path in paths for name in adds.get(path, ())]
+            fields = {name for name, _, _ in step.entries}
+            if doubled.intersection(paths):
+                self._others.append(key)
+            elif step.path is not None:
+                own = next((name for name in names if name not in filled), None)
+                self._rows.append((key, own, tuple(name for name in names if name != own)))
+            elif fields and "" not in fields and len(fields) == 1:
+                self._lists.append((key, fields.pop(), {value for _, value, _ in step.entries}))
+            elif len(names) == len(paths) and not filled.intersection(names) and not fields:
+                inner = [(path.rpartition(".")[2], adds[path][0]) for path in paths]
+                self._nested.append((key, inner))
+            else:
+                self._others.append(key)
             filled.update(names)
+            self._parts += [name for name in names if WHOLES.get(name, name) not in names]
 
-    def buckets(self, usage: dict[str, object]) -> dict[str, int] | None:
+    def buckets(self, usage: dict[str, Any]) -> dict[str, int] | None:
         """Tokens by bucket; `None` if it's of another shape, or holds no count."""
         if usage[self._mark] is None:
             return None
@@ -384,7 +405,47 @@ class Glance:
             if more:
                 for name in more:
                     buckets[name] = buckets[name] + count if name in buckets else count
+        if (self._nested or self._lists) and not self._look_inside(usage, buckets):
+            return self._with_care(usage)
+        if self._parts and self._is_odd(usage, buckets):
+            return self._with_care(usage)
         return buckets
+
+    def _look_inside(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
+        """Read what stands further inside, or say `False` if that takes care."""
+        for key, inside in self._nested:
+            value = usage[key]
+            if value is None:
+                continue
+            fields = as_fields(value)
+            if type(fields) is not dict:
+                return False
+            for inner, name in inside:
+                count = fields.get(inner)
+                if count is None:
+                    continue
+                if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+                    return False
+                buckets[name] = count
+        for key, field_name, wanted in self._lists:
+            entries: Any = usage[key] or ()
+            for entry in entries:
+                if entry.__class__ is not dict or entry[field_name].lower() in wanted:
+                    return False
+        return True
+
+    def _is_odd(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
+        """Whether the parts don't agree with their wholes, or may not be in them."""
+        for name in self._parts:
+            if name in buckets and (buckets[name] or WHOLES[name] not in buckets):
+                break
+        else:
+            return False  # a zero contradicts no whole
+        if self._total is not None:
+            known = buckets.get("input_tokens", 0) + buckets.get("output_tokens", 0)
+            if usage.get(self._total) != known:
+                return True
+        return contradiction(buckets) is not None
 
     def _with_care(self, usage: dict[str, object]) -> dict[str, int] | None:
         found = self._plan.usage(usage)
