@@ -371,16 +371,17 @@ class Glance:
             paths = step.paths()
             names = [name for path in paths for name in adds.get(path, ())]
             fields = {name for name, _, _ in step.entries}
+            leaves = {name: adds.get(inner.path or "", ()) for name, inner in step.inside.items()}
+            inside = [(name, into[0]) for name, into in leaves.items() if len(into) == 1]
             if doubled.intersection(paths):
                 self._others.append(key)
             elif step.path is not None:
                 own = next((name for name in names if name not in filled), None)
                 self._rows.append((key, own, tuple(name for name in names if name != own)))
-            elif fields and "" not in fields and len(fields) == 1:
+            elif len(fields) == 1 and "" not in fields:
                 self._lists.append((key, fields.pop(), {value for _, value, _ in step.entries}))
-            elif len(names) == len(paths) and not filled.intersection(names) and not fields:
-                inner = [(path.rpartition(".")[2], adds[path][0]) for path in paths]
-                self._nested.append((key, inner))
+            elif len(inside) == len(names) == len(step.inside) and filled.isdisjoint(names):
+                self._nested.append((key, inside))
             else:
                 self._others.append(key)
             filled.update(names)
