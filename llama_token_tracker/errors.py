@@ -2,6 +2,7 @@
 
     LlamaTokenTrackerError
     ├── CountRefusedError               a provider that was asked for a count gave none
+    ├── PriceError (ValueError)         a price that can't be one
     ├── TokenizerError (ValueError)     a tokenizer that can't count, or isn't there
     └── UsageShapeError (ValueError)    a usage that contradicts itself
 
@@ -17,6 +18,10 @@ class LlamaTokenTrackerError(Exception):
 
 class UsageShapeError(LlamaTokenTrackerError, ValueError):
     """A usage contradicts itself: a count is negative, or a part exceeds its whole."""
+
+
+class PriceError(LlamaTokenTrackerError, ValueError):
+    """A price can't be one: negative, not a number, or given for something that is no model."""
 
 
 class TokenizerError(LlamaTokenTrackerError, ValueError):

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
+from llama_token_tracker.model_ids import ARN, GEOGRAPHY
+
 Provider: TypeAlias = Literal["openai", "claude", "other"]
 
-# Source: the Bedrock user guide, "Supported foundation models", "Geographic
-# cross-Region inference" and "Amazon Bedrock ARNs"; the Vertex AI page of
-# Anthropic's documentation; LiteLLM's and OpenRouter's names (checked
-# 2026-11-22).
+# Source: that of `model_ids`; the Vertex AI page of Anthropic's documentation;
+# LiteLLM's and OpenRouter's names (checked 2026-11-22).
 _STEPS: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # An ARN, up to the resource: arn:aws:bedrock:REGION:ACCOUNT:TYPE/ID.
-        (r"^arn:.*?/", ""),
+        (ARN, ""),
         # A publisher's or router's path; for OpenAI's names see `identify`.
         (r"^.*/", ""),
-        # us. eu. apac. jp. global. us-gov. …, before a vendor.
-        (r"^[a-z]{2,6}(?:-[a-z]+)?\.(?=[a-z0-9]+\.)", ""),
+        (GEOGRAPHY, ""),
         (r"^(?:anthropic|openai)\.", ""),
         # A Bedrock revision: -v1:0, -v1:0:28k. `claude-v2:1` is a version.
         (r"(?<!claude)(?<!instant)-v\d+:\d+(?::\d+k)?$", ""),

@@ -1,0 +1,155 @@
+"""From a call's usage, provider, model and time to its cost."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from llama_token_tracker.errors import PriceError
+from llama_token_tracker.notices import notice
+from llama_token_tracker.pricing import listed
+from llama_token_tracker.pricing.own import Price
+from llama_token_tracker.pricing.rates import Cost, Rates
+from llama_token_tracker.usage import Usage
+
+OwnPrices: TypeAlias = Price | Sequence[Price]
+"""One price, or several, each from its own day on."""
+
+# Bedrock allows 2,048 characters, and nobody more.
+_MAX_MODEL: Final = 2048
+
+
+class _Own(NamedTuple):
+    """A price of the user's own, and the day from which it holds."""
+
+    since: date | None
+    rates: Rates
+
+
+class Prices:
+    """What calls cost, by your own prices and by those that genai-prices lists.
+
+    Prices are looked up on this machine; nothing is fetched. The library is imported when a
+    call is first priced by it, which takes about half a second. May be used by several threads
+    at once, copied and pickled.
+
+    Args:
+        prices: Your own prices by the model's id, as events name it: a `Price`, or several
+            of different `since`. They win over the library's.
+        models: Which model is behind an id that names none, such as the ARN of an application
+            inference profile, or a private deployment: from that id to the model's.
+
+    Raises:
+        PriceError: `prices` holds something that is no price, or `models` no model's id.
+    """
+
+    def __init__(
+        self,
+        prices: Mapping[str, OwnPrices] | None = None,
+        models: Mapping[str, str] | None = None,
+    ) -> None:
+        self._own = {
+            _id(model, "prices"): _own(model, own) for model, own in _items(prices, "prices")
+        }
+        self._models = {
+            _id(model, "models"): _id(known, "models") for model, known in _items(models, "models")
+        }
+
+    def cost(
+        self,
+        usage: Usage,
+        *,
+        provider: str | None,
+        model: str | None,
+        at: datetime,
+        operation: str = "chat",
+    ) -> Cost | None:
+        """Price one call. Never raises, whatever the call was.
+
+        Args:
+            usage: Its tokens. A sum of several calls may get a wrong price: prices depend on
+                how long a single prompt was, and some take a fee for each call.
+            provider: Its provider, by OpenTelemetry's name. `None` if unknown: then the model
+                is looked for at the one maker to whom its name points.
+            model: Its model's id, as the call named it.
+            at: When it was made, with a time zone.
+            operation: "chat", "completion", or "embedding", which has no output.
+
+        Returns:
+            Its cost; `None` if its input wasn't reported, or if no price per token is known of
+            its model, which is logged once per model.
+        """
+        try:
+            return self._cost(usage, provider, model, at, operation)
+        except Exception as error:  # noqa: BLE001 - an odd event must not break the user's call
+            notice("a call that can't be priced", error, "its cost is None")
+            return None
+
+    def _cost(
+        self, usage: Usage, provider: str | None, model: object, at: datetime, operation: str
+    ) -> Cost | None:
+        if usage.input_tokens is None:
+            return None
+        if not isinstance(model, str) or len(model) > _MAX_MODEL:
+            notice("a call without a model's id", model, "its cost is None")
+            return None
+        is_whole = usage.output_tokens is not None or operation == "embedding"
+        known = self._models.get(model, model)
+        own = _in_force(self._own.get(model) or self._own.get(known) or (), at)
+        if own is not None:
+            reason = "a price of your own, without output"
+            cost = own.rates.cost(usage, source="prices=", as_of=own.since, is_whole=is_whole)
+        else:
+            found = listed.find(provider, known)
+            reason = found.reason
+            cost = found.cost(usage, at, is_whole=is_whole)
+        if cost is None:
+            notice(
+                f"no price per token is known of the model {model!r:.300}",
+                reason,
+                "its calls cost None; give a price as prices=, or the model behind it as models=",
+            )
+        return cost
+
+
+def _in_force(prices: tuple[_Own, ...], at: datetime) -> _Own | None:
+    """The latest price that holds already."""
+    for price in prices:
+        if price.since is None or at.astimezone(UTC).date() >= price.since:
+            return price
+    return None
+
+
+def _own(model: object, given: object) -> tuple[_Own, ...]:
+    """The user's prices of one model, the latest first."""
+    prices: list[_Own] = []
+    for price in _several(given):
+        if not isinstance(price, Price):
+            msg = (
+                f"prices= holds {price!r:.60} for {model!r:.60}; "
+                "give a Price, for example Price(input_mtok=3, output_mtok=15)."
+            )
+            raise PriceError(msg)
+        prices.append(_Own(price.since, Rates.of(price.listed())))
+    return tuple(sorted(prices, key=lambda own: own.since or date.min, reverse=True))
+
+
+def _several(given: object) -> Sequence[object]:
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return cast("Sequence[object]", given)
+    return (given,)
+
+
+def _items(given: object, argument: str) -> list[tuple[object, object]]:
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        msg = f"{argument}= is {given!r:.60}; give a dict whose keys are ids of models."
+        raise PriceError(msg)
+    return list(cast("Mapping[object, object]", given).items())
+
+
+def _id(model: object, argument: str) -> str:
+    if not isinstance(model, str) or not model:
+        msg = f'{argument}= holds {model!r:.60}; give ids of models, for example "gpt-4o".'
+        raise PriceError(msg)
+    return model
