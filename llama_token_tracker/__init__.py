@@ -6,7 +6,10 @@ Importing this loads no LlamaIndex: the handler is loaded when it's first asked 
 from typing import TYPE_CHECKING, Any
 
 from llama_token_tracker.before import count_messages
+from llama_token_tracker.budgets import Budget
 from llama_token_tracker.errors import (
+    BudgetError,
+    BudgetExceededError,
     CountRefusedError,
     LlamaTokenTrackerError,
     TokenizerError,
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from llama_token_tracker.handler import TokenCountingHandler
 
 __all__ = [
+    "Budget",
+    "BudgetError",
+    "BudgetExceededError",
     "CountRefusedError",
     "LlamaTokenTrackerError",
     "TokenCountingEvent",

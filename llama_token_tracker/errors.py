@@ -1,15 +1,25 @@
 """Everything this package raises on purpose.
 
     LlamaTokenTrackerError
-    ├── CountRefusedError               a provider that was asked for a count gave none
-    ├── PriceError (ValueError)         a price that can't be one
-    ├── TokenizerError (ValueError)     a tokenizer that can't count, or isn't there
-    └── UsageShapeError (ValueError)    a usage that contradicts itself
+    ├── BudgetError (ValueError)         a budget that makes no sense, or a figure that is none
+    ├── BudgetExceededError (ValueError) a call that would pass the limit of a budget
+    ├── CountRefusedError                a provider that was asked for a count gave none
+    ├── PriceError (ValueError)          a price that can't be one
+    ├── TokenizerError (ValueError)      a tokenizer that can't count, or isn't there
+    └── UsageShapeError (ValueError)     a usage that contradicts itself
 
-Nothing here is ever raised into a LlamaIndex call: these answer bad input to this
-package's own API. The one exception that LlamaIndex's handler raises itself, the plain
-`ValueError` of `token_budget`, is raised here word for word and is no part of the tree.
+Only `BudgetExceededError` is ever raised into a LlamaIndex call, and only before anything is
+sent; the others answer bad input to this package's own API. The one exception that LlamaIndex's
+handler raises itself, the plain `ValueError` of `token_budget`, is raised here word for word and
+is no part of the tree.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from llama_token_tracker.budgets import Amount, Budget, Over
 
 
 class LlamaTokenTrackerError(Exception):
@@ -30,3 +40,32 @@ class TokenizerError(LlamaTokenTrackerError, ValueError):
 
 class CountRefusedError(LlamaTokenTrackerError):
     """A provider that was asked what a prompt costs gave no count."""
+
+
+class BudgetError(LlamaTokenTrackerError, ValueError):
+    """A budget makes no sense, or what is to be reserved or settled is no figure."""
+
+
+class BudgetExceededError(LlamaTokenTrackerError, ValueError):
+    """A call would pass the limit of a budget, and was not sent.
+
+    Attributes:
+        budget: The budget.
+        over: Which limits it would pass: "tokens", "usd", or both; "unpriced" if money is limited
+            and nobody knows the price of the call.
+        limit: The budget's limits, `limit.tokens` and `limit.usd`; `None` where there is none.
+        spent: What was settled in this window, in both units.
+        reserved: What other calls under way hold.
+        asked: What this call may use; in money `None` if its price isn't known.
+        account: Whose limit it is: what the budget is `per`, and the value of that.
+        until: When the window ends, or `None` if it never does.
+    """
+
+    budget: "Budget"
+    over: "tuple[Over, ...]"
+    limit: "Amount"
+    spent: "Amount"
+    reserved: "Amount"
+    asked: "Amount"
+    account: tuple[str | None, str | None]
+    until: "datetime | None"

@@ -29,7 +29,7 @@ def notice(kind: str, found: object, consequence: str) -> None:
     mine = object()
     # One step, so that of two threads one logs it.
     if _seen.setdefault(kind, mine) is mine:
-        logger.warning("%s: found %s; %s", kind, _shown(found), consequence)
+        logger.warning("%s: found %s; %s", kind, printable(found), consequence)
 
 
 def forget_notices() -> None:
@@ -37,7 +37,8 @@ def forget_notices() -> None:
     _seen.clear()
 
 
-def _shown(found: object) -> str:
+def printable(found: object) -> str:
+    """The `repr` of anything, shortened; of what can't be printed, its type."""
     try:
         text = repr(found[:_FOUND_LIMIT] if isinstance(found, str) else found)
     except Exception:  # noqa: BLE001 - whatever a foreign __repr__ raises, its type still says enough

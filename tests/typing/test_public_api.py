@@ -1,12 +1,21 @@
 """What type checkers make of the public names: mypy and pyright read this file strictly."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import assert_type
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.callbacks import TokenCountingHandler as LlamaIndexHandler
 
-from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Usage, extract_usage
+from llama_token_tracker import (
+    Budget,
+    BudgetExceededError,
+    TokenCountingEvent,
+    TokenCountingHandler,
+    Usage,
+    extract_usage,
+)
+from llama_token_tracker.budgets import Accounts
 
 
 def test_a_handler_is_typed() -> None:
@@ -36,3 +45,25 @@ def test_an_event_is_typed() -> None:
 def test_an_extraction_is_typed() -> None:
     """A response may carry no usage."""
     assert_type(extract_usage({"usage": {"prompt_tokens": 1}}), Usage | None)
+
+
+def test_a_budget_is_typed() -> None:
+    """A limit may be given in many types, and is kept in one."""
+    budgets = [
+        Budget(usd=2, tokens=1_000_000, per="user", window="1 day", on_exceed="raise"),
+        Budget(usd=0.5, window=timedelta(hours=1), on_exceed="warn", unpriced="allow"),
+        Budget(usd="0.5", on_exceed=print),
+        Budget(usd=Decimal("0.5"), default_max_tokens=100),
+    ]
+    assert_type(budgets[0].usd, Decimal | None)
+    assert_type(budgets[0].tokens, int | None)
+    accounts = Accounts(budgets[0])
+    call = accounts.reserve({}, None, input_tokens=1, output_tokens=1, usd=Decimal(1))
+    call.settle(2, None)
+    assert_type(accounts.spent().usd, Decimal)
+    assert_type(accounts.spent().until, datetime | None)
+    try:
+        accounts.reserve({}, None, input_tokens=10**7, output_tokens=None, usd=None)
+    except BudgetExceededError as error:
+        assert_type(error.asked.usd, Decimal | None)
+        assert_type(error.account, tuple[str | None, str | None])

@@ -1,0 +1,397 @@
+"""What calls under way hold, in one budget or in several at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Self
+
+from llama_token_tracker.budgets.amounts import count_of, parts_of, usd_of
+from llama_token_tracker.budgets.budget import Budget, Over, Price
+from llama_token_tracker.budgets.refusals import Standing, error_of
+from llama_token_tracker.budgets.table import MAX_ACCOUNTS, Account, Table
+from llama_token_tracker.errors import BudgetError
+from llama_token_tracker.lock import LOCK
+from llama_token_tracker.notices import logger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """How an account stands.
+
+    Attributes:
+        tokens: What was settled in this window, and what is assumed.
+        usd: The same in US dollars.
+        reserved_tokens: What calls under way hold.
+        reserved_usd: The same in US dollars.
+        unpriced_calls: How many calls were settled without a price.
+        assumed_tokens: How many of `tokens` are assumed: see `Accounts`.
+        assumed_usd: The same in US dollars.
+        until: When the window ends, or `None` if it never does.
+    """
+
+    tokens: int
+    usd: Decimal
+    reserved_tokens: int
+    reserved_usd: Decimal
+    unpriced_calls: int
+    assumed_tokens: int
+    assumed_usd: Decimal
+    until: datetime | None
+
+
+class _Part:
+    """What one call reserves in one of the budgets that it's checked against.
+
+    Whoever calls a method holds the lock.
+    """
+
+    __slots__ = ("account", "input_tokens", "key", "now", "states_output", "table", "tokens", "usd")
+
+    def __init__(
+        self,
+        table: Table,
+        key: str | None,
+        now: datetime | None,
+        input_tokens: int,
+        output_tokens: int | None,
+        usd: Decimal | Price | None,
+    ) -> None:
+        expected = table.budget.default_max_tokens if output_tokens is None else output_tokens
+        if callable(usd):
+            usd = None if table.limit_usd is None else usd(input_tokens, expected)
+        self.table = table
+        self.key = key
+        self.now = now
+        self.input_tokens = input_tokens
+        self.tokens = input_tokens + expected
+        self.states_output = output_tokens is not None
+        self.usd = None if usd is None else parts_of(usd)
+        self.account: Account | None = None
+
+    def take(self) -> Standing | None:
+        """Reserve, whatever the limit is.
+
+        Returns:
+            How things stand if that passes the limit, and `None` if it doesn't.
+        """
+        account = self.account = self.table.account(self.key, self.now)
+        account.open += 1
+        account.reserved_tokens += self.tokens
+        account.reserved_usd += self.usd or 0
+        over = self._over(account)
+        return self._standing(account, over) if over else None
+
+    def _over(self, account: Account) -> tuple[Over, ...]:
+        table = self.table
+        tokens, usd = table.limit_tokens, table.limit_usd
+        over: list[Over] = []
+        if tokens is not None and account.tokens + account.reserved_tokens > tokens:
+            over.append("tokens")
+        if usd is not None and account.usd + account.reserved_usd > usd:
+            over.append("usd")
+        if usd is not None and self.usd is None and table.budget.unpriced == "refuse":
+            over.append("unpriced")
+        return tuple(over)
+
+    def _standing(self, account: Account, over: tuple[Over, ...]) -> Standing:
+        return Standing(
+            budget=self.table.budget,
+            key=self.key,
+            over=over,
+            input_tokens=self.input_tokens,
+            output_tokens=self.tokens - self.input_tokens,
+            states_output=self.states_output,
+            usd=self.usd,
+            spent_tokens=account.tokens,
+            spent_usd=account.usd,
+            reserved_tokens=account.reserved_tokens - self.tokens,
+            reserved_usd=account.reserved_usd - (self.usd or 0),
+            assumed_tokens=account.assumed_tokens,
+            assumed_usd=account.assumed_usd,
+            until=self.table.until,
+        )
+
+    def is_to_be_told(self, over: tuple[Over, ...]) -> bool:
+        """Whether the user is to hear that this call passes these limits."""
+        account = self.account
+        if callable(self.table.budget.on_exceed):
+            return True
+        if account is None or account.warned.issuperset(over):
+            return False
+        account.warned = account.warned.union(over)
+        return True
+
+    def settle(self, tokens: int | None, usd: int | None, now: datetime | None) -> None:
+        """Spend what was used in the place of what was reserved."""
+        account = self.account
+        if account is None:
+            return
+        self.table.renew(account, now)
+        # Unknown is not zero: what was reserved is the best that is known.
+        account.tokens += self.tokens if tokens is None else tokens
+        account.usd += (self.usd or 0) if usd is None else usd
+        account.unpriced += usd is None
+        # Last: who comes into the lock may find it counted twice, but not find it missing.
+        self.release()
+
+    def release(self) -> None:
+        """Give back what was reserved, if it was."""
+        account, self.account = self.account, None
+        if account is not None:
+            account.open -= 1
+            account.reserved_tokens -= self.tokens
+            account.reserved_usd -= self.usd or 0
+
+
+class Reservation:
+    """What a call under way holds in each of the accounts that it was checked against.
+
+    The first `settle()` or `release()` counts, and whatever comes after it does nothing. If
+    nobody holds a reservation any more, nobody can settle it, and it gives itself back.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[_Part] = ()) -> None:
+        self._parts = parts
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is neither settled nor given back."""
+        return bool(self._parts)
+
+    def settle(self, tokens: int | None, usd: Decimal | None) -> None:
+        """Spend what the call has used, in the window in which it ends.
+
+        Args:
+            tokens: What it used, input and output; `None` if nobody can say, and then what was
+                reserved counts.
+            usd: What it cost; `None` if the price is not known. Then what was reserved in money
+                counts, if the price was known at that time, and the call is counted as unpriced.
+
+        Raises:
+            BudgetError: A figure is none. The reservation stays open.
+        """
+        count = None if tokens is None else count_of("tokens", tokens)
+        cost = None if usd is None else parts_of(usd)
+        # Outside the lock: clocks are users'.
+        times = [part.table.time_at_end() for part in self._parts]
+        with LOCK:
+            parts, self._parts = self._parts, ()
+            for part, now in zip(parts, times, strict=False):
+                part.settle(count, cost, now)
+
+    def release(self) -> None:
+        """Give back what was reserved: the call has used nothing."""
+        # An argument, as a module's names may be gone when the interpreter ends.
+        self._release(LOCK)
+
+    def _release(self, lock: Any) -> None:
+        with lock:
+            parts, self._parts = self._parts, ()
+            for part in parts:
+                part.release()
+
+    def __del__(self, lock: Any = LOCK) -> None:
+        if self._parts:
+            self._release(lock)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        """A copy is closed: the call and its reservation stay with the original."""
+        return type(self), ()
+
+
+class Accounts:
+    """The running accounts of one budget: one for each value of what it is `per`.
+
+    Spend counts in the window in which it settles; until then its reservation is carried from
+    window to window. Time never goes back: with a clock that does, the window stays the one it
+    was, until the clock has passed its end again or `reset()` is called.
+
+    Beyond `max_accounts`, those without calls under way that spent the smallest part of their
+    limit are dropped, and the most that any of them had spent in this window is remembered.
+    Whoever has no account, whether it's new or was dropped, is assumed to have spent that much.
+    So no limit can be passed by being forgotten; the price is that a newcomer's limit is the
+    smaller by what the smallest spenders spent, which errors and `Spent` say.
+
+    Args:
+        budget: What to hold calls to.
+        max_accounts: How many accounts are told apart. There may be more only while more than
+            this have calls under way.
+
+    Source:
+        The rule is that of Space-Saving: Metwally, Agrawal and El Abbadi, "Efficient computation
+        of frequent and top-k elements in data streams" (2005).
+    """
+
+    def __init__(self, budget: Budget, *, max_accounts: int = MAX_ACCOUNTS) -> None:
+        if count_of("max_accounts", max_accounts) < 1:
+            msg = "max_accounts is 0; give a number from 1 on."
+            raise BudgetError(msg)
+        self._table = Table(budget, max_accounts)
+
+    @property
+    def budget(self) -> Budget:
+        """What calls are held to."""
+        return self._table.budget
+
+    def reserve(
+        self,
+        tags: Mapping[str, str],
+        scope: str | None,
+        *,
+        input_tokens: int,
+        output_tokens: int | None,
+        usd: Decimal | Price | None,
+    ) -> Reservation:
+        """Reserve what a call may use, before it is sent: `reserve_all` for one budget."""
+        return reserve_all(
+            (self,),
+            tags,
+            scope,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            usd=usd,
+        )
+
+    def spend(
+        self, tags: Mapping[str, str], scope: str | None, tokens: int, usd: Decimal | None
+    ) -> None:
+        """Take in what a call has used that reserved nothing, as its start was not heard.
+
+        Args:
+            tags: The call's tags.
+            scope: The name of its scope, or `None`.
+            tokens: What it used, input and output.
+            usd: What it cost, or `None` if the price is not known.
+
+        Raises:
+            BudgetError: A figure is none.
+        """
+        count, cost = count_of("tokens", tokens), None if usd is None else parts_of(usd)
+        table = self._table
+        part = _Part(table, table.key(tags, scope), table.time_at_end(), 0, 0, None)
+        with LOCK:
+            part.take()
+            part.settle(count, cost, part.now)
+
+    def spent(self, tags: Mapping[str, str] | None = None, scope: str | None = None) -> Spent:
+        """How the account stands that calls with these tags, in this scope, belong to."""
+        table = self._table
+        key, now = table.key(tags or {}, scope), table.time()
+        with LOCK:
+            account = copy(table.look(key, now))
+            until = table.until
+        return Spent(
+            tokens=account.tokens,
+            usd=usd_of(account.usd),
+            reserved_tokens=account.reserved_tokens,
+            reserved_usd=usd_of(account.reserved_usd),
+            unpriced_calls=account.unpriced,
+            assumed_tokens=account.assumed_tokens,
+            assumed_usd=usd_of(account.assumed_usd),
+            until=until,
+        )
+
+    def reset(self) -> None:
+        """Start again from nothing spent, and look at the clock afresh.
+
+        A call that is under way keeps its reservation and counts when it ends.
+        """
+        with LOCK:
+            self._table.start(None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is spent; reservations belong to calls of this process."""
+        with LOCK:
+            state = self._table.state()
+        return {"budget": self.budget, "max_accounts": self._table.max_accounts, **state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make accounts of their own that stand where the pickled ones stood."""
+        self._table = Table(state["budget"], state["max_accounts"])
+        self._table.restore(state)
+
+
+def reserve_all(
+    accounts: Iterable[Accounts],
+    tags: Mapping[str, str],
+    scope: str | None,
+    *,
+    input_tokens: int,
+    output_tokens: int | None,
+    usd: Decimal | Price | None,
+) -> Reservation:
+    """Reserve what a call may use in several accounts: in all of them, or in none.
+
+    Args:
+        accounts: Those of each budget that the call is subject to. One that is named twice
+            counts once.
+        tags: The call's tags.
+        scope: The name of its scope, or `None`.
+        input_tokens: How many tokens will be sent, as far as that is known.
+        output_tokens: How many may come back at the most: 0 for embeddings, `None` if the call
+            doesn't state it; then each budget assumes its `default_max_tokens`.
+        usd: What all that would cost, or `None` if the price is not known; or a function that
+            says so, which is asked for each budget that limits money.
+
+    Returns:
+        The reservation, to be settled or released at the call's end.
+
+    Raises:
+        BudgetExceededError: The call would pass a limit. Nothing is reserved, nor is it if a
+            price, a clock or a function for `on_exceed` raises.
+        BudgetError: A figure is none, or a clock doesn't tell the time.
+    """
+    count = count_of("input_tokens", input_tokens)
+    expected = None if output_tokens is None else count_of("output_tokens", output_tokens)
+    parts = [
+        # Everything that may run users' code comes before the lock.
+        _Part(table, table.key(tags, scope), table.time(), count, expected, usd)
+        for table in _tables(accounts)
+    ]
+    reservation = Reservation(parts)
+    try:
+        for standing in _taken(reservation, parts):
+            _tell(standing)
+    except BaseException:
+        reservation.release()
+        raise
+    return reservation
+
+
+def _tables(accounts: Iterable[Accounts]) -> Iterable[Table]:
+    for one in dict.fromkeys(accounts):
+        yield one._table  # pyright: ignore[reportPrivateUsage]  # made here
+
+
+def _taken(reservation: Reservation, parts: Sequence[_Part]) -> Sequence[Standing]:
+    """Reserve all parts or none.
+
+    Returns:
+        What the user is to be told: limits that are passed, and that stop no call.
+
+    Raises:
+        BudgetExceededError: A limit is passed that does.
+    """
+    with LOCK:
+        # First all are taken: who comes between, or into the lock, finds them taken.
+        taken = [(part, standing) for part in parts if (standing := part.take()) is not None]
+        if not taken:
+            return ()
+        refused = [one for _, one in taken if one.budget.on_exceed == "raise"]
+        if not refused:
+            return [one for part, one in taken if part.is_to_be_told(one.over)]
+        reservation.release()
+    raise error_of(refused[0])
+
+
+def _tell(standing: Standing) -> None:
+    """Let the user know that a call is sent although it passes a limit."""
+    error, on_exceed = error_of(standing), standing.budget.on_exceed
+    if callable(on_exceed):
+        on_exceed(error)
+    else:
+        logger.warning("%s The call is sent all the same.", error)

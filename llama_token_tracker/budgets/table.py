@@ -1,0 +1,195 @@
+"""The running accounts of one budget: windows, sums, and room for newcomers."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from llama_token_tracker.budgets.amounts import parts_of
+from llama_token_tracker.budgets.budget import Budget, Over
+from llama_token_tracker.budgets.windows import end_of, length_of, time_by
+from llama_token_tracker.notices import notice
+
+MAX_ACCOUNTS: Final = 10_000
+"""How many accounts of one budget are told apart."""
+
+
+class Account:
+    """What one value of `per` has spent, and what its calls under way hold.
+
+    The lock lets its own thread in a second time, when the collector closes a stream. So the
+    sums are changed by plain additions, between which the collector doesn't run.
+    """
+
+    __slots__ = (
+        "assumed_tokens",
+        "assumed_usd",
+        "epoch",
+        "open",
+        "reserved_tokens",
+        "reserved_usd",
+        "tokens",
+        "unpriced",
+        "usd",
+        "warned",
+    )
+
+    SPENT: ClassVar = ("assumed_tokens", "assumed_usd", "tokens", "unpriced", "usd", "warned")
+    """What belongs to the window, and not to the calls under way."""
+
+    def __init__(self, epoch: int, tokens: int = 0, usd: int = 0) -> None:
+        self.open = 0
+        self.reserved_tokens = 0
+        self.reserved_usd = 0
+        self.start(epoch, tokens, usd)
+
+    def start(self, epoch: int, tokens: int = 0, usd: int = 0) -> None:
+        """Begin a window: what was spent is forgotten, what is reserved is carried over."""
+        self.epoch = epoch
+        self.tokens = self.assumed_tokens = tokens
+        self.usd = self.assumed_usd = usd
+        self.unpriced = 0
+        self.warned: frozenset[Over] = frozenset()
+
+
+class Table:
+    """All accounts of one budget. Whoever calls a method that changes it holds the lock."""
+
+    def __init__(self, budget: Budget, max_accounts: int) -> None:
+        self.budget = budget
+        self.max_accounts = max_accounts
+        self.limit_tokens = budget.tokens
+        self.limit_usd = None if budget.usd is None else parts_of(budget.usd)
+        self._per_token, self._per_usd = _weight(self.limit_tokens), _weight(self.limit_usd)
+        self.until: datetime | None = None
+        self._length = None if budget.window is None else length_of(budget.window)
+        self._batch = max(1, max_accounts // 10)
+        self._full_at = max_accounts
+        self._accounts: dict[str | None, Account] = {}
+        self._epoch = 0
+        self._floor_tokens = 0
+        self._floor_usd = 0
+
+    def __len__(self) -> int:
+        """How many accounts are held."""
+        return len(self._accounts)
+
+    # --- what may run users' code, and so comes before the lock ----------------------------
+
+    def key(self, tags: Mapping[str, str], scope: str | None) -> str | None:
+        """The name of the account that a call belongs to."""
+        per = self.budget.per
+        if per is None:
+            return None
+        value: object = scope if per == "scope" else tags.get(per)
+        return value if value is None or type(value) is str else str(value)
+
+    def time(self) -> datetime | None:
+        """The time in UTC, or `None` if it doesn't matter.
+
+        Raises:
+            BudgetError: The clock doesn't tell the time. What the clock raises goes on, too.
+        """
+        return None if self._length is None else time_by(self.budget.clock)
+
+    def time_at_end(self) -> datetime | None:
+        """The same at a call's end, where nothing may be raised: the answer is paid for."""
+        try:
+            return self.time()
+        except Exception as error:  # noqa: BLE001 - a user's clock may raise anything
+            notice("a budget's clock failed", error, "the call counts in the last known window")
+            return None
+
+    # --- accounts and windows ---------------------------------------------------------------
+
+    def account(self, key: str | None, now: datetime | None) -> Account:
+        """The account of this name, in the window of this time."""
+        self.roll(now)
+        account = self._accounts.get(key)
+        if account is None:
+            if len(self._accounts) >= self._full_at:
+                self._make_room()
+            # Not by assignment: the collector may have brought a call of the same name.
+            account = self._accounts.setdefault(key, self._newcomer())
+        elif account.epoch != self._epoch:
+            account.start(self._epoch)
+        return account
+
+    def look(self, key: str | None, now: datetime | None) -> Account:
+        """The same without making one for a name that has none."""
+        self.roll(now)
+        return self.account(key, now) if key in self._accounts else self._newcomer()
+
+    def renew(self, account: Account, now: datetime | None) -> None:
+        """Bring an account into the window of this time."""
+        self.roll(now)
+        if account.epoch != self._epoch:
+            account.start(self._epoch)
+
+    def roll(self, now: datetime | None) -> None:
+        """Start a new window if the last one has ended by this time."""
+        if now is not None and self._length is not None:
+            until = self.until
+            if until is None or now >= until:
+                self.start(end_of(self._length, now))
+
+    def start(self, until: datetime | None) -> None:
+        """Start a window. Accounts find out when they're next used, however many they are."""
+        self.until = until
+        self._epoch += 1
+        self._floor_tokens = self._floor_usd = 0
+
+    def _newcomer(self) -> Account:
+        return Account(self._epoch, self._floor_tokens, self._floor_usd)
+
+    def _make_room(self) -> None:
+        """Drop a tenth of the accounts, so that as many newcomers cost nothing."""
+        # A list, as the collector may bring another call while this goes on.
+        idle = [(key, account) for key, account in list(self._accounts.items()) if not account.open]
+        idle.sort(key=self._share)
+        for key, account in idle[: len(self._accounts) - self.max_accounts + self._batch]:
+            if account.open:
+                continue
+            # Before it goes: whoever has no account is assumed to have spent as much.
+            if account.epoch == self._epoch:
+                if account.tokens > self._floor_tokens:
+                    self._floor_tokens = account.tokens
+                if account.usd > self._floor_usd:
+                    self._floor_usd = account.usd
+            self._accounts.pop(key, None)
+        self._full_at = max(self.max_accounts, len(self._accounts) + self._batch)
+
+    def _share(self, item: tuple[str | None, Account]) -> float:
+        """How much of its limits an account has used up in this window."""
+        account = item[1]
+        if account.epoch != self._epoch:
+            return 0.0
+        tokens, usd = account.tokens * self._per_token, account.usd * self._per_usd
+        return tokens if tokens > usd else usd
+
+    # --- copies -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What is spent; reservations belong to calls of this process."""
+        return {
+            "until": self.until,
+            "floor": (self._floor_tokens, self._floor_usd),
+            "accounts": {
+                key: {name: getattr(account, name) for name in Account.SPENT}
+                for key, account in list(self._accounts.items())
+                if account.epoch == self._epoch
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Stand where another table stood."""
+        self.until = state["until"]
+        self._floor_tokens, self._floor_usd = state["floor"]
+        for key, spent in state["accounts"].items():
+            account = self._accounts[key] = Account(self._epoch)
+            for name, value in spent.items():
+                setattr(account, name, value)
+
+
+def _weight(limit: int | None) -> float:
+    """Which part of a limit one unit is."""
+    return 0.0 if limit is None else 1 / max(limit, 1)
