@@ -70,6 +70,7 @@ class OpenCall:
         has_callback: Whether other callback handlers hear of it too.
         served: Which texts of an embedding a cache will serve; `None` if that can't be told.
         options: What else was passed to it: tools, among others.
+        context: The scope and the tags it started in; whoever records it knows how to read that.
         plain: Whether it neither made nor was made by another, nor streamed: most are.
     """
 
@@ -86,6 +87,7 @@ class OpenCall:
     nests: bool = True
     has_callback: bool = True
     options: object = None
+    context: Any = None
     served: frozenset[str] | None = frozenset()
 
     def __init__(

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal, Self, TypeAlias
 
+from llama_token_tracker.pricing import Cost, Prices
 from llama_token_tracker.usage import Usage
 
 Source: TypeAlias = Literal["reported", "counted", "estimated"]
@@ -17,6 +19,7 @@ Operation: TypeAlias = Literal["chat", "completion", "embedding"]
 """What the provider was asked for."""
 
 NOT_REPORTED = Usage()
+_USUAL_PRICES = Prices()
 
 
 @dataclass
@@ -45,6 +48,8 @@ class TokenCountingEvent:
         inner_event_id: Id of the innermost call, the one that spoke to the provider.
         span_id: The outermost call's span on the instrumentation dispatcher.
         inner_span_id: The innermost call's.
+        scope: The scopes it started in, outermost first, with slashes between; or `None`.
+        tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
     """
 
     prompt: str
@@ -65,6 +70,8 @@ class TokenCountingEvent:
     inner_event_id: str = ""
     span_id: str | None = field(default=None, repr=False)
     inner_span_id: str | None = field(default=None, repr=False)
+    scope: str | None = None
+    tags: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         """Add the two counts up, whatever total was passed."""
@@ -83,6 +90,34 @@ class TokenCountingEvent:
         if self.started_s is None:
             return None
         return datetime.fromtimestamp(self.started_s, UTC)
+
+    def price_with(self, prices: Prices) -> None:
+        """Take the cost from these prices, not from the usual ones."""
+        self.__dict__["_prices"] = prices
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it cost, by its usage, model and time; `None` if its price is unknown.
+
+        Looked up when it's first asked for, and kept.
+        """
+        known: dict[str, Any] = self.__dict__
+        if "_cost" not in known:
+            prices: Prices = known.get("_prices", _USUAL_PRICES)
+            known["_cost"] = prices.cost(
+                self.usage,
+                provider=self.provider,
+                model=self.model,
+                at=self.started_at or datetime.now(UTC),
+                operation=self.operation,
+            )
+        cost: Cost | None = known["_cost"]
+        return cost
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What it cost in US dollars; `None` if its price is unknown."""
+        return None if self.cost is None else self.cost.usd
 
     @property
     def source(self) -> Source:

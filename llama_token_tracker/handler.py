@@ -8,7 +8,7 @@ the `ValueError` of LlamaIndex's own `token_budget`.
 import logging
 import mimetypes
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,9 @@ from llama_index.core.utilities.token_counting import TokenCounter
 from llama_index.core.utils import (
     get_tokenizer,  # pyright: ignore[reportUnknownVariableType] - LlamaIndex's gap
 )
+from llama_index_instrumentation.dispatcher import active_instrument_tags
 
+from llama_token_tracker.book import Book
 from llama_token_tracker.calls import (
     ABANDONING,
     OpenCall,
@@ -38,8 +40,11 @@ from llama_token_tracker.event import Source, TokenCountingEvent
 from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, cached_embedding, listen
+from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
+from llama_token_tracker.readings import Readings
+from llama_token_tracker.scopes import Scope
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
 from llama_token_tracker.tokenizer import Tokenizers
@@ -73,7 +78,10 @@ class LlamaIndexEvent(TokenCountingEvent, core.TokenCountingEvent):
     """A `TokenCountingEvent` that is one of LlamaIndex's too."""
 
 
-class TokenCountingHandler(core.TokenCountingHandler):
+class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
+    Readings,
+    core.TokenCountingHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
+):
     """Counts every call to a provider exactly once, as it was billed.
 
     A drop-in for `llama_index.core.callbacks.TokenCountingHandler`: the same arguments, lists,
@@ -94,6 +102,9 @@ class TokenCountingHandler(core.TokenCountingHandler):
         keep_text: Whether events keep prompts and completions, which may be long.
         include_failed: Whether `llm_token_counts` also lists calls that failed before anything
             was billed. They cost no token, and are in `failed_calls` in any case.
+        prices: Your own prices by model's id; they win over those of genai-prices.
+        models: Which model is behind an id that names none, such as the ARN of an application
+            inference profile.
     """
 
     def __init__(
@@ -108,6 +119,8 @@ class TokenCountingHandler(core.TokenCountingHandler):
         max_events: int | None = None,
         keep_text: bool = True,
         include_failed: bool = False,
+        prices: Mapping[str, OwnPrices] | None = None,
+        models: Mapping[str, str] | None = None,
     ) -> None:
         # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
         super(core.TokenCountingHandler, self).__init__(
@@ -115,7 +128,9 @@ class TokenCountingHandler(core.TokenCountingHandler):
             event_ends_to_ignore=event_ends_to_ignore or [],
             logger=logger,
         )
-        self.tracker = Tracker(max_events=max_events, include_failed=include_failed)
+        self.tracker = Tracker(
+            max_events=max_events, include_failed=include_failed, prices=Prices(prices, models)
+        )
         self.token_budget = token_budget
         self.keep_text = keep_text
         self.tokenizer = tokenizer
@@ -148,6 +163,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
         if payload is not None and event_id and event_type in _COUNTED:
             try:
                 call = _call(payload, event_id, active_span_id.get())
+                call.context = self.tracker.context(active_instrument_tags.get())
                 if event_type == _EMBEDDING:
                     call.nests = False
                     cached = cached_embedding(call.span_id)
@@ -204,52 +220,34 @@ class TokenCountingHandler(core.TokenCountingHandler):
 
     # --- what users read -------------------------------------------------------------------
 
-    @property  # type: ignore[override]  # ours are LlamaIndex's with more fields
-    def llm_token_counts(self) -> list[TokenCountingEvent]:
-        """One event per call to a language model, oldest first."""
-        return self.tracker.llm_events
-
-    @llm_token_counts.setter  # type: ignore[override]  # any events will do
-    def llm_token_counts(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, events: Iterable[TokenCountingEvent]
-    ) -> None:
-        self.tracker.llm_events = events
-
-    @property  # type: ignore[override]  # the same
-    def embedding_token_counts(self) -> list[TokenCountingEvent]:
-        """One event per embedded text, oldest first."""
-        return self.tracker.embedding_events
-
-    @embedding_token_counts.setter  # type: ignore[override]  # the same
-    def embedding_token_counts(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, events: Iterable[TokenCountingEvent]
-    ) -> None:
-        self.tracker.embedding_events = events
-
     @property
-    def failed_calls(self) -> list[TokenCountingEvent]:
-        """The last thousand calls that failed before anything was billed: zero tokens."""
-        return self.tracker.failed_calls
+    def _book(self) -> Book:  # type: ignore[override]  # the tracker's
+        return self.tracker.book
 
-    @property
-    def total_llm_token_count(self) -> int:
-        """Tokens of all LLM calls, in and out."""
-        return self.tracker.llm_totals.total
+    def _catch_up(self) -> None:
+        self.tracker.catch_up()
 
-    @property
-    def prompt_llm_token_count(self) -> int:
-        """Tokens that went into LLM calls, cache reads and writes included."""
-        return self.tracker.llm_totals.prompt
+    def _sum_up(self) -> None:
+        self.tracker.sum_up()
 
-    @property
-    def completion_llm_token_count(self) -> int:
-        """Tokens that came out of LLM calls, reasoning included."""
-        return self.tracker.llm_totals.completion
+    def scope(self, name: str, /, **tags: object) -> Scope:
+        """Count the calls of a part of the program by themselves, too.
 
-    @property
-    def total_embedding_token_count(self) -> int:
-        """Tokens of all embedded texts."""
-        return self.tracker.embedding_totals.total
+            with token_counter.scope("request-42", user="ada") as request:
+                ...
+            request.total_llm_token_count
+
+        A call belongs to the scopes in which it starts, wherever and whenever it ends. Scopes
+        may be nested, and used in any number of tasks and threads at once.
+
+        Args:
+            name: What it's called.
+            tags: Whom or what its calls are for; see `by`.
+
+        Raises:
+            ValueError: The name is no text, or empty.
+        """
+        return self.tracker.scope(name, **tags)
 
     def reset_counts(self) -> None:
         """Start again from zero. A call that is under way counts when it ends."""
@@ -307,6 +305,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
             (
                 input_tokens,
                 output_tokens,
+                call.context,
                 _plain_event,
                 texts_of(prompt, response) if self.keep_text else _NO_TEXTS,
                 buckets,
@@ -350,7 +349,8 @@ class TokenCountingHandler(core.TokenCountingHandler):
                 perf_counter() - call.began,
                 call.event_id,
                 call.span_id,
-            )
+            ),
+            call.context,
         )
 
     def _record(self, outcome: Outcome) -> None:
@@ -389,10 +389,10 @@ class TokenCountingHandler(core.TokenCountingHandler):
                 make=partial(_event, fields, said),
             )
             if not (nothing or self._verbose):
-                self.tracker.record_uncounted(silent)
+                self.tracker.record_uncounted(silent, outermost.context)
                 return
             event = silent.count()
-        self.tracker.record(event)
+        self.tracker.record(event, outermost.context)
         if self._verbose and not outcome.nothing_happened:
             self._tell(event.prompt_token_count, event.completion_token_count)
 
@@ -442,7 +442,7 @@ class TokenCountingHandler(core.TokenCountingHandler):
             )
             if self._verbose:
                 total += silent.count().prompt_token_count
-            self.tracker.record_uncounted(silent)
+            self.tracker.record_uncounted(silent, call.context)
         if self._verbose:
             self._print(f"Embedding Token Usage: {total}")
 
@@ -475,12 +475,15 @@ class _Ear:
 
     def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """Open a call, for some integrations ask the provider here without a callback."""
-        manager = getattr(llm, "callback_manager", None)
-        if not any(handler is self._handler() for handler in getattr(manager, "handlers", ())):
+        manager, handler = getattr(llm, "callback_manager", None), self._handler()
+        if handler is None or not any(
+            heard is handler for heard in getattr(manager, "handlers", ())
+        ):
             return
         about = llm.to_payload() if isinstance(llm, BaseLLM) else None
         call = OpenCall(span_id, dict(arguments), about, span_id)
         call.has_callback = call.trusts_raw = False
+        call.context = handler.tracker.context(active_instrument_tags.get())
         self.calls.start(call)
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:

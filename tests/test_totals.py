@@ -34,7 +34,7 @@ def events(draw: st.DrawFn) -> TokenCountingEvent:
 
 def sums(totals: Totals) -> dict[Kind, tuple[int, dict[str, int]]]:
     """Everything that totals hold."""
-    return {kind: (total.calls, total.counts) for kind, total in totals.copy().items()}
+    return {kind: (total.calls, total.counts) for kind, total in totals.kinds().items()}
 
 
 def added(listed: list[TokenCountingEvent]) -> Totals:
@@ -56,7 +56,7 @@ def test_the_order_of_calls_makes_no_difference(listed: list[TokenCountingEvent]
 @given(st.lists(events()))
 def test_totals_are_the_sums_of_the_events(listed: list[TokenCountingEvent]):
     """Every kind holds the number of its calls and the sum of their usages."""
-    for kind, total in added(listed).copy().items():
+    for kind, total in added(listed).kinds().items():
         alike = [
             event
             for event in listed
@@ -85,7 +85,7 @@ def test_taking_back_undoes_adding(kept: list[TokenCountingEvent], gone: list[To
 def test_a_kind_names_what_its_calls_share():
     """A running sum is found by operation, provider, model, source and status."""
     event = TokenCountingEvent("", "", 2, 3, usage=Usage(input_tokens=3, output_tokens=2))
-    ((kind, total),) = added([event]).copy().items()
+    ((kind, total),) = added([event]).kinds().items()
     assert kind == Kind("chat", None, None, "estimated", "complete")
     assert kind.status == "complete"
     assert (total.calls, total.usage.total_tokens) == (1, 5)

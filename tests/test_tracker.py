@@ -33,17 +33,17 @@ def filled(*events: TokenCountingEvent, **options: Any) -> Tracker:
 
 def put_off(tracker: Tracker, prompt: int = 10, completion: int = 5) -> None:
     """Record a call whose event is made when it's asked for."""
-    tracker.record_later((prompt, completion, event, prompt, completion))
+    tracker.record_later((prompt, completion, None, event, prompt, completion))
 
 
 def agree(tracker: Tracker) -> bool:
     """Whether totals and lists say the same."""
-    listed, texts = tracker.llm_events, tracker.embedding_events
+    listed, texts = tracker.llm_token_counts, tracker.embedding_token_counts
     everything = [*listed, *texts]
     return (
-        tracker.llm_totals.prompt == sum(one.prompt_token_count for one in listed)
-        and tracker.llm_totals.completion == sum(one.completion_token_count for one in listed)
-        and tracker.embedding_totals.total == sum(one.total_token_count for one in texts)
+        tracker.prompt_llm_token_count == sum(one.prompt_token_count for one in listed)
+        and tracker.completion_llm_token_count == sum(one.completion_token_count for one in listed)
+        and tracker.total_embedding_token_count == sum(one.total_token_count for one in texts)
         and tracker.usage.total_tokens == sum(one.usage.total_tokens for one in everything)
         and sum(total.calls for total in tracker.totals().values()) == len(everything)
     )
@@ -53,10 +53,10 @@ def test_calls_and_embedded_texts_go_to_lists_of_their_own():
     """The two lists hold events in the order of recording, and each has its totals."""
     calls, texts = [event(1, 2), event(3, 4)], [embedded(5)]
     tracker = filled(calls[0], texts[0], calls[1])
-    assert tracker.llm_events == calls
-    assert tracker.embedding_events == texts
-    assert (tracker.llm_totals.prompt, tracker.llm_totals.completion) == (4, 6)
-    assert tracker.embedding_totals.total == 5
+    assert tracker.llm_token_counts == calls
+    assert tracker.embedding_token_counts == texts
+    assert (tracker.prompt_llm_token_count, tracker.completion_llm_token_count) == (4, 6)
+    assert tracker.total_embedding_token_count == 5
     assert tracker.usage == Usage(input_tokens=9, output_tokens=6)
 
 
@@ -86,10 +86,10 @@ def test_calls_and_embedded_texts_go_to_lists_of_their_own():
 def test_totals_follow_edits_by_hand(edit: Callable[[list[TokenCountingEvent]], Any]):
     """A list that is edited by hand is what the totals add up, and what a list would be."""
     tracker = filled(event(1, 2), event(3, 4), event(5, 6))
-    plain = list(tracker.llm_events)
-    edit(tracker.llm_events)
+    plain = list(tracker.llm_token_counts)
+    edit(tracker.llm_token_counts)
     edit(plain)
-    assert tracker.llm_events == plain
+    assert tracker.llm_token_counts == plain
     assert agree(tracker)
 
 
@@ -97,11 +97,11 @@ def test_a_refused_edit_changes_nothing():
     """An edit that a list refuses is refused, and the totals stay."""
     tracker = filled(event(1, 2))
     with pytest.raises(ValueError, match="not in list"):
-        tracker.llm_events.remove(event(9, 9))
+        tracker.llm_token_counts.remove(event(9, 9))
     with pytest.raises(IndexError):
-        tracker.llm_events.pop(5)
+        tracker.llm_token_counts.pop(5)
     assert agree(tracker)
-    assert tracker.llm_totals.total == 3
+    assert tracker.total_llm_token_count == 3
 
 
 def test_totals_are_right_while_an_edit_reads_its_events():
@@ -110,10 +110,10 @@ def test_totals_are_right_while_an_edit_reads_its_events():
     seen = []
 
     def more() -> Any:
-        seen.append(tracker.llm_totals.total)
+        seen.append(tracker.total_llm_token_count)
         yield event(3, 4)
 
-    tracker.llm_events.extend(more())
+    tracker.llm_token_counts.extend(more())
     assert seen == [3]
     assert agree(tracker)
 
@@ -121,22 +121,22 @@ def test_totals_are_right_while_an_edit_reads_its_events():
 def test_a_list_can_be_put_in_the_place_of_another():
     """Assigning a list makes its events the ones that count; the old list stays as it was."""
     tracker = filled(event(1, 2), event(3, 4))
-    old = tracker.llm_events
-    tracker.llm_events = [one for one in old if one.prompt_token_count > 1]
-    assert (len(old), len(tracker.llm_events)) == (2, 1)
+    old = tracker.llm_token_counts
+    tracker.llm_token_counts = [one for one in old if one.prompt_token_count > 1]
+    assert (len(old), len(tracker.llm_token_counts)) == (2, 1)
     old.clear()
-    assert tracker.llm_totals.total == 7
-    tracker.embedding_events = [embedded(9)]
-    assert tracker.embedding_totals.total == 9
+    assert tracker.total_llm_token_count == 7
+    tracker.embedding_token_counts = [embedded(9)]
+    assert tracker.total_embedding_token_count == 9
     assert agree(tracker)
 
 
 def test_adding_to_the_list_in_place_keeps_the_list():
-    """`tracker.llm_events += [...]` adds to the list that others may hold."""
+    """`tracker.llm_token_counts += [...]` adds to the list that others may hold."""
     tracker = filled(event(1, 2))
-    held = tracker.llm_events
-    tracker.llm_events += [event(3, 4)]
-    assert held is tracker.llm_events
+    held = tracker.llm_token_counts
+    tracker.llm_token_counts += [event(3, 4)]
+    assert held is tracker.llm_token_counts
     assert len(held) == 2
     assert agree(tracker)
 
@@ -171,7 +171,7 @@ def test_adding_to_the_list_in_place_keeps_the_list():
 def test_whoever_holds_a_list_sees_new_events(read: Callable[[list[TokenCountingEvent]], Any]):
     """A list that was taken before a call holds its event after it, as any list would."""
     tracker = Tracker()
-    held = tracker.llm_events
+    held = tracker.llm_token_counts
     put_off(tracker)
     assert read(held) == read([event(10, 5)])
 
@@ -179,24 +179,24 @@ def test_whoever_holds_a_list_sees_new_events(read: Callable[[list[TokenCounting
 def test_edits_of_a_held_list_come_after_what_was_recorded_before():
     """Clearing a list that was taken before a call removes that call too."""
     tracker = Tracker()
-    held = tracker.llm_events
+    held = tracker.llm_token_counts
     put_off(tracker)
     held.append(event(1, 1))
     assert [one.prompt_token_count for one in held] == [10, 1]
     put_off(tracker)
     held.clear()
-    assert tracker.llm_events == []
-    assert tracker.llm_totals.total == 0
+    assert tracker.llm_token_counts == []
+    assert tracker.total_llm_token_count == 0
 
 
 def test_an_event_that_is_put_off_counts_at_once():
     """Totals know of a call whose event nobody has asked for yet."""
     tracker = Tracker()
     put_off(tracker, 10, 5)
-    assert tracker.llm_totals.total == 15
+    assert tracker.total_llm_token_count == 15
     put_off(tracker, 1, 1)
     tracker.record(event(100, 100))
-    assert [one.prompt_token_count for one in tracker.llm_events] == [10, 1, 100]
+    assert [one.prompt_token_count for one in tracker.llm_token_counts] == [10, 1, 100]
     assert agree(tracker)
 
 
@@ -204,28 +204,28 @@ def test_copies_of_a_list_are_plain_lists():
     """What is copied or pickled belongs to no totals."""
     tracker = filled(event(1, 2))
     for twin in (
-        copy.copy(tracker.llm_events),
-        copy.deepcopy(tracker.llm_events),
-        pickle.loads(pickle.dumps(tracker.llm_events)),
-        tracker.llm_events[:],
+        copy.copy(tracker.llm_token_counts),
+        copy.deepcopy(tracker.llm_token_counts),
+        pickle.loads(pickle.dumps(tracker.llm_token_counts)),
+        tracker.llm_token_counts[:],
     ):
         assert type(twin) is list
         twin.clear()
-    assert len(tracker.llm_events) == 1
+    assert len(tracker.llm_token_counts) == 1
 
 
 def test_a_reset_starts_a_new_list():
     """Whoever holds the old list keeps it; the totals are zero."""
     tracker = filled(event(1, 2), embedded(3))
     put_off(tracker)
-    held = tracker.llm_events
+    held = tracker.llm_token_counts
     tracker.reset()
     assert len(held) == 2
-    assert (tracker.llm_events, tracker.embedding_events) == ([], [])
-    assert (tracker.llm_totals.total, tracker.embedding_totals.total) == (0, 0)
+    assert (tracker.llm_token_counts, tracker.embedding_token_counts) == ([], [])
+    assert (tracker.total_llm_token_count, tracker.total_embedding_token_count) == (0, 0)
     assert tracker.totals() == {}
     held.append(event(5, 5))
-    assert tracker.llm_totals.total == 0
+    assert tracker.total_llm_token_count == 0
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
@@ -235,18 +235,18 @@ def test_a_bounded_list_keeps_the_newest(limit: int):
     put_off(tracker, 4, 4)
     put_off(tracker, 5, 5)
     newest = [1, 2, 3, 4, 5][5 - limit :]
-    assert [one.prompt_token_count for one in tracker.llm_events] == newest
-    assert tracker.llm_totals.prompt == 15
+    assert [one.prompt_token_count for one in tracker.llm_token_counts] == newest
+    assert tracker.prompt_llm_token_count == 15
     assert sum(total.calls for total in tracker.totals().values()) == 5
 
 
 def test_a_bounded_list_can_be_edited():
     """Edits change the totals by what they add and remove, and by nothing else."""
     tracker = filled(event(1, 1), event(2, 2), event(3, 3), max_events=2)
-    tracker.llm_events.pop(0)
-    assert tracker.llm_totals.prompt == 4
-    tracker.llm_events.append(event(10, 10))
-    assert tracker.llm_totals.prompt == 14
+    tracker.llm_token_counts.pop(0)
+    assert tracker.prompt_llm_token_count == 4
+    tracker.llm_token_counts.append(event(10, 10))
+    assert tracker.prompt_llm_token_count == 14
 
 
 def test_a_negative_bound_is_refused():
@@ -260,7 +260,7 @@ def test_a_failed_call_is_kept_apart():
     failed = event(0, 0, status="failed")
     tracker = filled(failed, event(1, 2))
     assert tracker.failed_calls == [failed]
-    assert len(tracker.llm_events) == 1
+    assert len(tracker.llm_token_counts) == 1
     assert {kind.status: total.calls for kind, total in tracker.totals().items()} == {
         "failed": 1,
         "complete": 1,
@@ -270,14 +270,14 @@ def test_a_failed_call_is_kept_apart():
 def test_a_failed_call_is_listed_if_asked_for():
     """`include_failed` puts it among the others too."""
     tracker = filled(event(0, 0, status="failed"), include_failed=True)
-    assert len(tracker.llm_events) == len(tracker.failed_calls) == 1
+    assert len(tracker.llm_token_counts) == len(tracker.failed_calls) == 1
     assert agree(tracker)
 
 
 def test_a_failed_call_that_cost_something_is_listed():
     """A stream that broke after its first words was billed."""
     tracker = filled(event(3, 1, status="failed"))
-    assert len(tracker.llm_events) == 1
+    assert len(tracker.llm_token_counts) == 1
     assert tracker.failed_calls == []
 
 
@@ -297,25 +297,24 @@ def test_a_copy_holds_what_was_counted_and_goes_its_own_way(twin: Callable[[Trac
     )
     put_off(tracker)
     other = twin(tracker)
-    assert other.llm_events == tracker.llm_events
-    assert other.embedding_events == tracker.embedding_events
+    assert other.llm_token_counts == tracker.llm_token_counts
+    assert other.embedding_token_counts == tracker.embedding_token_counts
     assert other.failed_calls == tracker.failed_calls
     assert other.totals() == tracker.totals()
-    assert other.llm_totals == tracker.llm_totals
+    assert other.total_llm_token_count == tracker.total_llm_token_count
     assert (other.max_events, other.include_failed) == (1, False)
-    other.llm_events.clear()
+    other.llm_token_counts.clear()
     other.record(event(100, 100))
-    assert tracker.llm_totals.prompt == 15
+    assert tracker.prompt_llm_token_count == 15
     assert tracker.totals() != other.totals()
 
 
 def test_what_is_handed_out_is_a_copy():
     """Changing totals that were read changes nothing that is counted."""
     tracker = filled(event(1, 2))
-    tracker.llm_totals.prompt = 99
     for total in tracker.totals().values():
         total.counts["input_tokens"] = 99
-    assert tracker.llm_totals.prompt == 1
+    assert tracker.prompt_llm_token_count == 1
     assert tracker.usage.input_tokens == 1
 
 
@@ -344,7 +343,7 @@ class Editor:
             put_off(self.tracker, number, number + 1)
             self.plain.append(new)
         else:
-            self.edit(self.tracker.llm_events, move, number, new)
+            self.edit(self.tracker.llm_token_counts, move, number, new)
             self.edit(self.plain, move, number, new)
 
     @staticmethod
@@ -372,6 +371,8 @@ def test_totals_equal_the_sum_of_the_events_whatever_is_done(moves: list[tuple[s
     editor = Editor()
     for move, number in moves:
         editor.make(move, number)
-    assert editor.tracker.llm_totals.prompt == sum(one.prompt_token_count for one in editor.plain)
-    assert editor.tracker.llm_events == editor.plain
+    assert editor.tracker.prompt_llm_token_count == sum(
+        one.prompt_token_count for one in editor.plain
+    )
+    assert editor.tracker.llm_token_counts == editor.plain
     assert agree(editor.tracker)

@@ -4,7 +4,7 @@ Unknown is not zero: what has no price costs `None`.
 """
 
 from llama_token_tracker.pricing.own import Price
-from llama_token_tracker.pricing.prices import Prices
+from llama_token_tracker.pricing.prices import OwnPrices, Prices
 from llama_token_tracker.pricing.rates import Cost
 
-__all__ = ["Cost", "Price", "Prices"]
+__all__ = ["Cost", "OwnPrices", "Price", "Prices"]

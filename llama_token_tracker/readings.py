@@ -1,0 +1,239 @@
+"""What can be read of recorded calls: the same of a handler, of a tracker and of a scope.
+
+Nothing is kept here; every figure comes out of a book.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from llama_token_tracker.book import Book
+from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.lock import LOCK
+from llama_token_tracker.totals import CostSum, Kind, Sum
+from llama_token_tracker.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What calls used that have something in common: one row of a table.
+
+    Attributes:
+        calls: How many there were.
+        usage: Their tokens by bucket, embeddings included.
+        cost_usd: What they cost in US dollars, as far as that is known; `None` if it's known
+            of none of them.
+        estimated_usd: The part of it that isn't surely what was billed.
+        unpriced_calls: How many calls `cost_usd` leaves out, because their price is unknown.
+        unpriced_tokens: How many tokens those used.
+        cache_savings_usd: What tokens that were read from a cache would have cost more
+            without it.
+    """
+
+    calls: int
+    usage: Usage
+    cost_usd: Decimal | None
+    estimated_usd: Decimal
+    unpriced_calls: int
+    unpriced_tokens: int
+    cache_savings_usd: Decimal
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output tokens."""
+        return self.usage.total_tokens
+
+    @classmethod
+    def of(cls, total: Sum) -> "Row":
+        """Make one of a running sum."""
+        return cls(
+            calls=total.calls,
+            usage=total.usage,
+            cost_usd=_known(total.cost, total.usage),
+            estimated_usd=total.cost.estimated_usd,
+            unpriced_calls=total.cost.unpriced_calls,
+            unpriced_tokens=total.cost.unpriced_tokens,
+            cache_savings_usd=total.cost.cache_savings_usd,
+        )
+
+
+def _known(cost: CostSum, usage: Usage) -> Decimal | None:
+    """The sum, or `None` if every token in it is without a price."""
+    return None if cost.unpriced_tokens and cost.unpriced_tokens == usage.total_tokens else cost.usd
+
+
+def price(book: Book) -> None:
+    """Look up what the calls of a book cost that came since the last time."""
+    with LOCK:
+        waiting = book.totals.unpriced
+    # Outside the lock: looking the first one up loads all prices.
+    for event in waiting:
+        _ = event.cost
+    with LOCK:
+        book.totals.price()
+
+
+class Readings:
+    """Figures of recorded calls."""
+
+    _book: Book
+    """The account that is read."""
+
+    def _catch_up(self) -> None:
+        """Bring the account up to date."""
+        raise NotImplementedError
+
+    def _sum_up(self) -> None:
+        """Bring at least its sums of LLM calls and embeddings up to date."""
+        self._catch_up()
+
+    # --- events ----------------------------------------------------------------------------
+
+    @property
+    def llm_token_counts(self) -> list[TokenCountingEvent]:
+        """One event per call to a language model, oldest first; edit it, and totals follow."""
+        self._catch_up()
+        return self._book.llm.events
+
+    @llm_token_counts.setter
+    def llm_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+        self._book.llm.replace(events)
+
+    @property
+    def embedding_token_counts(self) -> list[TokenCountingEvent]:
+        """One event per embedded text, oldest first; edit it, and totals follow."""
+        self._catch_up()
+        return self._book.embedding.events
+
+    @embedding_token_counts.setter
+    def embedding_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+        self._book.embedding.replace(events)
+
+    @property
+    def failed_calls(self) -> list[TokenCountingEvent]:
+        """The last thousand calls that failed before anything was billed: zero tokens."""
+        self._catch_up()
+        with LOCK:
+            return list(self._book.failed)
+
+    # --- tokens ----------------------------------------------------------------------------
+
+    @property
+    def total_llm_token_count(self) -> int:
+        """Tokens of all LLM calls, in and out."""
+        self._sum_up()
+        with LOCK:
+            return self._book.llm.pair.total
+
+    @property
+    def prompt_llm_token_count(self) -> int:
+        """Tokens that went into LLM calls, cache reads and writes included."""
+        self._sum_up()
+        return self._book.llm.pair.prompt
+
+    @property
+    def completion_llm_token_count(self) -> int:
+        """Tokens that came out of LLM calls, reasoning included."""
+        self._sum_up()
+        return self._book.llm.pair.completion
+
+    @property
+    def total_embedding_token_count(self) -> int:
+        """Tokens of all embedded texts."""
+        self._sum_up()
+        return self._book.embedding.pair.total
+
+    @property
+    def usage(self) -> Usage:
+        """All tokens by bucket, embeddings included."""
+        return self._sum().usage
+
+    def totals(self) -> dict[Kind, Sum]:
+        """A copy of the running sums, by operation, provider, model, source and status."""
+        self._catch_up()
+        with LOCK:
+            return self._book.totals.kinds()
+
+    def _sum(self) -> Sum:
+        self._catch_up()
+        with LOCK:
+            return self._book.totals.all()
+
+    # --- money -----------------------------------------------------------------------------
+
+    def _priced(self) -> Row:
+        self._catch_up()
+        price(self._book)
+        return Row.of(self._sum())
+
+    @property
+    def total_cost_usd(self) -> Decimal | None:
+        """What all calls cost in US dollars; `None` if that is known of none of them.
+
+        A sum leaves out `unpriced_calls`, whose price is unknown.
+        """
+        return self._priced().cost_usd
+
+    @property
+    def unpriced_calls(self) -> int:
+        """How many calls `total_cost_usd` leaves out, because their price is unknown."""
+        return self._priced().unpriced_calls
+
+    @property
+    def unpriced_tokens(self) -> int:
+        """How many tokens those used."""
+        return self._priced().unpriced_tokens
+
+    @property
+    def estimated_cost_usd(self) -> Decimal:
+        """The part of `total_cost_usd` that isn't surely what was billed.
+
+        It stands for calls whose tokens weren't all reported or priced, or that were abandoned
+        or failed.
+        """
+        return self._priced().estimated_usd
+
+    @property
+    def cache_savings_usd(self) -> Decimal:
+        """What tokens that were read from a cache would have cost more without it."""
+        return self._priced().cache_savings_usd
+
+    @property
+    def unread_cache_write_usd(self) -> Decimal:
+        """What those writes to a cache cost, at the least, that nobody has read so far.
+
+        Providers don't say which write a read goes back to. But a model that has read fewer
+        tokens than it has written can't have read the rest.
+        """
+        self._catch_up()
+        price(self._book)
+        with LOCK:
+            split = self._book.totals.by("model")
+        return sum((_unread(total) for total in split.values()), start=Decimal(0))
+
+    # --- tables ----------------------------------------------------------------------------
+
+    def by(self, name: str) -> dict[str | None, Row]:
+        """Calls, tokens and cost, split by what calls have in common.
+
+        Args:
+            name: `"model"`, `"provider"`, `"operation"`, `"source"`, `"status"`, `"scope"`, or
+                the name of any tag. A tag that bears one of these names isn't reached.
+
+        Returns:
+            Rows by value, those with the most tokens first; `None` holds the calls without
+            any, `"(other)"` those of all values beyond the first thousand. The rows add up
+            to the totals. A scope's own row leaves out the scopes within it.
+        """
+        self._catch_up()
+        price(self._book)
+        with LOCK:
+            split = self._book.totals.by(name)
+        rows = {value: Row.of(total) for value, total in split.items()}
+        return dict(sorted(rows.items(), key=lambda item: -item[1].total_tokens))
+
+
+def _unread(total: Sum) -> Decimal:
+    written = total.counts.get("cache_write_tokens", 0)
+    unread = written - total.counts.get("cache_read_tokens", 0)
+    return total.cost.cache_write_usd * unread / written if unread > 0 else Decimal(0)

@@ -1,0 +1,182 @@
+"""Parts of a program whose calls are counted by themselves: a request, a user, a step.
+
+A call belongs to the scope in which it starts, wherever and whenever it ends. The scope is
+kept in a context variable, so that tasks, and threads that copy their context, inherit it.
+"""
+
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from types import FrameType, TracebackType
+from typing import Any, Final, NamedTuple, Protocol, Self
+
+from llama_token_tracker.book import Book
+from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.readings import Readings
+
+_current: Final[ContextVar["Scope | None"]] = ContextVar("llama_token_tracker_scope", default=None)
+
+_in_generators: Final[dict[FrameType, "Scope"]] = {}
+"""The open scopes that a generator has entered, by its frame.
+
+A web framework may run each step of a generator in another copy of the context, where what the
+first step has set is gone. But whatever a step calls has the generator's frame below it.
+"""
+
+_LONGEST: Final = 256
+_GENERATORS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
+
+
+class Owner(Protocol):
+    """What a scope needs of the tracker it belongs to."""
+
+    def catch_up(self) -> None:
+        """Take in the calls that were put off."""
+
+
+class Context(NamedTuple):
+    """Where a call started.
+
+    Attributes:
+        scope: The innermost scope, or `None`.
+        tags: What LlamaIndex's `instrument_tags` said of it.
+    """
+
+    scope: "Scope | None"
+    tags: dict[str, str]
+
+    def mark(self, event: TokenCountingEvent) -> None:
+        """Say on an event where its call started; a scope's tags win."""
+        event.tags = {**event.tags, **self.tags}
+        if self.scope is not None:
+            event.scope = self.scope.path
+            event.tags.update(self.scope.tags)
+
+
+class Scope(Readings):
+    """The calls that start within a `with` block, whatever else runs at the same time.
+
+    Made by `token_counter.scope(name, **tags)`. It can be read during the block and after it,
+    and counts on while streams that were started in it are drained.
+
+    Attributes:
+        name: What it's called.
+        path: The names of the scopes around it and its own, with slashes between.
+        tags: Whom or what its calls are for, those of the scopes around it included.
+        outer: The scope around it, or `None`.
+    """
+
+    def __init__(self, owner: Owner, book: Book, name: str, tags: dict[str, Any]) -> None:
+        if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"a scope was named {name!r}; give it a name that is a text, such as a request's."
+            raise ValueError(msg)
+        self._owner = owner
+        self._book = book
+        self.name = name
+        self.path = name[:_LONGEST]
+        self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
+        self.outer: Scope | None = None
+        self._outside: Scope | None = None
+        self._frame: FrameType | None = None
+        self._entered = False
+
+    def __enter__(self) -> Self:
+        """Count the calls that start from now on.
+
+        Raises:
+            RuntimeError: It was entered before.
+        """
+        if self._entered:
+            msg = f"scope {self.name!r} was entered before; make a new one for each block."
+            raise RuntimeError(msg)
+        self._entered = True
+        self.outer = current_scope(self._owner)
+        if self.outer is not None:
+            self.path = f"{self.outer.path}/{self.name}"[:_LONGEST]
+            self.tags = {**self.outer.tags, **self.tags}
+        self._outside = _current.get()
+        _current.set(self)
+        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
+        if frame.f_code.co_flags & _GENERATORS:
+            self._frame = frame
+            _in_generators[frame] = self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Count no further calls, but those that have started."""
+        if self._frame is not None:
+            _in_generators.pop(self._frame, None)
+            self._frame = None
+        # In another copy of the context, or out of turn, there is nothing of ours to undo.
+        if _current.get() is self:
+            _current.set(self._outside)
+
+    def _catch_up(self) -> None:
+        self._owner.catch_up()
+
+    def take(self, event: TokenCountingEvent) -> None:
+        """Add a call to this scope and those around it; the caller holds the lock."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope._book.take(event)
+            scope = scope.outer
+
+    def __repr__(self) -> str:
+        return f"<Scope {self.path!r} {self.tags}>"
+
+
+def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
+    """Where a call is that starts here and now; `None` if there's nothing to say.
+
+    Args:
+        owner: The tracker that counts it.
+        tags: LlamaIndex's tags.
+    """
+    scope = _current.get()
+    if scope is None and not tags and not _in_generators:
+        return None
+    scope = current_scope(owner)
+    if scope is None and not tags:
+        return None
+    return Context(scope, {as_tag(name): as_tag(value) for name, value in tags.items()})
+
+
+def current_scope(owner: object) -> Scope | None:
+    """The innermost open scope of this owner that surrounds the caller."""
+    scope = _current.get()
+    if _in_generators:
+        scope = _innermost(scope, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    while scope is not None and scope._owner is not owner:  # pyright: ignore[reportPrivateUsage]
+        scope = scope._outside  # pyright: ignore[reportPrivateUsage]  # within this module
+    return scope
+
+
+def _innermost(by_context: Scope | None, frame: FrameType | None) -> Scope | None:
+    """The scope by context, or one that a generator in this very stack has entered."""
+    while frame is not None:
+        entered = _in_generators.get(frame)
+        if entered is not None:
+            outer = by_context
+            while outer is not None:
+                if outer is entered:
+                    return by_context
+                outer = outer._outside  # pyright: ignore[reportPrivateUsage]  # the same
+            return entered
+        frame = frame.f_back
+    return by_context
+
+
+def as_tag(value: object) -> str:
+    """A tag's value as a text of bounded length, whatever it does when asked."""
+    if type(value) is str:
+        return value[:_LONGEST]
+    try:
+        return str(value)[:_LONGEST]
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+        return f"<{type(value).__name__}>"
