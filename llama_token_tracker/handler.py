@@ -2,13 +2,14 @@
 
 The callback manager tells of starts and ends, the observer of spans and chunks; `OpenCalls`
 finds out which calls those make. Nothing that goes wrong here reaches the user's call, except
-the `ValueError` of LlamaIndex's own `token_budget`.
+that a budget stops it: `BudgetExceededError` from its start, or the `ValueError` of LlamaIndex's
+own `token_budget`.
 """
 
 import logging
 import mimetypes
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from llama_index.core.utils import (
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from llama_token_tracker.book import Book
+from llama_token_tracker.budgets import Accounts, Budget
 from llama_token_tracker.calls import (
     ABANDONING,
     OpenCall,
@@ -36,15 +38,17 @@ from llama_token_tracker.calls import (
     Stream,
     outcome_of,
 )
-from llama_token_tracker.event import Source, TokenCountingEvent
+from llama_token_tracker.event import Operation, Source, TokenCountingEvent
+from llama_token_tracker.expected import expected_input, expected_texts, stated_output
 from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
+from llama_token_tracker.holds import Hold
 from llama_token_tracker.notices import notice
-from llama_token_tracker.observer import SPANS, cached_embedding, listen
+from llama_token_tracker.observer import SPANS, embedding, listen
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
 from llama_token_tracker.readings import Readings
-from llama_token_tracker.scopes import Scope
+from llama_token_tracker.scopes import Context, Scope
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
 from llama_token_tracker.tokenizer import Tokenizers
@@ -105,6 +109,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         prices: Your own prices by model's id; they win over those of genai-prices.
         models: Which model is behind an id that names none, such as the ARN of an application
             inference profile.
+        budget: A limit, or several, that calls are held to before they're sent. It's better
+            than `token_budget`, which raises when the answer has been paid for, and loses it.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         include_failed: bool = False,
         prices: Mapping[str, OwnPrices] | None = None,
         models: Mapping[str, str] | None = None,
+        budget: Budget | Iterable[Budget] | None = None,
     ) -> None:
         # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
         super(core.TokenCountingHandler, self).__init__(
@@ -129,7 +136,10 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             logger=logger,
         )
         self.tracker = Tracker(
-            max_events=max_events, include_failed=include_failed, prices=Prices(prices, models)
+            max_events=max_events,
+            include_failed=include_failed,
+            prices=Prices(prices, models),
+            budget=budget,
         )
         self.token_budget = token_budget
         self.keep_text = keep_text
@@ -155,6 +165,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Note the start of a call.
 
         Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
             ValueError: The token budget is used up, as in LlamaIndex.
         """
         if self.token_budget is not None:
@@ -164,16 +175,51 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             try:
                 call = _call(payload, event_id, active_span_id.get())
                 call.context = self.tracker.context(active_instrument_tags.get())
+                texts: list[str] = []
                 if event_type == _EMBEDDING:
                     call.nests = False
-                    cached = cached_embedding(call.span_id)
-                    if cached is not None:
-                        call.served = cached.served_next()
+                    method = embedding(call.span_id)
+                    if method is not None:
+                        texts, call.served = method.next_batch()
                 if event_type not in self.event_ends_to_ignore:
                     self._calls.start(call)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
+            else:
+                if self.tracker.is_limited(call.context):
+                    self._reserve(call, texts if event_type == _EMBEDDING else None)
         return event_id
+
+    def _reserve(self, call: OpenCall, texts: list[str] | None) -> None:
+        """Hold in the budgets what a call may use, unless the call around it does so already.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
+        outer = call.parent
+        if outer is not None and _hold_of(outer) is not None:
+            return
+        try:
+            if texts is None:
+                tokens = expected_input(call.prompt, _tools(call.options))
+            else:
+                tokens = expected_texts(text for text in texts if text not in (call.served or ()))
+        except Exception as error:  # noqa: BLE001 - a foreign prompt may raise anything when read
+            notice("a prompt could not be judged", error, "its input is not reserved")
+            tokens = 0
+        provider, model = _about(call.about)
+        try:
+            call.context = self.tracker.reserve(
+                call.context,
+                input_tokens=tokens,
+                output_tokens=0 if texts is not None else stated_output(call.options, call.about),
+                provider=provider,
+                model=model,
+                operation="embedding" if texts is not None else _operation(call.prompt),
+            )
+        except BaseException:
+            self._calls.drop(call.event_id)
+            raise
 
     def on_event_end(
         self,
@@ -230,7 +276,13 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     def _sum_up(self) -> None:
         self.tracker.sum_up()
 
-    def scope(self, name: str, /, **tags: object) -> Scope:
+    @property
+    def _accounts(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
+        return self.tracker.accounts
+
+    def scope(
+        self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object
+    ) -> Scope:
         """Count the calls of a part of the program by themselves, too.
 
             with token_counter.scope("request-42", user="ada") as request:
@@ -242,12 +294,13 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
 
         Args:
             name: What it's called.
+            budget: A limit, or several, for the calls in it.
             tags: Whom or what its calls are for; see `by`.
 
         Raises:
             ValueError: The name is no text, or empty.
         """
-        return self.tracker.scope(name, **tags)
+        return self.tracker.scope(name, budget=budget, **tags)
 
     def reset_counts(self) -> None:
         """Start again from zero. A call that is under way counts when it ends."""
@@ -297,7 +350,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Record a plain call that has given its answer; its event is made later."""
         buckets = plainly_reported(response) or _NO_BUCKETS
         input_tokens, output_tokens = buckets.get("input_tokens"), buckets.get("output_tokens")
-        if input_tokens is None or output_tokens is None:
+        if input_tokens is None or output_tokens is None or _hold_of(call) is not None:
             self._record_otherwise(call, response)
             return
         prompt = call.prompt
@@ -366,7 +419,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             "completion": completion,
             "event_id": outermost.event_id,
             "status": status,
-            "operation": "completion" if type(call.prompt) is str else "chat",
+            "operation": _operation(call.prompt),
             "provider": provider,
             "model": model,
             "started_s": time() - duration_s,
@@ -389,10 +442,10 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 make=partial(_event, fields, said),
             )
             if not (nothing or self._verbose):
-                self.tracker.record_uncounted(silent, outermost.context)
+                self.tracker.record_uncounted(silent, _context(call))
                 return
             event = silent.count()
-        self.tracker.record(event, outermost.context)
+        self.tracker.record(event, _context(call))
         if self._verbose and not outcome.nothing_happened:
             self._tell(event.prompt_token_count, event.completion_token_count)
 
@@ -423,10 +476,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             "inner_span_id": call.span_id,
         }
         total = 0
-        for chunk in payload.get(_CHUNKS) or ():
-            text = shown(chunk)
-            if text in (call.served or ()):
-                continue
+        texts = [(chunk, shown(chunk)) for chunk in payload.get(_CHUNKS) or ()]
+        texts = [(chunk, text) for chunk, text in texts if text not in (call.served or ())]
+        if (held := _hold_of(call)) is not None:
+            held.expect(len(texts))
+        for chunk, text in texts:
             is_image = _is_image(chunk)
             if is_image:
                 notice("an image was embedded", text, "it is counted as nothing, and marked")
@@ -528,6 +582,30 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
     if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
+
+
+def _operation(prompt: object) -> Operation:
+    return "completion" if type(prompt) is str else "chat"
+
+
+def _hold_of(call: OpenCall) -> Hold | None:
+    """What a call holds in budgets."""
+    context: Context | None = call.context
+    return None if context is None else context.hold
+
+
+def _context(call: OpenCall) -> Context | None:
+    """Where the outermost call started, and what this one holds, or one around it."""
+    context: Context | None = call.outermost.context
+    holder: OpenCall | None = call
+    while holder is not None:
+        held = _hold_of(holder)
+        if held is not None:
+            # Taken: another call within the same one must reserve for itself.
+            holder.context = holder.context._replace(hold=None)
+            return (context or Context())._replace(hold=held)
+        holder = holder.parent
+    return None if context is None else context._replace(hold=None)
 
 
 def _global_tokenizer() -> object:

@@ -77,8 +77,8 @@ def _method(span_id: str) -> str:
 SPANS: Final = _Spans()
 
 
-class CachedEmbedding:
-    """A method that embeds texts, and the cache that it will look into first.
+class Embedding:
+    """A method that embeds texts, batch by batch, and the cache that it will look into first.
 
     The end of a call tells of all texts alike, so the cache is looked into here too, before
     the call does. A cache outside of this process is asked as well, but not from within an
@@ -92,10 +92,17 @@ class CachedEmbedding:
         self._batch_size = batch_size
         self._done = 0
 
-    def served_next(self) -> frozenset[str] | None:
-        """The texts of the next batch that the cache holds; `None` if that can't be told."""
+    def next_batch(self) -> tuple[list[str], frozenset[str] | None]:
+        """The texts of the next call.
+
+        Returns:
+            All of them, and those that the cache holds; `None` if that can't be told.
+        """
         batch = self._texts[self._done : self._done + self._batch_size]
         self._done += self._batch_size
+        return batch, self._served(batch) if self._cache else frozenset()
+
+    def _served(self, batch: list[str]) -> frozenset[str] | None:
         if not self._is_near and _in_event_loop():
             return None
         try:
@@ -117,22 +124,23 @@ def _in_event_loop() -> bool:
     return True
 
 
-_cached: Final[dict[str, CachedEmbedding]] = {}
+_embedding: Final[dict[str, Embedding]] = {}
 
 
-def cached_embedding(span_id: str | None) -> CachedEmbedding | None:
-    """The method with this span, if it embeds texts and has a cache."""
-    return _cached.get(span_id) if span_id is not None else None
+def embedding(span_id: str | None) -> Embedding | None:
+    """The method with this span, if it embeds texts."""
+    return _embedding.get(span_id) if span_id is not None else None
 
 
-def _watch_cache(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
-    cache = getattr(model, "embeddings_cache", None)
-    if not cache or len(_cached) >= _MAX_SPANS:
+def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+    batch_size = getattr(model, "embed_batch_size", None)
+    if batch_size is None or len(_embedding) >= _MAX_SPANS:
         return
     texts = arguments.get("texts")
     if texts is None:
         texts = [arguments.get("text", arguments.get("query"))]
-    _cached[span_id] = CachedEmbedding(cache, list(texts), model.embed_batch_size)
+    cache = getattr(model, "embeddings_cache", None)
+    _embedding[span_id] = Embedding(cache, list(texts), batch_size)
 
 
 class Listener(Protocol):
@@ -171,7 +179,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
             for listener in list(_listeners):
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
         elif "_embedding" in id_:
-            _watch_cache(id_, instance, bound_args.arguments)
+            _note_texts(id_, instance, bound_args.arguments)
 
     def span_exit(
         self,
@@ -182,7 +190,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.leave(id_)
-        _cached.pop(id_, None)
+        _embedding.pop(id_, None)
         stream: Any = result
         if isinstance(result, GeneratorType | AsyncGeneratorType):
             for listener in list(_listeners):
@@ -200,7 +208,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.leave(id_)
-        _cached.pop(id_, None)
+        _embedding.pop(id_, None)
         if "structured_predict-" in id_:
             for listener in list(_listeners):
                 listener.left(id_, None, err)

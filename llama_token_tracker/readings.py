@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from llama_token_tracker.book import Book
+from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.totals import CostSum, Kind, Sum
@@ -78,6 +79,9 @@ class Readings:
 
     _book: Book
     """The account that is read."""
+
+    _accounts: tuple[Accounts, ...]
+    """Those of its budgets."""
 
     def _catch_up(self) -> None:
         """Bring the account up to date."""
@@ -210,6 +214,12 @@ class Readings:
         with LOCK:
             split = self._book.totals.by("model")
         return sum((_unread(total) for total in split.values()), start=Decimal(0))
+
+    @property
+    def accounts(self) -> tuple[Accounts, ...]:
+        """How its budgets stand: `token_counter.accounts[0].spent({"user": "ada"})`."""
+        self._catch_up()
+        return self._accounts
 
     # --- tables ----------------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from llama_token_tracker.book import Book
+from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.holds import Hold
 from llama_token_tracker.readings import Readings
 
 _current: Final[ContextVar["Scope | None"]] = ContextVar("llama_token_tracker_scope", default=None)
@@ -25,6 +27,7 @@ first step has set is gone. But whatever a step calls has the generator's frame 
 """
 
 _LONGEST: Final = 256
+_NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 _GENERATORS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
 
 
@@ -40,18 +43,33 @@ class Context(NamedTuple):
 
     Attributes:
         scope: The innermost scope, or `None`.
-        tags: What LlamaIndex's `instrument_tags` said of it.
+        tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
+        hold: What it holds in budgets, or `None`.
     """
 
-    scope: "Scope | None"
-    tags: dict[str, str]
+    scope: "Scope | None" = None
+    tags: Mapping[str, str] = _NO_TAGS
+    hold: Hold | None = None
+
+    @property
+    def path(self) -> str | None:
+        """The path of the innermost scope."""
+        return None if self.scope is None else self.scope.path
+
+    @property
+    def accounts(self) -> tuple[Accounts, ...]:
+        """The accounts of the scopes around it."""
+        found: tuple[Accounts, ...] = ()
+        scope = self.scope
+        while scope is not None:
+            found += scope._accounts  # pyright: ignore[reportPrivateUsage]  # within this module
+            scope = scope.outer
+        return found
 
     def mark(self, event: TokenCountingEvent) -> None:
-        """Say on an event where its call started; a scope's tags win."""
+        """Say on an event where its call started."""
         event.tags = {**event.tags, **self.tags}
-        if self.scope is not None:
-            event.scope = self.scope.path
-            event.tags.update(self.scope.tags)
+        event.scope = self.path
 
 
 class Scope(Readings):
@@ -67,7 +85,14 @@ class Scope(Readings):
         outer: The scope around it, or `None`.
     """
 
-    def __init__(self, owner: Owner, book: Book, name: str, tags: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        book: Book,
+        name: str,
+        tags: dict[str, Any],
+        accounts: tuple[Accounts, ...] = (),
+    ) -> None:
         if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             msg = f"a scope was named {name!r}; give it a name that is a text, such as a request's."
             raise ValueError(msg)
@@ -76,6 +101,7 @@ class Scope(Readings):
         self.name = name
         self.path = name[:_LONGEST]
         self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
+        self._accounts = accounts
         self.outer: Scope | None = None
         self._outside: Scope | None = None
         self._frame: FrameType | None = None
@@ -144,7 +170,9 @@ def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
     scope = current_scope(owner)
     if scope is None and not tags:
         return None
-    return Context(scope, {as_tag(name): as_tag(value) for name, value in tags.items()})
+    known = {as_tag(name): as_tag(value) for name, value in tags.items()}
+    # A scope's tags win.
+    return Context(scope, known if scope is None else {**known, **scope.tags})
 
 
 def current_scope(owner: object) -> Scope | None:

@@ -3,11 +3,14 @@
 What can wait, waits here: making an event, counting its tokens, looking up its price.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from llama_token_tracker.book import Book
-from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.budgets import Accounts, Budget
+from llama_token_tracker.event import Operation, TokenCountingEvent
+from llama_token_tracker.holds import accounts_of, hold, spend
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.readings import Readings, price
@@ -69,6 +72,7 @@ class Tracker(Readings):
         include_failed: Whether calls that failed before anything was billed are listed
             among the others too.
         prices: What tokens cost; by default what genai-prices knows.
+        budget: A limit, or several, that calls are held to before they're sent.
     """
 
     def __init__(
@@ -77,11 +81,13 @@ class Tracker(Readings):
         max_events: int | None = None,
         include_failed: bool = False,
         prices: Prices | None = None,
+        budget: Budget | Iterable[Budget] | None = None,
     ) -> None:
         if max_events is not None and max_events < 0:
             msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
             raise ValueError(msg)
         self.prices = prices or Prices()
+        self._accounts: tuple[Accounts, ...] = accounts_of(budget)
         self._book = self.new_book(max_events=max_events, include_failed=include_failed)
         # Appended to without the lock; taken from its front with it.
         self._pending: list[Recipe | _Waiting] = []
@@ -90,6 +96,7 @@ class Tracker(Readings):
         self._sum_up_at = self._unsummed
         self._uncounted = 0
         self._held_bytes = 0
+        self._unsettled: deque[tuple[TokenCountingEvent, Context | None]] = deque()
 
     @property
     def book(self) -> Book:
@@ -110,11 +117,14 @@ class Tracker(Readings):
         """An account of its own for a part of the calls."""
         return Book(self.catch_up, max_events=max_events, include_failed=include_failed)
 
-    def scope(self, name: str, /, **tags: object) -> Scope:
+    def scope(
+        self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object
+    ) -> Scope:
         """A part of the program whose calls are counted by themselves, too.
 
         Args:
             name: What it's called.
+            budget: A limit, or several, for the calls in it.
             tags: Whom or what its calls are for: `user="ada"`.
 
         Raises:
@@ -123,7 +133,7 @@ class Tracker(Readings):
         book = self.new_book(
             max_events=self._book.max_events, include_failed=self._book.include_failed
         )
-        return Scope(self, book, name, tags)
+        return Scope(self, book, name, tags, accounts_of(budget))
 
     def context(self, tags: Mapping[str, Any]) -> Context | None:
         """Where a call is that starts here and now.
@@ -132,6 +142,66 @@ class Tracker(Readings):
             tags: What the framework's own tags say.
         """
         return context(self, tags)
+
+    def is_limited(self, context: Context | None) -> bool:
+        """Whether a call with this context is subject to any budget."""
+        return bool(self._accounts) or (context is not None and bool(context.accounts))
+
+    def reserve(
+        self,
+        context: Context | None,
+        *,
+        input_tokens: int,
+        output_tokens: int | None,
+        provider: str | None,
+        model: str | None,
+        operation: Operation,
+    ) -> Context:
+        """Reserve what a call may use, before it's sent.
+
+        Args:
+            context: Where it started.
+            input_tokens: How many tokens will be sent, roughly.
+            output_tokens: How many may come back; `None` if the call doesn't say.
+            provider: Its provider, for the price.
+            model: Its model.
+            operation: What is asked for.
+
+        Returns:
+            The context to record it with, which settles the reservation.
+
+        Raises:
+            BudgetExceededError: It would pass a limit. Nothing is reserved.
+        """
+        context = context or Context()
+        if self._uncounted:
+            # Calls that ended without a figure still hold all that they reserved.
+            self.catch_up()
+        held = hold(
+            (*self._accounts, *context.accounts),
+            dict(context.tags),
+            context.path,
+            self.prices,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            provider=provider,
+            model=model,
+            operation=operation,
+        )
+        return context._replace(hold=held)
+
+    def _settle(self) -> None:
+        """Settle what calls held; the caller doesn't hold the lock, for clocks are users'."""
+        while self._unsettled:
+            try:
+                event, context = self._unsettled.popleft()
+            except IndexError:
+                return  # another thread was quicker
+            if context is not None and context.hold is not None:
+                context.hold.settle(event)
+            else:
+                inner = () if context is None else context.accounts
+                spend((*self._accounts, *inner), event)
 
     def record(self, event: TokenCountingEvent, context: Context | None = None) -> None:
         """Take in one call.
@@ -146,11 +216,14 @@ class Tracker(Readings):
             else:
                 self._take_pending()
                 self._take(event, context)
+        self._settle()
 
     def _take(self, event: TokenCountingEvent, context: Context | None) -> None:
         self._mark(event, context)
         self._book.take(event)
         self._share(event, context)
+        if self.is_limited(context):
+            self._unsettled.append((event, context))
 
     def _mark(self, event: TokenCountingEvent, context: Context | None) -> None:
         event.price_with(self.prices)
@@ -187,6 +260,7 @@ class Tracker(Readings):
 
         Args:
             recipe: What makes the event. It should hold no more memory than the event will.
+                A call that is subject to a budget is recorded at once instead.
         """
         pending = self._pending
         # No lock, which would cost as much as all the rest: adding up waits too.
@@ -242,6 +316,7 @@ class Tracker(Readings):
                 call.events()
         with LOCK:
             self._take_pending()
+        self._settle()
 
     def _take_pending(self) -> None:
         while self._pending:
@@ -279,6 +354,7 @@ class Tracker(Readings):
         with LOCK:
             self._take_pending()
             self._book.reset()
+        self._settle()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock and the open scopes, as it stands at one moment."""
@@ -289,6 +365,7 @@ class Tracker(Readings):
                 "max_events": self._book.max_events,
                 "include_failed": self._book.include_failed,
                 "prices": self.prices,
+                "accounts": self._accounts,
                 "book": self._book.state(),
             }
 
@@ -299,4 +376,5 @@ class Tracker(Readings):
             include_failed=state["include_failed"],
             prices=state["prices"],
         )
+        self._accounts = state["accounts"]
         self._book.restore(state["book"])
