@@ -12,11 +12,15 @@ from llama_token_tracker.errors import (
     BudgetExceededError,
     CountRefusedError,
     LlamaTokenTrackerError,
+    PriceError,
     TokenizerError,
     UsageShapeError,
 )
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.pricing import Cost, Price, Prices
+from llama_token_tracker.readings import Row
+from llama_token_tracker.scopes import Scope
 from llama_token_tracker.tokenizers import count_tokens, get_tokenizer
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
@@ -28,8 +32,14 @@ __all__ = [
     "Budget",
     "BudgetError",
     "BudgetExceededError",
+    "Cost",
     "CountRefusedError",
     "LlamaTokenTrackerError",
+    "Price",
+    "PriceError",
+    "Prices",
+    "Row",
+    "Scope",
     "TokenCountingEvent",
     "TokenCountingHandler",
     "TokenizerError",
