@@ -217,7 +217,7 @@ class Readings:
 
     @property
     def accounts(self) -> tuple[Accounts, ...]:
-        """How its budgets stand: `token_counter.accounts[0].spent({"user": "ada"})`."""
+        """Its budgets' accounts, which say how they stand: `accounts[0].spent()`."""
         self._catch_up()
         return self._accounts
 
