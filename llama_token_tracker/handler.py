@@ -283,7 +283,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     def scope(
         self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object
     ) -> Scope:
-        """Count the calls of a part of the program by themselves, too::
+        """Count the calls of a part of the program by themselves, too.
+
+        Example::
 
             with token_counter.scope("request-42", user="ada") as request:
                 ...
