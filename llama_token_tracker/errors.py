@@ -2,6 +2,7 @@
 
     LlamaTokenTrackerError
     ├── CountRefusedError               a provider that was asked for a count gave none
+    ├── LoopbackError (ValueError)      a loopback provider told to do what it can't
     ├── TokenizerError (ValueError)     a tokenizer that can't count, or isn't there
     └── UsageShapeError (ValueError)    a usage that contradicts itself
 
@@ -21,6 +22,10 @@ class UsageShapeError(LlamaTokenTrackerError, ValueError):
 
 class TokenizerError(LlamaTokenTrackerError, ValueError):
     """A tokenizer can't count tokens, or its vocabulary isn't on this machine."""
+
+
+class LoopbackError(LlamaTokenTrackerError, ValueError):
+    """A loopback provider is told to answer, or asked for, what no provider could."""
 
 
 class CountRefusedError(LlamaTokenTrackerError):
