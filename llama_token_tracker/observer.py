@@ -25,6 +25,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_token_tracker.calls import Stream
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
+from llama_token_tracker.scopes import resume, suspend
 
 CALL_METHODS: Final = frozenset(
     prefix + stream + method
@@ -143,6 +144,22 @@ def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
     _embedding[span_id] = Embedding(cache, list(texts), batch_size)
 
 
+_resumed: Final[dict[str, Any]] = {}
+"""How to undo what made a generator's scope current for the length of a span, by span."""
+
+
+def _resume_scope(span_id: str) -> None:
+    token = resume() if len(_resumed) < _MAX_SPANS else None
+    if token is not None:
+        _resumed[span_id] = token
+
+
+def _suspend_scope(span_id: str) -> None:
+    token = _resumed.pop(span_id, None)
+    if token is not None:
+        suspend(token)
+
+
 class Listener(Protocol):
     """Who wants to know."""
 
@@ -175,6 +192,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.enter(id_, parent_id)
+        _resume_scope(id_)
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
             for listener in list(_listeners):
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
@@ -191,6 +209,8 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
     ) -> None:
         SPANS.leave(id_)
         _embedding.pop(id_, None)
+        if _resumed:
+            _suspend_scope(id_)
         stream: Any = result
         if isinstance(result, GeneratorType | AsyncGeneratorType):
             for listener in list(_listeners):
@@ -209,6 +229,8 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
     ) -> None:
         SPANS.leave(id_)
         _embedding.pop(id_, None)
+        if _resumed:
+            _suspend_scope(id_)
         if "structured_predict-" in id_:
             for listener in list(_listeners):
                 listener.left(id_, None, err)
@@ -288,6 +310,7 @@ def _detach() -> None:
         if _holds(dispatcher.event_handlers, _chunk_ear):
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_ear)
     SPANS.clear()
+    _resumed.clear()
 
 
 def _holds(handlers: list[Any], ear: object) -> bool:

@@ -6,7 +6,8 @@ kept in a context variable, so that tasks, and threads that copy their context, 
 
 import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
@@ -105,7 +106,9 @@ class Scope(Readings):
         self.outer: Scope | None = None
         self._outside: Scope | None = None
         self._frame: FrameType | None = None
+        self._token: Token[Scope | None] | None = None
         self._entered = False
+        self._left = False
 
     def __enter__(self) -> Self:
         """Count the calls that start from now on.
@@ -121,8 +124,8 @@ class Scope(Readings):
         if self.outer is not None:
             self.path = f"{self.outer.path}/{self.name}"[:_LONGEST]
             self.tags = {**self.outer.tags, **self.tags}
-        self._outside = _current.get()
-        _current.set(self)
+        self._outside = _by_context()
+        self._token = _current.set(self)
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
         if frame.f_code.co_flags & _GENERATORS:
             self._frame = frame
@@ -139,9 +142,21 @@ class Scope(Readings):
         if self._frame is not None:
             _in_generators.pop(self._frame, None)
             self._frame = None
-        # In another copy of the context, or out of turn, there is nothing of ours to undo.
-        if _current.get() is self:
+        self._left = True
+        # Out of turn, or in another context, it is undone when it is next met where it was set.
+        if _current.get() is self and not self._undo():
             _current.set(self._outside)
+
+    def _undo(self) -> bool:
+        """Make what was before it current again; `False` if it was entered in another context."""
+        if self._token is None:
+            return False
+        try:
+            _current.reset(self._token)
+        except ValueError:
+            return False
+        self._token = None
+        return True
 
     def _catch_up(self) -> None:
         self._owner.catch_up()
@@ -177,12 +192,44 @@ def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
 
 def current_scope(owner: object) -> Scope | None:
     """The innermost open scope of this owner that surrounds the caller."""
-    scope = _current.get()
+    scope = _by_context()
     if _in_generators:
         scope = _innermost(scope, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     while scope is not None and scope._owner is not owner:  # pyright: ignore[reportPrivateUsage]
         scope = scope._outside  # pyright: ignore[reportPrivateUsage]  # within this module
     return scope
+
+
+def _by_context() -> Scope | None:
+    """The innermost scope by context, without those that were left elsewhere."""
+    scope = _current.get()
+    # An asynchronous generator that nobody reads any more is closed in a task of its own. And
+    # of two that take turns the first may end before the second.
+    while scope is not None and scope._left and scope._undo():  # pyright: ignore[reportPrivateUsage]  # within this module
+        scope = _current.get()
+    return scope
+
+
+def resume() -> "Token[Scope | None] | None":
+    """Make the scope of a generator in this stack current, where the context has lost it.
+
+    Then threads and tasks that start here inherit it.
+
+    Returns:
+        What `suspend` undoes this with; `None` if there was nothing to do.
+    """
+    if not _in_generators:
+        return None
+    by_context = _by_context()
+    scope = _innermost(by_context, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented
+    return None if scope is by_context else _current.set(scope)
+
+
+def suspend(token: "Token[Scope | None]") -> None:
+    """Undo what `resume` did."""
+    # A span may end in another context; this one ends with the step that it was made for.
+    with suppress(ValueError):
+        _current.reset(token)
 
 
 def _innermost(by_context: Scope | None, frame: FrameType | None) -> Scope | None:

@@ -182,6 +182,65 @@ def test_an_async_generator_that_is_left_closes_its_scope(handler, llm):
     assert (calls(scopes[0]), calls(handler)) == (1, 2)
 
 
+def test_an_async_generator_that_is_dropped_leaves_no_scope_behind(handler, llm):
+    """The loop closes it in a task of its own, but its scope was current in the reader's."""
+
+    async def answer() -> AsyncIterator[str]:
+        with handler.scope("request") as request:
+            scopes.append(request)
+            for _ in range(3):
+                yield (await llm.acomplete("x")).text
+
+    async def main() -> None:
+        async for _ in answer():
+            break
+        await asyncio.sleep(0.01)
+        await llm.acomplete("after")
+        with handler.scope("next"):
+            await llm.acomplete("next")
+
+    scopes: list[Any] = []
+    asyncio.run(main())
+    assert (calls(scopes[0]), calls(handler)) == (1, 3)
+    assert [event.scope for event in handler.llm_token_counts] == ["request", None, "next"]
+
+
+def test_scopes_that_end_out_of_turn_leave_none_behind(handler, llm):
+    """Of two generators that take turns the first may end first."""
+
+    def answer(name: str) -> Iterator[str]:
+        with handler.scope(name):
+            yield llm.complete(name).text
+
+    for names in (("a", "b"), ("c", "d", "e")):
+        taking_turns = [answer(name) for name in names]
+        for generator in (*taking_turns, *taking_turns):
+            next(generator, None)
+        llm.complete("after")
+        assert handler.llm_token_counts[-1].scope is None
+
+
+def test_what_outlives_its_scope_still_counts_there(handler, llm):
+    """A task that was started in a scope goes on in it, also after scopes of its own."""
+
+    async def work(left: asyncio.Event) -> None:
+        await left.wait()
+        await llm.acomplete("x")
+        with handler.scope("inner"):
+            await llm.acomplete("y")
+        await llm.acomplete("z")
+
+    async def main() -> Any:
+        left = asyncio.Event()
+        with handler.scope("request") as request:
+            task = asyncio.create_task(work(left))
+        left.set()
+        await task
+        return request
+
+    assert calls(asyncio.run(main())) == 3
+
+
 def test_a_context_manager_may_open_a_scope(handler, llm):
     """A generator made into a context manager opens it for the block, not for itself."""
 

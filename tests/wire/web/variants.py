@@ -1,0 +1,183 @@
+"""The other ways of serving a request, each with its scope where such a server would open it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Annotated, Any
+
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from llama_index.core.llms import LLM, ChatMessage
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ConnectionScope
+
+from llama_token_tracker import TokenCountingHandler
+
+from .app import event
+
+Open = Callable[[Request], AbstractContextManager[Any]]
+"""Opens the scope of a request."""
+
+
+def opener(token_counter: TokenCountingHandler) -> Open:
+    """Give what opens a scope, with the user and the number that a request names."""
+
+    def open_scope(request: Request) -> AbstractContextManager[Any]:
+        query = request.query_params
+        return token_counter.scope("ask", user=query["user"], request=query["number"])
+
+    return open_scope
+
+
+def last(scope: Any) -> str:
+    """The event that says what the request used."""
+    return event(input=scope.usage.input_tokens, output=scope.usage.output_tokens)
+
+
+def stream(llm: LLM, question: str, request: Request) -> StreamingResponse:
+    """Stream an answer, in whatever scope the request has been given."""
+
+    async def answer() -> AsyncIterator[str]:
+        async for chunk in await llm.astream_chat([ChatMessage(question)]):
+            yield event(text=chunk.delta)
+        yield last(request.state.counts)
+
+    return StreamingResponse(answer())
+
+
+def stream_in_threads(llm: LLM, question: str, request: Request) -> StreamingResponse:
+    """The same by a plain generator, whose steps are run in threads."""
+
+    def answer() -> Iterator[str]:
+        for chunk in llm.stream_chat([ChatMessage(question)]):
+            yield event(text=chunk.delta)
+        yield last(request.state.counts)
+
+    return StreamingResponse(answer())
+
+
+def in_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """A plain endpoint with a plain generator, which opens its scope itself."""
+    app = FastAPI()
+    open_scope = opener(token_counter)
+
+    @app.get("/ask")
+    def ask(question: str, request: Request) -> StreamingResponse:
+        def answer() -> Iterator[str]:
+            with open_scope(request) as scope:
+                for chunk in llm.stream_chat([ChatMessage(question)]):
+                    yield event(text=chunk.delta)
+            yield last(scope)
+
+        return StreamingResponse(answer())
+
+    return app
+
+
+class Scoped:
+    """Middleware that opens a scope around each request, until its last background task."""
+
+    def __init__(self, app: ASGIApp, open_scope: Open) -> None:
+        """Take the app that it's put around."""
+        self.app = app
+        self.open_scope = open_scope
+
+    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
+        """Serve one request in its scope."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request = Request(scope)
+        with self.open_scope(request) as counts:
+            request.state.counts = counts
+            return await self.app(scope, receive, send)
+
+
+def in_middleware(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Endpoints that know of no scope."""
+    app = FastAPI()
+    app.add_middleware(Scoped, open_scope=opener(token_counter))
+
+    @app.get("/ask")
+    async def ask(question: str, request: Request) -> StreamingResponse:
+        return stream(llm, question, request)
+
+    return app
+
+
+def in_middleware_and_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Plain endpoints that know of no scope."""
+    app = FastAPI()
+    app.add_middleware(Scoped, open_scope=opener(token_counter))
+
+    @app.get("/ask")
+    def ask(question: str, request: Request) -> StreamingResponse:
+        return stream_in_threads(llm, question, request)
+
+    return app
+
+
+def in_decorated_middleware(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Middleware by decorator, which returns before the answer has been streamed."""
+    app = FastAPI()
+    open_scope = opener(token_counter)
+
+    @app.middleware("http")
+    async def scoped(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        with open_scope(request) as request.state.counts:
+            return await call_next(request)
+
+    @app.get("/ask")
+    async def ask(question: str, request: Request) -> StreamingResponse:
+        return stream(llm, question, request)
+
+    return app
+
+
+def by_dependency(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """An endpoint that depends on a scope."""
+    app = FastAPI()
+    open_scope = opener(token_counter)
+
+    async def counts(request: Request) -> AsyncIterator[Any]:
+        with open_scope(request) as request.state.counts:
+            yield request.state.counts
+
+    @app.get("/ask", dependencies=[Depends(counts)])
+    async def ask(question: str, request: Request) -> StreamingResponse:
+        return stream(llm, question, request)
+
+    return app
+
+
+def by_dependency_in_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """A plain endpoint that depends on a scope."""
+    app = FastAPI()
+    open_scope = opener(token_counter)
+
+    async def counts(request: Request) -> AsyncIterator[Any]:
+        with open_scope(request) as request.state.counts:
+            yield request.state.counts
+
+    @app.get("/ask")
+    def ask(
+        question: str, request: Request, counts: Annotated[Any, Depends(counts)]
+    ) -> StreamingResponse:
+        return stream_in_threads(llm, question, request)
+
+    return app
+
+
+def with_background(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """An endpoint that answers at once, and leaves two calls for later."""
+    app = FastAPI()
+    app.add_middleware(Scoped, open_scope=opener(token_counter))
+
+    @app.get("/ask")
+    async def ask(question: str, tasks: BackgroundTasks) -> dict[str, bool]:
+        tasks.add_task(llm.achat, [ChatMessage(question)])
+        # Not asynchronous, so it's run in a thread.
+        tasks.add_task(llm.chat, [ChatMessage(question)])
+        return {"begun": True}
+
+    return app
