@@ -294,6 +294,7 @@ def _card_of(book: Book, title: str) -> Card:
     for sums in (models, scopes):
         if any(one.calls for one in by_hand):
             sums[ADDED_BY_HAND] = merged(by_hand)
+    named = scopes.keys() - {None, ADDED_BY_HAND}
     recent = _newest(book)
     llm_line = Line.of("LLM calls", Row.of(llm))
     return Card(
@@ -304,7 +305,7 @@ def _card_of(book: Book, title: str) -> Card:
         embedding=Line.of("Embeddings", Row.of(embedded)) if embedded.calls else None,
         cache_savings_usd=total.cost.cache_savings_usd,
         models=_top(models, "unknown model"),
-        scopes=_top(scopes, "outside of any scope") if scopes.keys() - {None, ADDED_BY_HAND} else (),
+        scopes=_top(scopes, "outside of any scope") if named else (),
         recent=calls_of(recent),
         earlier=_earlier(total, recent),
     )

@@ -6,16 +6,19 @@ kept in a context variable, so that tasks, and threads that copy their context, 
 
 import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from llama_token_tracker.book import Book
 from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.lock import LOCK
 from llama_token_tracker.readings import Readings
 
-_current: Final[ContextVar["Scope | None"]] = ContextVar("llama_token_tracker_scope", default=None)
+_current: Final[ContextVar["Scope | Block | None"]] = ContextVar(
+    "llama_token_tracker_scope", default=None
+)
 
 _in_generators: Final[dict[FrameType, "Scope"]] = {}
 """The open scopes that a generator has entered, by its frame.
@@ -33,6 +36,10 @@ class Owner(Protocol):
 
     def catch_up(self) -> None:
         """Take in the calls that were put off."""
+
+    def scope(self, name: str, /, **tags: object) -> "Scope":
+        """Make a scope of its own."""
+        ...
 
 
 class Context(NamedTuple):
@@ -77,7 +84,7 @@ class Scope(Readings):
         self.path = name[:_LONGEST]
         self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
         self.outer: Scope | None = None
-        self._outside: Scope | None = None
+        self._outside: Scope | Block | None = None
         self._frame: FrameType | None = None
         self._entered = False
 
@@ -91,10 +98,7 @@ class Scope(Readings):
             msg = f"scope {self.name!r} was entered before; make a new one for each block."
             raise RuntimeError(msg)
         self._entered = True
-        self.outer = current_scope(self._owner)
-        if self.outer is not None:
-            self.path = f"{self.outer.path}/{self.name}"[:_LONGEST]
-            self.tags = {**self.outer.tags, **self.tags}
+        self.put_into(current_scope(self._owner))
         self._outside = _current.get()
         _current.set(self)
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
@@ -117,6 +121,26 @@ class Scope(Readings):
         if _current.get() is self:
             _current.set(self._outside)
 
+    def put_into(self, outer: "Scope | None") -> None:
+        """Lie within another scope, or in none."""
+        self.outer = outer
+        if outer is not None:
+            self.path = f"{outer.path}/{self.name}"[:_LONGEST]
+            self.tags = {**outer.tags, **self.tags}
+
+    def of(self, owner: Owner) -> "Scope | None":
+        """Itself, for the tracker it belongs to."""
+        return self if self._owner is owner else None
+
+    @property
+    def outside(self) -> "Scope | Block | None":
+        """What was open when it was entered, whosever that is."""
+        return self._outside
+
+    @property
+    def _title(self) -> str:
+        return self.path
+
     def _catch_up(self) -> None:
         self._owner.catch_up()
 
@@ -131,7 +155,74 @@ class Scope(Readings):
         return f"<Scope {self.path!r} {self.tags}>"
 
 
-def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
+class Block:
+    """A scope of all trackers at once, also of those that are only made within it.
+
+    Each tracker that hears of a call in it gets a scope of its own there, with the block's name.
+
+    Attributes:
+        name: What it's called.
+        outside: What was open when it was opened.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outside: Scope | Block | None = None
+        self._scopes: dict[int, Scope] = {}
+
+    def open(self) -> None:
+        """Count the calls that start from now on, in this context and those made of it."""
+        self.outside = _current.get()
+        _current.set(self)
+
+    def close(self) -> None:
+        """Count no further calls of this context."""
+        # Where its context has ended, as that of a task does, there's nothing to undo.
+        if _current.get() is self:
+            _current.set(self.outside)
+
+    def of(self, owner: Owner) -> Scope:
+        """The scope of a tracker."""
+        # A scope holds its owner, so that no other can get the same id.
+        scope = self._scopes.get(id(owner))
+        if scope is None:
+            with LOCK:
+                scope = self._scopes.get(id(owner))
+                if scope is None:
+                    scope = owner.scope(self.name)
+                    scope.put_into(_first(self.outside, owner))
+                    self._scopes[id(owner)] = scope
+        return scope
+
+    def scopes(self) -> list[Scope]:
+        """The scopes of all trackers that have heard of a call in it."""
+        with LOCK:
+            return list(self._scopes.values())
+
+
+def current_block() -> Block | None:
+    """The innermost open block around the caller."""
+    around = _current.get()
+    while around is not None and not isinstance(around, Block):
+        around = around.outside
+    return around
+
+
+def within(block: Block | None) -> Token[Any]:
+    """Put this context into a block, or out of any, and out of all scopes.
+
+    Returns:
+        What `leave` takes to undo it.
+    """
+    return _current.set(block)
+
+
+def leave(token: Token[Any]) -> None:
+    """Undo what `within` did."""
+    _current.reset(token)
+
+
+def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:
     """Where a call is that starts here and now; `None` if there's nothing to say.
 
     Args:
@@ -147,17 +238,25 @@ def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
     return Context(scope, {as_tag(name): as_tag(value) for name, value in tags.items()})
 
 
-def current_scope(owner: object) -> Scope | None:
+def current_scope(owner: Owner) -> Scope | None:
     """The innermost open scope of this owner that surrounds the caller."""
-    scope = _current.get()
+    around = _current.get()
     if _in_generators:
-        scope = _innermost(scope, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
-    while scope is not None and scope._owner is not owner:  # pyright: ignore[reportPrivateUsage]
-        scope = scope._outside  # pyright: ignore[reportPrivateUsage]  # within this module
-    return scope
+        around = _innermost(around, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    return _first(around, owner)
 
 
-def _innermost(by_context: Scope | None, frame: FrameType | None) -> Scope | None:
+def _first(around: Scope | Block | None, owner: Owner) -> Scope | None:
+    """The first scope of an owner, from one on outwards."""
+    while around is not None:
+        scope = around.of(owner)
+        if scope is not None:
+            return scope
+        around = around.outside
+    return None
+
+
+def _innermost(by_context: Scope | Block | None, frame: FrameType | None) -> Scope | Block | None:
     """The scope by context, or one that a generator in this very stack has entered."""
     while frame is not None:
         entered = _in_generators.get(frame)
@@ -166,7 +265,7 @@ def _innermost(by_context: Scope | None, frame: FrameType | None) -> Scope | Non
             while outer is not None:
                 if outer is entered:
                     return by_context
-                outer = outer._outside  # pyright: ignore[reportPrivateUsage]  # the same
+                outer = outer.outside
             return entered
         frame = frame.f_back
     return by_context

@@ -93,9 +93,7 @@ class Sum:
 
     calls: int = 0
     counts: dict[str, int] = field(default_factory=dict[str, int])
-    unreported: dict[Source, dict[str, int]] = field(
-        default_factory=dict[Source, dict[str, int]]
-    )
+    unreported: dict[Source, dict[str, int]] = field(default_factory=dict[Source, dict[str, int]])
     cost: CostSum = field(default_factory=CostSum)
 
     @property
@@ -110,10 +108,11 @@ class Sum:
         for name, count in event.usage.__dict__.items():
             if count is not None:
                 counts[name] = counts.get(name, 0) + sign * count
-        if event.prompt_source != "reported":
-            self._mark(event.prompt_source, "input_tokens", sign * event.prompt_token_count)
-        if event.completion_source != "reported":
-            self._mark(event.completion_source, "output_tokens", sign * event.completion_token_count)
+        prompt, completion = event.prompt_source, event.completion_source
+        if prompt != "reported":
+            self._mark(prompt, "input_tokens", sign * event.prompt_token_count)
+        if completion != "reported":
+            self._mark(completion, "output_tokens", sign * event.completion_token_count)
 
     def _mark(self, source: Source, bucket: str, count: int) -> None:
         marked = self.unreported.setdefault(source, {})

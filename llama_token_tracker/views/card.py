@@ -119,9 +119,7 @@ class Line:
             input=Figure(row.usage.input_tokens or 0, went_in),
             output=Figure(row.usage.output_tokens or 0, came_out),
             total=Figure(row.total_tokens, weakest(went_in, came_out)),
-            money=Money(
-                row.cost_usd, row.estimated_usd, row.unpriced_calls, row.unpriced_tokens
-            ),
+            money=Money(row.cost_usd, row.estimated_usd, row.unpriced_calls, row.unpriced_tokens),
         )
 
 

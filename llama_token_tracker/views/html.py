@@ -45,7 +45,7 @@ _RULES: Final = (
         "container-type:inline-size;box-sizing:border-box;max-width:60rem;padding:12px 14px;"
         "border:1px solid var(--line);border-radius:8px;background:var(--bg);color:var(--fg);"
         "font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums;text-align:left;"
-        "overflow:hidden",
+        "overflow-x:auto",
     ),
     ("*", "box-sizing:border-box"),
     ("bdi", "overflow-wrap:anywhere"),
@@ -138,9 +138,7 @@ def _tag(name: str, *content: str, **attributes: str | None) -> _Html:
 
 
 def _join(content: Iterable[str]) -> _Html:
-    return _Html(
-        "".join(piece if isinstance(piece, _Html) else escape(piece) for piece in content)
-    )
+    return _Html("".join(piece if isinstance(piece, _Html) else escape(piece) for piece in content))
 
 
 def drawn(draw: Callable[[], str], title: str) -> str:
@@ -300,9 +298,7 @@ def _figure(figure: Figure) -> _Html:
 
 def _table(caption: str, names: Iterable[str], rows: Iterable[_Html]) -> _Html:
     head = _tag("tr", *[_tag("th", name, scope="col") for name in names])
-    return _tag(
-        "table", _tag("caption", caption), _tag("thead", head), _tag("tbody", *rows)
-    )
+    return _tag("table", _tag("caption", caption), _tag("thead", head), _tag("tbody", *rows))
 
 
 def _row(first: str, figures: Iterable[tuple[str, str]]) -> _Html:

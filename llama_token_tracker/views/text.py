@@ -45,9 +45,9 @@ def show_files(table: FileTable, console: Console) -> None:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     grid.add_column("File", overflow="fold")
     grid.add_column("Tokens", justify="right", no_wrap=True)
-    for name, tokens in table.rows:
+    for name, count in table.rows:
         # A file's name may hold anything, line breaks included.
-        grid.add_row(Text(" ".join(name.splitlines())), f"{tokens:,}")
+        grid.add_row(Text(" ".join(name.splitlines())), f"{count:,}")
     grid.add_section()
     grid.add_row(f"{len(table.rows):,} in all", f"{table.total:,}", style="bold")
     heading = [Text(line) for line in table.heading]
