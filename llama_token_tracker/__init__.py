@@ -60,3 +60,17 @@ def __getattr__(name: str) -> Any:
         return TokenCountingHandler
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook the cell magic `%%tokens`: `%load_ext llama_token_tracker`."""
+    from llama_token_tracker import notebook
+
+    notebook.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take it away again: `%unload_ext llama_token_tracker`."""
+    from llama_token_tracker import notebook
+
+    notebook.unload(shell)

@@ -183,6 +183,10 @@ class EventList(list[TokenCountingEvent]):
         """The events that are in the list by now."""
         return super().__iter__()
 
+    def newest(self, count: int) -> list[TokenCountingEvent]:
+        """The last events that are in the list by now, newest last."""
+        return super().__getitem__(slice(max(0, super().__len__() - count), None))
+
     def fill(self, events: Iterable[TokenCountingEvent]) -> None:
         """Add events and leave the totals alone."""
         super().extend(events)

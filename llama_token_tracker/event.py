@@ -124,6 +124,14 @@ class TokenCountingEvent:
         """Where the figures come from: the weaker of the two sources."""
         return weaker(self.prompt_source, self.completion_source)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        # Late: nobody but a notebook needs it.
+        from llama_token_tracker.views import html
+        from llama_token_tracker.views.card import EventCard
+
+        return html.drawn(lambda: html.event_card(EventCard.of(self)), type(self).__name__)
+
 
 _WEAKNESS: dict[Source, int] = {"reported": 0, "counted": 1, "estimated": 2}
 

@@ -3,16 +3,23 @@
 Nothing is kept here; every figure comes out of a book.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
-from llama_token_tracker.book import Book
+from llama_token_tracker.book import Book, Series
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.lock import LOCK
-from llama_token_tracker.totals import CostSum, Kind, Sum
+from llama_token_tracker.totals import CostSum, Kind, Sum, merged
 from llama_token_tracker.usage import Usage
+from llama_token_tracker.views import html, text
+from llama_token_tracker.views.card import RECENT, TOP, Card, Line, calls_of, lines_of, parts_of
+from llama_token_tracker.views.figures import many, tokens
+
+ADDED_BY_HAND: Final = "(added by hand)"
+"""What events of LlamaIndex's own class are filed under, which say neither model nor source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +29,8 @@ class Row:
     Attributes:
         calls: How many there were.
         usage: Their tokens by bucket, embeddings included.
+        counted: The part of input and output that was counted, not reported.
+        estimated: The part of them that was estimated.
         cost_usd: What they cost in US dollars, as far as that is known; `None` if it's known
             of none of them.
         estimated_usd: The part of it that isn't surely what was billed.
@@ -33,6 +42,8 @@ class Row:
 
     calls: int
     usage: Usage
+    counted: Usage
+    estimated: Usage
     cost_usd: Decimal | None
     estimated_usd: Decimal
     unpriced_calls: int
@@ -50,6 +61,8 @@ class Row:
         return cls(
             calls=total.calls,
             usage=total.usage,
+            counted=total.part("counted"),
+            estimated=total.part("estimated"),
             cost_usd=_known(total.cost, total.usage),
             estimated_usd=total.cost.estimated_usd,
             unpriced_calls=total.cost.unpriced_calls,
@@ -241,6 +254,123 @@ class Readings:
             split = self._book.totals.by(name)
         rows = {value: Row.of(total) for value, total in split.items()}
         return dict(sorted(rows.items(), key=lambda item: -item[1].total_tokens))
+
+    # --- to look at ------------------------------------------------------------------------
+
+    @property
+    def _title(self) -> str:
+        """Whose calls these are."""
+        return type(self).__name__
+
+    def _card(self) -> Card:
+        """What all views show, as it stands at one moment."""
+        self._catch_up()
+        price(self._book)
+        with LOCK:
+            # What has come since then: all figures are to be of one moment.
+            self._book.totals.price()
+            return _card_of(self._book, self._title)
+
+    def summary(self) -> str:
+        """All that counts, as a table of at most 80 columns; `print(...)` shows the same."""
+        return text.drawn(lambda: text.card(self._card()), self._title)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return text.drawn(lambda: f"<{name}: {_in_short(self._card())}>", name)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows where this is a cell's last line."""
+        return html.drawn(lambda: html.card(self._card()), self._title)
+
+
+def _in_short(card: Card) -> str:
+    total = card.total
+    return f"{many(total.calls, 'call')}, {tokens(*total.total)} tokens"
+
+
+def _card_of(book: Book, title: str) -> Card:
+    """Put the figures of a book together; the caller holds the lock."""
+    by_operation = book.totals.by("operation")
+    embedding = by_operation.pop("embedding", None)
+    spoken = merged(by_operation.values())
+    by_hand = [_by_hand(book.llm, spoken), _by_hand(book.embedding, embedding or Sum())]
+    llm, embedded = merged([spoken, by_hand[0]]), merged([embedding or Sum(), by_hand[1]])
+    total = merged([llm, embedded])
+    models, scopes = book.totals.by("model"), book.totals.by("scope")
+    for sums in (models, scopes):
+        if any(one.calls for one in by_hand):
+            sums[ADDED_BY_HAND] = merged(by_hand)
+    named = scopes.keys() - {None, ADDED_BY_HAND}
+    recent = _newest(book)
+    llm_line = Line.of("LLM calls", Row.of(llm))
+    return Card(
+        title=title,
+        total=Line.of("All", Row.of(total)),
+        llm=llm_line,
+        parts=parts_of(llm.usage, llm_line.input, llm_line.output),
+        embedding=Line.of("Embeddings", Row.of(embedded)) if embedded.calls else None,
+        cache_savings_usd=total.cost.cache_savings_usd,
+        models=_top(models, "unknown model"),
+        scopes=_top(scopes, "outside of any scope") if named else (),
+        recent=calls_of(recent),
+        earlier=_earlier(total, recent),
+    )
+
+
+def _by_hand(series: Series, known: Sum) -> Sum:
+    """What a list was given in events of LlamaIndex's own class, whose buckets are unknown."""
+    prompt = series.pair.prompt - known.counts.get("input_tokens", 0)
+    completion = series.pair.completion - known.counts.get("output_tokens", 0)
+    if not prompt and not completion:
+        return Sum()
+    calls = sum(not isinstance(event, TokenCountingEvent) for event in series.events.held())  # pyright: ignore[reportUnnecessaryIsInstance]
+    counts = {"input_tokens": prompt, "output_tokens": completion}
+    return Sum(
+        calls=calls,
+        counts=counts,
+        unreported={"estimated": dict(counts)},
+        cost=CostSum(unpriced_calls=calls, unpriced_tokens=prompt + completion),
+    )
+
+
+def _top(sums: Mapping[str | None, Sum], missing: str) -> tuple[Line, ...]:
+    """Lines of those with the most tokens, and of all others together."""
+    split = sorted(sums.items(), key=lambda item: -item[1].usage.total_tokens)
+    # One more has a line of its own rather than one that says "and 1 more".
+    shown = TOP if len(split) > TOP + 1 else len(split)
+    rest = [total for _, total in split[shown:]]
+    return lines_of(
+        {value: Row.of(total) for value, total in split[:shown]},
+        Row.of(merged(rest)) if rest else None,
+        len(rest),
+        missing,
+    )
+
+
+def _newest(book: Book) -> list[TokenCountingEvent]:
+    """The last calls, newest first."""
+    lists = (book.llm.events.newest(RECENT), book.embedding.events.newest(RECENT))
+    newest = [event for events in lists for event in reversed(events)]
+    if not book.include_failed:
+        newest.extend(list(book.failed)[: -RECENT - 1 : -1])
+    newest = [event for event in newest if isinstance(event, TokenCountingEvent)]  # pyright: ignore[reportUnnecessaryIsInstance]
+    return sorted(newest, key=lambda event: event.started_s or 0, reverse=True)[:RECENT]
+
+
+def _earlier(total: Sum, recent: Iterable[TokenCountingEvent]) -> Line | None:
+    """All calls but these, so that they and this line add up."""
+    rest = merged([total])
+    for event in recent:
+        rest.add(event, -1)
+        if event.total_token_count:
+            rest.cost.add(event, -1)
+    if not rest.calls and not rest.usage.total_tokens:
+        return None
+    return Line.of(many(rest.calls, "earlier call"), Row.of(rest))
 
 
 def _unread(total: Sum) -> Decimal:

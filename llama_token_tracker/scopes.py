@@ -16,9 +16,12 @@ from llama_token_tracker.book import Book
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.holds import Hold
+from llama_token_tracker.lock import LOCK
 from llama_token_tracker.readings import Readings
 
-_current: Final[ContextVar["Scope | None"]] = ContextVar("llama_token_tracker_scope", default=None)
+_current: Final[ContextVar["Scope | Block | None"]] = ContextVar(
+    "llama_token_tracker_scope", default=None
+)
 
 _in_generators: Final[dict[FrameType, "Scope"]] = {}
 """The open scopes that a generator has entered, by its frame.
@@ -37,6 +40,10 @@ class Owner(Protocol):
 
     def catch_up(self) -> None:
         """Take in the calls that were put off."""
+
+    def scope(self, name: str, /, **tags: object) -> "Scope":
+        """Make a scope of its own."""
+        ...
 
 
 class Context(NamedTuple):
@@ -104,9 +111,9 @@ class Scope(Readings):
         self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
         self._accounts = accounts
         self.outer: Scope | None = None
-        self._outside: Scope | None = None
+        self._outside: Scope | Block | None = None
         self._frame: FrameType | None = None
-        self._token: Token[Scope | None] | None = None
+        self._token: Token[Any] | None = None
         self._entered = False
         self._left = False
 
@@ -120,10 +127,7 @@ class Scope(Readings):
             msg = f"scope {self.name!r} was entered before; make a new one for each block."
             raise RuntimeError(msg)
         self._entered = True
-        self.outer = current_scope(self._owner)
-        if self.outer is not None:
-            self.path = f"{self.outer.path}/{self.name}"[:_LONGEST]
-            self.tags = {**self.outer.tags, **self.tags}
+        self.put_into(current_scope(self._owner))
         self._outside = _by_context()
         self._token = _current.set(self)
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
@@ -158,6 +162,26 @@ class Scope(Readings):
         self._token = None
         return True
 
+    def put_into(self, outer: "Scope | None") -> None:
+        """Lie within another scope, or in none."""
+        self.outer = outer
+        if outer is not None:
+            self.path = f"{outer.path}/{self.name}"[:_LONGEST]
+            self.tags = {**outer.tags, **self.tags}
+
+    def of(self, owner: Owner) -> "Scope | None":
+        """Itself, for the tracker it belongs to."""
+        return self if self._owner is owner else None
+
+    @property
+    def outside(self) -> "Scope | Block | None":
+        """What was open when it was entered, whosever that is."""
+        return self._outside
+
+    @property
+    def _title(self) -> str:
+        return self.path
+
     def _catch_up(self) -> None:
         self._owner.catch_up()
 
@@ -172,7 +196,74 @@ class Scope(Readings):
         return f"<Scope {self.path!r} {self.tags}>"
 
 
-def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
+class Block:
+    """A scope of all trackers at once, also of those that are only made within it.
+
+    Each tracker that hears of a call in it gets a scope of its own there, with the block's name.
+
+    Attributes:
+        name: What it's called.
+        outside: What was open when it was opened.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outside: Scope | Block | None = None
+        self._scopes: dict[int, Scope] = {}
+
+    def open(self) -> None:
+        """Count the calls that start from now on, in this context and those made of it."""
+        self.outside = _current.get()
+        _current.set(self)
+
+    def close(self) -> None:
+        """Count no further calls of this context."""
+        # Where its context has ended, as that of a task does, there's nothing to undo.
+        if _current.get() is self:
+            _current.set(self.outside)
+
+    def of(self, owner: Owner) -> Scope:
+        """The scope of a tracker."""
+        # A scope holds its owner, so that no other can get the same id.
+        scope = self._scopes.get(id(owner))
+        if scope is None:
+            with LOCK:
+                scope = self._scopes.get(id(owner))
+                if scope is None:
+                    scope = owner.scope(self.name)
+                    scope.put_into(_first(self.outside, owner))
+                    self._scopes[id(owner)] = scope
+        return scope
+
+    def scopes(self) -> list[Scope]:
+        """The scopes of all trackers that have heard of a call in it."""
+        with LOCK:
+            return list(self._scopes.values())
+
+
+def current_block() -> Block | None:
+    """The innermost open block around the caller."""
+    around = _current.get()
+    while around is not None and not isinstance(around, Block):
+        around = around.outside
+    return around
+
+
+def within(block: Block | None) -> Token[Any]:
+    """Put this context into a block, or out of any, and out of all scopes.
+
+    Returns:
+        What `leave` takes to undo it.
+    """
+    return _current.set(block)
+
+
+def leave(token: Token[Any]) -> None:
+    """Undo what `within` did."""
+    _current.reset(token)
+
+
+def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:
     """Where a call is that starts here and now; `None` if there's nothing to say.
 
     Args:
@@ -190,27 +281,35 @@ def context(owner: object, tags: Mapping[str, Any]) -> Context | None:
     return Context(scope, known if scope is None else {**known, **scope.tags})
 
 
-def current_scope(owner: object) -> Scope | None:
+def current_scope(owner: Owner) -> Scope | None:
     """The innermost open scope of this owner that surrounds the caller."""
-    scope = _by_context()
+    around = _by_context()
     if _in_generators:
-        scope = _innermost(scope, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
-    while scope is not None and scope._owner is not owner:  # pyright: ignore[reportPrivateUsage]
-        scope = scope._outside  # pyright: ignore[reportPrivateUsage]  # within this module
-    return scope
+        around = _innermost(around, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    return _first(around, owner)
 
 
-def _by_context() -> Scope | None:
+def _first(around: Scope | Block | None, owner: Owner) -> Scope | None:
+    """The first scope of an owner, from one on outwards."""
+    while around is not None:
+        scope = around.of(owner)
+        if scope is not None:
+            return scope
+        around = around.outside
+    return None
+
+
+def _by_context() -> Scope | Block | None:
     """The innermost scope by context, without those that were left elsewhere."""
-    scope = _current.get()
+    around = _current.get()
     # An asynchronous generator that nobody reads any more is closed in a task of its own. And
     # of two that take turns the first may end before the second.
-    while scope is not None and scope._left and scope._undo():  # pyright: ignore[reportPrivateUsage]  # within this module
-        scope = _current.get()
-    return scope
+    while isinstance(around, Scope) and around._left and around._undo():  # pyright: ignore[reportPrivateUsage]  # within this module
+        around = _current.get()
+    return around
 
 
-def resume() -> "Token[Scope | None] | None":
+def resume() -> Token[Any] | None:
     """Make the scope of a generator in this stack current, where the context has lost it.
 
     Then threads and tasks that start here inherit it.
@@ -225,14 +324,14 @@ def resume() -> "Token[Scope | None] | None":
     return None if scope is by_context else _current.set(scope)
 
 
-def suspend(token: "Token[Scope | None]") -> None:
+def suspend(token: Token[Any]) -> None:
     """Undo what `resume` did."""
     # A span may end in another context; this one ends with the step that it was made for.
     with suppress(ValueError):
         _current.reset(token)
 
 
-def _innermost(by_context: Scope | None, frame: FrameType | None) -> Scope | None:
+def _innermost(by_context: Scope | Block | None, frame: FrameType | None) -> Scope | Block | None:
     """The scope by context, or one that a generator in this very stack has entered."""
     while frame is not None:
         entered = _in_generators.get(frame)
@@ -241,7 +340,7 @@ def _innermost(by_context: Scope | None, frame: FrameType | None) -> Scope | Non
             while outer is not None:
                 if outer is entered:
                     return by_context
-                outer = outer._outside  # pyright: ignore[reportPrivateUsage]  # the same
+                outer = outer.outside
             return entered
         frame = frame.f_back
     return by_context

@@ -87,11 +87,13 @@ class Sum:
     Attributes:
         calls: How many they are.
         counts: Their tokens by bucket.
+        unreported: The part of input and output, by source, that no provider reported.
         cost: What they cost.
     """
 
     calls: int = 0
     counts: dict[str, int] = field(default_factory=dict[str, int])
+    unreported: dict[Source, dict[str, int]] = field(default_factory=dict[Source, dict[str, int]])
     cost: CostSum = field(default_factory=CostSum)
 
     @property
@@ -106,12 +108,28 @@ class Sum:
         for name, count in event.usage.__dict__.items():
             if count is not None:
                 counts[name] = counts.get(name, 0) + sign * count
+        prompt, completion = event.prompt_source, event.completion_source
+        if prompt != "reported":
+            self._mark(prompt, "input_tokens", sign * event.prompt_token_count)
+        if completion != "reported":
+            self._mark(completion, "output_tokens", sign * event.completion_token_count)
+
+    def _mark(self, source: Source, bucket: str, count: int) -> None:
+        marked = self.unreported.setdefault(source, {})
+        marked[bucket] = marked.get(bucket, 0) + count
+
+    def part(self, source: Source) -> Usage:
+        """The input and output tokens that come from this source, which isn't "reported"."""
+        return Usage.of(dict(self.unreported.get(source, {})))
 
     def merge(self, other: "Sum", sign: int = 1) -> None:
         """Add another sum, or with `sign=-1` take it away."""
         self.calls += sign * other.calls
         for name, count in other.counts.items():
             self.counts[name] = self.counts.get(name, 0) + sign * count
+        for source, marked in other.unreported.items():
+            for name, count in marked.items():
+                self._mark(source, name, sign * count)
         for part in fields(CostSum):
             mine, theirs = getattr(self.cost, part.name), getattr(other.cost, part.name)
             setattr(self.cost, part.name, mine + sign * theirs)
@@ -204,7 +222,7 @@ class Totals:
 
     def all(self) -> Sum:
         """What all calls used together."""
-        return _merged(self._kinds.values())
+        return merged(self._kinds.values())
 
     def by(self, name: str) -> dict[str | None, Sum]:
         """Sums by one field of `Kind`, by `scope`, or by a tag.
@@ -245,7 +263,8 @@ class Totals:
         self._unpriced.clear()
 
 
-def _merged(sums: Iterable[Sum]) -> Sum:
+def merged(sums: Iterable[Sum]) -> Sum:
+    """A new sum of these."""
     together = Sum()
     for one in sums:
         together.merge(one)
@@ -253,4 +272,4 @@ def _merged(sums: Iterable[Sum]) -> Sum:
 
 
 def _copied(sums: Mapping[Any, Sum]) -> dict[Any, Sum]:
-    return {key: _merged([total]) for key, total in sums.items() if total.calls}
+    return {key: merged([total]) for key, total in sums.items() if total.calls}

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from llama_token_tracker.event import TokenCountingEvent
+if TYPE_CHECKING:
+    from llama_token_tracker.event import TokenCountingEvent
 
 SOURCE_MEANINGS: Final = {
     "reported": "the provider's own figure",
@@ -43,7 +44,7 @@ class Row:
     statuses: tuple[str, ...] = ()
 
     @classmethod
-    def of_embeddings(cls, label: str, events: Sequence[TokenCountingEvent]) -> Self:
+    def of_embeddings(cls, label: str, events: "Sequence[TokenCountingEvent]") -> Self:
         """Add up the embeddings of one step."""
         total = sum(event.total_token_count for event in events)
         return cls(
@@ -55,7 +56,7 @@ class Row:
         )
 
     @classmethod
-    def of_calls(cls, label: str, events: Sequence[TokenCountingEvent]) -> Self:
+    def of_calls(cls, label: str, events: "Sequence[TokenCountingEvent]") -> Self:
         """Add up the LLM calls of one step."""
         return cls(
             label=label,

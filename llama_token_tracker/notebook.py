@@ -1,0 +1,240 @@
+"""The cell magic `%%tokens`: what one cell of a notebook used, and nothing else.
+
+A call belongs to the cell that caused it, wherever it runs: in the cell itself, in tasks, in
+threads, and in what is submitted to executors of `concurrent.futures`. What an earlier cell left
+running goes on to be that cell's.
+
+IPython runs the body of a cell magic by itself, where `await` doesn't work. So `%%tokens` is
+rewritten before that into a line magic at the head of the cell, which then runs as any other:
+its last value shows, and so do its errors, with their own line numbers.
+"""
+
+import functools
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from IPython.core import display_functions, inputtransformer2
+
+from llama_token_tracker.scopes import Block, current_block, leave, within
+from llama_token_tracker.tracker import Tracker
+
+# IPython says the types of these in part only.
+_display: Final[Any] = display_functions
+_transformer: Final[Any] = inputtransformer2
+# … and a method can't be replaced but by one whose argument is called `self`.
+_threads: Final[Any] = threading.Thread
+_executors: Final[Any] = ThreadPoolExecutor
+
+_HEAD: Final = re.compile(r"%%tokens(?:[ \t]+(?P<name>.*?))?[ \t]*\n?$")
+
+
+@dataclass(slots=True)
+class _Cell:
+    """A cell that runs, and the blocks it has opened."""
+
+    source: str
+    number: int
+    blocks: list[Block] = field(default_factory=list[Block])
+
+
+class CellMagic:
+    """`%%tokens` of one shell."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._running: list[_Cell] = []
+
+    def load(self) -> None:
+        """Make the magic known."""
+        self._shell.input_transformers_cleanup.append(self.rewrite)
+        self._shell.register_magic_function(self.begin, "line", "tokens")
+        self._shell.register_magic_function(self.run, "cell", "tokens")
+        self._shell.events.register("pre_run_cell", self.before)
+        self._shell.events.register("post_run_cell", self.after)
+
+    def unload(self) -> None:
+        """Take it away again."""
+        self._shell.input_transformers_cleanup.remove(self.rewrite)
+        self._shell.events.unregister("pre_run_cell", self.before)
+        self._shell.events.unregister("post_run_cell", self.after)
+        for magics in self._shell.magics_manager.magics.values():
+            magics.pop("tokens", None)
+
+    def rewrite(self, lines: list[str]) -> list[str]:
+        """Turn `%%tokens` at the head of a cell into a line magic.
+
+        Args:
+            lines: The cell, each line with its end.
+        """
+        found = _HEAD.match(lines[0]) if lines else None
+        if found is None:
+            return lines
+        body: list[str] = _transformer.cell_magic(self.rewrite(lines[1:]))
+        return [f"get_ipython().run_line_magic('tokens', {found['name'] or ''!r})\n", *body]
+
+    def before(self, info: Any) -> None:
+        """Note that a cell starts."""
+        self._running.append(_Cell(info.raw_cell, self._shell.execution_count))
+
+    def begin(self, line: str = "") -> None:
+        """Count what this cell uses from here on, and show it when the cell has ended.
+
+        Args:
+            line: What to call it; by default by the cell's number.
+        """
+        if self._running:
+            cell = self._running[-1]
+            block = Block(line.strip() or f"In [{cell.number}]")
+            cell.blocks.append(block)
+            block.open()
+
+    def after(self, result: Any) -> None:
+        """Show what a cell used that has ended, in whatever way."""
+        for cell in self._ended(result):
+            for block in reversed(cell.blocks):
+                block.close()
+                show(block)
+
+    def _ended(self, result: Any) -> list[_Cell]:
+        """The cells that have ended, innermost first; none if it's one that never started."""
+        # Of a cell that was cancelled there is no result; of a blank one, no start was told.
+        place = len(self._running) - 1
+        if result is not None:
+            while place >= 0 and self._running[place].source != result.info.raw_cell:
+                place -= 1
+        if place < 0:
+            return []
+        ended = self._running[place:]
+        del self._running[place:]
+        return ended[::-1]
+
+    def run(self, line: str, body: str) -> None:
+        """The same for code that another program runs as a cell magic.
+
+        Args:
+            line: What to call it.
+            body: The code; it can't await.
+        """
+        self._shell.run_cell(f"%%tokens {line}\n{body}")
+
+
+def show(block: Block) -> None:
+    """Display the card of a block: one for each handler that has heard of a call.
+
+    Args:
+        block: What to show.
+    """
+    heard = [scope for scope in block.scopes() if scope.totals()]
+    if len(heard) > 1:
+        print(f"{len(heard)} handlers heard calls; a call that several heard is on each card.")
+    for scope in heard or [Tracker().scope(block.name)]:
+        _display.display(_Shown(scope.summary(), scope._repr_html_()))  # pyright: ignore[reportPrivateUsage]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A card in both forms; the front end takes the one it can show."""
+
+    text: str
+    html: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+# --- threads ---------------------------------------------------------------------------------
+
+
+def follow_threads() -> Callable[[], None]:
+    """Let threads and executors work for the block in which they're given their work.
+
+    Nothing else of the context goes with it, and outside of blocks nothing is different.
+
+    Returns:
+        What undoes it.
+    """
+    start: Any = _threads.start
+    submit: Any = _executors.submit
+
+    @functools.wraps(start)
+    def start_in_block(thread: threading.Thread) -> None:
+        block = current_block()
+        if block is not None:
+            vars(thread)["run"] = functools.partial(_run, thread, thread.run, block)
+        start(thread)
+
+    @functools.wraps(submit)
+    def submit_in_block(executor: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+        block = current_block()
+        if block is None:
+            return submit(executor, work, *args, **kwargs)
+        # A thread that the executor starts for this is there for later work too.
+        token = within(None)
+        try:
+            return submit(executor, _work, block, work, *args, **kwargs)
+        finally:
+            leave(token)
+
+    _threads.start, _executors.submit = start_in_block, submit_in_block
+
+    def undo() -> None:
+        # Whoever came after us keeps working; ours does nothing outside of blocks.
+        if _threads.start is start_in_block:
+            _threads.start = start
+        if _executors.submit is submit_in_block:
+            _executors.submit = submit
+
+    return undo
+
+
+def _run(thread: threading.Thread, run: Callable[[], None], block: Block) -> None:
+    """What a thread does that was started in a block."""
+    # Else the thread would hold itself for ever.
+    vars(thread).pop("run", None)
+    within(block)
+    run()
+
+
+def _work(block: Block, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What an executor does that was given work in a block."""
+    token = within(block)
+    try:
+        return work(*args, **kwargs)
+    finally:
+        leave(token)
+
+
+# --- loading ---------------------------------------------------------------------------------
+
+_loaded: Final[dict[int, tuple[CellMagic, Callable[[], None]]]] = {}
+
+
+def load(shell: Any) -> None:
+    """Load the magic into a shell; see `%load_ext`.
+
+    Args:
+        shell: The shell.
+    """
+    if id(shell) not in _loaded:
+        magic = CellMagic(shell)
+        magic.load()
+        _loaded[id(shell)] = magic, follow_threads()
+
+
+def unload(shell: Any) -> None:
+    """Take it away again; see `%unload_ext`.
+
+    Args:
+        shell: The shell.
+    """
+    if id(shell) in _loaded:
+        magic, undo = _loaded.pop(id(shell))
+        magic.unload()
+        undo()

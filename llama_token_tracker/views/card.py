@@ -1,0 +1,387 @@
+"""What a card says of recorded calls: figures and short texts, ready to be shown.
+
+Every figure that a view shows is here, added up; the views only write them down.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from llama_token_tracker.usage import Usage
+from llama_token_tracker.views.figures import MARKS, dollars, many, plain
+
+if TYPE_CHECKING:
+    from llama_token_tracker.event import TokenCountingEvent
+    from llama_token_tracker.readings import Row
+
+TOP: Final = 8
+"""So many models and scopes have lines of their own; the rest share one."""
+
+RECENT: Final = 8
+"""So many of the last calls are shown."""
+
+TITLE_LENGTH: Final = 80
+LABEL_LENGTH: Final = 60
+EXCERPT_LENGTH: Final = 100
+TEXT_LENGTH: Final = 600
+_MOST_TAGS: Final = 12
+
+PLUS_UNKNOWN: Final = "+?"
+"""What stands behind an amount to which calls must be added whose price is unknown."""
+
+MARK_MEANINGS: Final = {
+    "counted": "counted here with the model's own tokenizer, or yours; not reported",
+    "estimated": "estimated here: a stand-in tokenizer counted all or part of it",
+}
+"""What is said of each mark below a card that bears it."""
+
+ENDING_MEANINGS: Final = {
+    "abandoned": "the reader left early; the prompt and what came through count",
+    "failed": "an error ended the call; what came through before it counts",
+}
+"""What is said of each ending but the usual one."""
+
+
+class Figure(NamedTuple):
+    """A number of tokens.
+
+    Attributes:
+        tokens: How many; `None` if that wasn't reported.
+        source: Where it comes from; of a sum, the weakest of its sources.
+    """
+
+    tokens: int | None
+    source: str = "reported"
+
+
+class Money(NamedTuple):
+    """What something cost.
+
+    Attributes:
+        usd: US dollars, as far as they're known; `None` if nothing is known.
+        estimated_usd: The part that isn't surely what was billed.
+        unpriced_calls: How many calls are left out, because their price is unknown.
+        unpriced_tokens: How many tokens those used.
+    """
+
+    usd: Decimal | None
+    estimated_usd: Decimal
+    unpriced_calls: int
+    unpriced_tokens: int
+
+    @property
+    def is_partly_known(self) -> bool:
+        """Whether there is an amount, and something is missing from it."""
+        return self.usd is not None and self.unpriced_calls > 0
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is left out of the amount, and what part of it is estimated."""
+        said: list[str] = []
+        if self.unpriced_calls:
+            calls = many(self.unpriced_calls, "call")
+            said.append(f"no price known for {calls} ({many(self.unpriced_tokens, 'token')})")
+        if self.estimated_usd:
+            said.append(f"{dollars(self.estimated_usd)} of it estimated")
+        return tuple(said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What some calls used together.
+
+    Attributes:
+        label: What they have in common.
+        calls: How many they are.
+        input: What went in.
+        output: What came out.
+        total: Both.
+        money: What they cost.
+    """
+
+    label: str
+    calls: int
+    input: Figure
+    output: Figure
+    total: Figure
+    money: Money
+
+    @classmethod
+    def of(cls, label: object, row: "Row") -> Self:
+        """Make one of a row of readings."""
+        went_in = _source(row.counted.input_tokens, row.estimated.input_tokens)
+        came_out = _source(row.counted.output_tokens, row.estimated.output_tokens)
+        return cls(
+            label=plain(label, LABEL_LENGTH),
+            calls=row.calls,
+            input=Figure(row.usage.input_tokens or 0, went_in),
+            output=Figure(row.usage.output_tokens or 0, came_out),
+            total=Figure(row.total_tokens, weakest(went_in, came_out)),
+            money=Money(row.cost_usd, row.estimated_usd, row.unpriced_calls, row.unpriced_tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of what language models used; all parts together are all of it.
+
+    Attributes:
+        name: What it's called.
+        is_input: Whether it went in.
+        figure: How many tokens.
+        share: Of all tokens, from 0 to 1.
+    """
+
+    name: str
+    is_input: bool
+    figure: Figure
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call.
+
+    Attributes:
+        model: The model's id.
+        operation: What was asked for.
+        prompt: How the prompt begins; empty if it wasn't kept.
+        started_at: When it started.
+        input: What went in.
+        output: What came out.
+        total: Both.
+        source: Where the figures come from: the weaker of the two sources.
+        status: How it ended.
+        money: What it cost.
+    """
+
+    model: str
+    operation: str
+    prompt: str
+    started_at: datetime | None
+    input: Figure
+    output: Figure
+    total: Figure
+    source: str
+    status: str
+    money: Money
+
+    @classmethod
+    def of(cls, event: "TokenCountingEvent") -> Self:
+        """Make one of an event."""
+        tokens, cost = event.total_token_count, event.cost
+        is_sure = (
+            cost is not None
+            and cost.is_whole
+            and event.source == "reported"
+            and event.status == "complete"
+        )
+        usd = Decimal(0) if not tokens else None if cost is None else cost.usd
+        is_unpriced = usd is None
+        return cls(
+            model=label_of(event.model, "unknown model"),
+            operation=plain(event.operation, LABEL_LENGTH),
+            prompt=plain(event.prompt, EXCERPT_LENGTH),
+            started_at=_moment(event),
+            input=Figure(event.prompt_token_count, event.prompt_source),
+            output=Figure(event.completion_token_count, event.completion_source),
+            total=Figure(tokens, event.source),
+            source=event.source,
+            status=plain(event.status, LABEL_LENGTH),
+            money=Money(
+                usd,
+                Decimal(0) if usd is None or is_sure else usd,
+                int(is_unpriced),
+                tokens if is_unpriced else 0,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What all views show of a handler, a tracker or a scope.
+
+    Attributes:
+        title: Whose calls these are.
+        total: All of them.
+        llm: Those to language models.
+        parts: What those used, split.
+        embedding: Embeddings, if there were any.
+        cache_savings_usd: What reading from caches has saved.
+        models: By model, the most tokens first, and a line for those that don't fit.
+        scopes: By scope, the same; empty if there were none.
+        recent: The last calls, newest first.
+        earlier: All others, if there are any.
+    """
+
+    title: str
+    total: Line
+    llm: Line
+    parts: tuple[Part, ...]
+    embedding: Line | None
+    cache_savings_usd: Decimal
+    models: tuple[Line, ...]
+    scopes: tuple[Line, ...]
+    recent: tuple[Call, ...]
+    earlier: Line | None
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """Each mark and each unusual ending that is shown, with its meaning."""
+        shown = notes(
+            {self.total.input.source, self.total.output.source, self.total.total.source}
+            | {call.source for call in self.recent},
+            {call.status for call in self.recent},
+        )
+        if not self.total.money.is_partly_known:
+            return shown
+        return (*shown, (PLUS_UNKNOWN, "and what calls cost whose price isn't known"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventCard:
+    """What all views show of one call.
+
+    Attributes:
+        call: Its figures.
+        parts: What it used, split.
+        about: What else is known of it: names and values.
+        prompt: The beginning of what was sent.
+        completion: The beginning of what came back.
+    """
+
+    call: Call
+    parts: tuple[Part, ...]
+    about: tuple[tuple[str, str], ...]
+    prompt: str
+    completion: str
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """Each mark and each unusual ending that is shown, with its meaning."""
+        call = self.call
+        return notes({call.input.source, call.output.source, call.source}, {call.status})
+
+    @classmethod
+    def of(cls, event: "TokenCountingEvent") -> Self:
+        """Make one of an event."""
+        call = Call.of(event)
+        return cls(
+            call=call,
+            parts=parts_of(event.usage, call.input, call.output),
+            about=tuple(_about(event)),
+            prompt=plain(event.prompt, TEXT_LENGTH),
+            completion=plain(event.completion, TEXT_LENGTH),
+        )
+
+
+def weakest(*sources: str) -> str:
+    """Of some sources, the one that says least about the bill."""
+    order = tuple(MARKS)
+    return max(sources, key=lambda source: order.index(source) if source in order else 0)
+
+
+def amount(money: Money) -> str:
+    """Dollars, with a sign behind them if some are missing."""
+    return dollars(money.usd) + (PLUS_UNKNOWN if money.is_partly_known else "")
+
+
+def label_of(value: object, missing: str) -> str:
+    """What a line is called: a value's own text, or what is said where there is none."""
+    return f"({missing})" if value is None else plain(value, LABEL_LENGTH) or "(empty)"
+
+
+def parts_of(usage: Usage, went_in: Figure, came_out: Figure) -> tuple[Part, ...]:
+    """Split what language models used.
+
+    Args:
+        usage: The tokens by bucket.
+        went_in: All that went in, cached tokens included.
+        came_out: All that came out, reasoning included.
+    """
+    cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+    uncached = Figure((went_in.tokens or 0) - cached, went_in.source)
+    said = Figure((came_out.tokens or 0) - (usage.reasoning_tokens or 0), came_out.source)
+    total = (went_in.tokens or 0) + (came_out.tokens or 0)
+    named = (
+        ("Uncached input", True, uncached),
+        ("Cache read", True, Figure(usage.cache_read_tokens)),
+        ("Cache write", True, Figure(usage.cache_write_tokens)),
+        ("Output", False, said),
+        ("Reasoning", False, Figure(usage.reasoning_tokens)),
+    )
+    return tuple(
+        Part(
+            name=name,
+            is_input=is_input,
+            figure=figure,
+            share=max(0, figure.tokens or 0) / total if total > 0 else 0.0,
+        )
+        for name, is_input, figure in named
+    )
+
+
+def lines_of(
+    rows: Mapping[str | None, "Row"], rest: "Row | None", rest_count: int, missing: str
+) -> tuple[Line, ...]:
+    """Lines by what calls have in common, and one for those that don't fit.
+
+    Args:
+        rows: Rows by value.
+        rest: All further ones together.
+        rest_count: How many those are.
+        missing: What calls without any value are called.
+    """
+    lines = [Line.of(label_of(value, missing), row) for value, row in rows.items()]
+    if rest is not None:
+        lines.append(Line.of(f"and {rest_count:,} more", rest))
+    return tuple(lines)
+
+
+def notes(sources: set[str], statuses: set[str]) -> tuple[tuple[str, str], ...]:
+    """What the marks of these sources mean, and these endings.
+
+    Args:
+        sources: The sources that are shown.
+        statuses: The endings that are shown.
+    """
+    marks = [(MARKS[word], said) for word, said in MARK_MEANINGS.items() if word in sources]
+    endings = [(word, said) for word, said in ENDING_MEANINGS.items() if word in statuses]
+    return (*marks, *endings)
+
+
+def calls_of(events: Sequence["TokenCountingEvent"]) -> tuple[Call, ...]:
+    """The calls of these events, in their order."""
+    return tuple(Call.of(event) for event in events)
+
+
+def _source(counted: int | None, estimated: int | None) -> str:
+    return "estimated" if estimated else "counted" if counted else "reported"
+
+
+def _moment(event: "TokenCountingEvent") -> datetime | None:
+    try:
+        return event.started_at
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None  # put in by hand: no time that can be
+
+
+def _about(event: "TokenCountingEvent") -> list[tuple[str, str]]:
+    about = [("Provider", label_of(event.provider, "unknown"))]
+    moment = _moment(event)
+    if moment is not None:
+        about.append(("Started", f"{moment:%Y-%m-%d %H:%M:%S} UTC"))
+    if event.duration_s is not None:
+        about.append(("Took", f"{event.duration_s:,.2f} s"))
+    if event.scope is not None:
+        about.append(("Scope", plain(event.scope, EXCERPT_LENGTH)))
+    tags = list(event.tags.items())
+    about.extend(
+        (plain(name, LABEL_LENGTH), plain(value, EXCERPT_LENGTH))
+        for name, value in tags[:_MOST_TAGS]
+    )
+    if len(tags) > _MOST_TAGS:
+        about.append(("", f"and {many(len(tags) - _MOST_TAGS, 'more tag')}"))
+    return about

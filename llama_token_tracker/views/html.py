@@ -1,0 +1,377 @@
+"""A card as HTML, for a notebook: one piece that brings its own style and nothing that runs.
+
+It loads nothing, and whatever a prompt, a model or a tag holds stays text. Where a viewer
+strips styles and pictures, tables remain. `.ltt` is repeated in the style so that it wins over
+what notebooks say of tables.
+"""
+
+from collections.abc import Callable, Iterable
+from html import escape
+from typing import Final
+
+from llama_token_tracker.notices import notice
+from llama_token_tracker.views.card import Call, Card, EventCard, Figure, Line, Part, amount
+from llama_token_tracker.views.figures import NOT_REPORTED, dollars, many, plain, tokens
+
+_COLOURS: Final = {
+    "light": (
+        "color-scheme:light;--bg:#fff;--fg:#1f2328;--dim:#59636e;--line:#d1d9e0;--warn:#9a3412;"
+        "--c0:#0969da;--c1:#1a7f8e;--c2:#6e40c9;--c3:#bc4c00;--c4:#7d5a00"
+    ),
+    "dark": (
+        "color-scheme:dark;--bg:#161b22;--fg:#e6edf3;--dim:#a5b0bb;--line:#3d444d;--warn:#ffb38a;"
+        "--c0:#58a6ff;--c1:#39c5cf;--c2:#bc8cff;--c3:#ff9a5c;--c4:#d9b33c"
+    ),
+}
+"""Text has a contrast of at least 4.5 to 1, parts of the bar of 3 to 1."""
+
+_LIGHT_THEMES: Final = ("[data-jp-theme-light=true]", ".vscode-light", "[theme=light]")
+_DARK_THEMES: Final = (
+    "[data-jp-theme-light=false]",
+    ".vscode-dark",
+    ".vscode-high-contrast:not(.vscode-high-contrast-light)",
+    "[theme=dark]",
+)
+"""How JupyterLab, VS Code and Colab say which theme is on; it wins over the system's."""
+
+
+def _themed(themes: Iterable[str], colours: str) -> str:
+    return ",".join(f"{theme} .ltt.ltt.ltt" for theme in themes) + "{" + _COLOURS[colours] + "}"
+
+
+_RULES: Final = (
+    (
+        "",
+        "container-type:inline-size;box-sizing:border-box;max-width:60rem;padding:12px 14px;"
+        "border:1px solid var(--line);border-radius:8px;background:var(--bg);color:var(--fg);"
+        "font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums;text-align:left;"
+        "overflow-x:auto",
+    ),
+    ("*", "box-sizing:border-box"),
+    ("bdi", "overflow-wrap:anywhere"),
+    (".head", "display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline"),
+    (".title", "font-size:15px;font-weight:600"),
+    (".dim,.ltt.ltt.ltt th,.ltt.ltt.ltt dt", "color:var(--dim)"),
+    (".warn", "color:var(--warn)"),
+    (".sums", "display:flex;flex-wrap:wrap;gap:8px 28px;margin:10px 0"),
+    (".sums>div", "min-width:0"),
+    ("dt", "margin:0;font-weight:400;font-size:12px"),
+    ("dd", "margin:0;overflow-wrap:anywhere"),
+    (".big", "display:block;font-size:19px;font-weight:600;line-height:1.25"),
+    (".bar", "display:block;width:100%;height:12px;border-radius:3px"),
+    (
+        ".legend",
+        "display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;margin:6px 0 10px;padding:0",
+    ),
+    (".legend li", "margin:0"),
+    (".legend svg", "width:10px;height:10px;margin-right:5px;vertical-align:baseline"),
+    *((f".c{number}", f"fill:var(--c{number})") for number in range(5)),
+    (
+        "table",
+        "width:100%;margin:10px 0 0;border:0;border-collapse:collapse;table-layout:auto;"
+        "font-size:inherit;color:inherit;background:none",
+    ),
+    ("tr", "background:none;border:0"),
+    (
+        "th,.ltt.ltt.ltt td",
+        "padding:3px 0 3px 12px;border:0;border-top:1px solid var(--line);text-align:right;"
+        "vertical-align:top;white-space:nowrap;background:none",
+    ),
+    ("th", "font-weight:400;border-top:0;font-size:12px"),
+    (
+        "th:first-child,.ltt.ltt.ltt td:first-child",
+        "padding-left:0;text-align:left;white-space:normal;width:99%",
+    ),
+    (
+        ".text",
+        "margin:2px 0 8px;max-height:11em;overflow:auto;overflow-wrap:anywhere;"
+        "border-left:3px solid var(--line);padding-left:8px",
+    ),
+    (".notes", "margin:10px 0 0;font-size:12px;color:var(--dim)"),
+    (".notes div", "margin:0"),
+)
+
+# Each line becomes a block on its own, its figures below its name.
+_NARROW_RULES: Final = (
+    ("thead", "display:none"),
+    ("table,.ltt.ltt.ltt tbody,.ltt.ltt.ltt tr", "display:block"),
+    ("tr", "border-top:1px solid var(--line);padding:3px 0"),
+    ("td", "display:inline-block;border:0;padding:0 12px 0 0;white-space:normal"),
+    ("td:first-child", "display:block;width:auto;padding-right:0"),
+    ("td[data-l]::before", "content:attr(data-l) ' ';color:var(--dim)"),
+    ("caption", "display:block"),
+)
+
+
+def _css(rules: Iterable[tuple[str, str]]) -> str:
+    return "".join(f".ltt.ltt.ltt {what}".rstrip() + "{" + how + "}" for what, how in rules)
+
+
+_STYLE: Final = (
+    _css([("", _COLOURS["light"]), *_RULES])
+    + _css([("caption", "caption-side:top;text-align:left;font-weight:600;color:inherit")])
+    + "@media(prefers-color-scheme:dark){"
+    + _css([("", _COLOURS["dark"])])
+    + "}"
+    + _themed(_LIGHT_THEMES, "light")
+    + _themed(_DARK_THEMES, "dark")
+    + "@container(max-width:34rem){"
+    + _css(_NARROW_RULES)
+    + "}"
+)
+
+
+class _Html(str):
+    """A piece of HTML; any other text is put into one only with its markup made harmless."""
+
+    __slots__ = ()
+
+
+def _tag(name: str, *content: str, **attributes: str | None) -> _Html:
+    """An element. Attributes that end with an underscore lose it; `None` leaves one out."""
+    said = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    return _Html(f"<{name}{said}>{_join(content)}</{name}>")
+
+
+def _join(content: Iterable[str]) -> _Html:
+    return _Html("".join(piece if isinstance(piece, _Html) else escape(piece) for piece in content))
+
+
+def drawn(draw: Callable[[], str], title: str) -> str:
+    """What is drawn; a card that says so if it can't be.
+
+    Args:
+        draw: What draws it.
+        title: What was to be shown.
+    """
+    try:
+        return draw()
+    except Exception as error:  # noqa: BLE001 - what is shown must never break what shows it
+        notice("a card could not be drawn", error, "it says so")
+        said = f"can't be shown: {type(error).__name__}"
+        return _frame(_tag("span", plain(title, 80), class_="title"), " ", said)
+
+
+def card(card: Card) -> str:
+    """Draw a card.
+
+    Args:
+        card: What to show.
+    """
+    return _frame(
+        _tag(
+            "div",
+            _tag("bdi", card.title, class_="title"),
+            _tag("span", many(card.total.calls, "call"), class_="dim"),
+            class_="head",
+        ),
+        _sums(card),
+        _bar(card.parts),
+        _lines("By model", card.models),
+        _lines("By scope", card.scopes),
+        _calls(card),
+        _notes(card.notes),
+    )
+
+
+def event_card(card: EventCard) -> str:
+    """Draw the card of one call.
+
+    Args:
+        card: What to show.
+    """
+    call = card.call
+    sums = [
+        ("Input tokens", tokens(*call.input), ""),
+        ("Output tokens", tokens(*call.output), ""),
+        ("Cost", dollars(call.money.usd), "; ".join(call.money.doubts)),
+    ]
+    about = [_term(name, _tag("bdi", value)) for name, value in card.about]
+    return _frame(
+        _tag(
+            "div",
+            _tag("bdi", call.model, class_="title"),
+            _tag("span", f"{call.operation}, {call.source}", class_="dim"),
+            _status(call.status),
+            class_="head",
+        ),
+        _tag("dl", *[_term(name, _big(*figure)) for name, *figure in sums], class_="sums"),
+        _bar(card.parts),
+        _tag("dl", *about, class_="sums"),
+        _text("Prompt", card.prompt),
+        _text("Completion", card.completion),
+        _notes(card.notes),
+    )
+
+
+def _frame(*content: str) -> str:
+    return str(_tag("div", _tag("style", _Html(_STYLE)), *content, class_="ltt"))
+
+
+def _term(name: str, *value: str) -> _Html:
+    return _tag("div", _tag("dt", name), _tag("dd", *value))
+
+
+def _big(figure: str, beside: str) -> _Html:
+    return _join([_tag("span", figure, class_="big"), _dim(beside)])
+
+
+def _dim(words: str) -> _Html:
+    return _tag("span", words, class_="dim") if words else _Html()
+
+
+def _sums(card: Card) -> _Html:
+    llm, embedding, money = card.llm, card.embedding, card.total.money
+    sums = [
+        _term(
+            "LLM tokens",
+            _big(
+                tokens(*llm.total),
+                f"{tokens(*llm.input)} in, {tokens(*llm.output)} out",
+            ),
+        )
+    ]
+    if embedding is not None:
+        beside = many(embedding.calls, "text")
+        sums.append(_term("Embedding tokens", _big(tokens(*embedding.total), beside)))
+    if card.total.calls:
+        sums.append(_term("Cost", _big(dollars(money.usd), "; ".join(money.doubts))))
+    if card.cache_savings_usd:
+        sums.append(_term("Saved by caches", _big(dollars(card.cache_savings_usd), "")))
+    return _tag("dl", *sums, class_="sums")
+
+
+def _bar(parts: tuple[Part, ...]) -> _Html:
+    """One bar of all parts, and their figures below."""
+    pieces: list[_Html] = []
+    left = 0.0
+    for number, part in enumerate(parts):
+        width = 1000 * part.share
+        if width > 0:
+            # A gap between neighbours, unless they are as narrow.
+            shown = f"{max(width - 3, min(width, 1)):.2f}"
+            place = f"{left:.2f}"
+            rect = _tag("rect", x=place, width=shown, height="12", class_=f"c{number}")
+            pieces.append(rect)
+        left += width
+    legend = _tag(
+        "ul", *[_part(number, part) for number, part in enumerate(parts)], class_="legend"
+    )
+    if not pieces:
+        return legend
+    said = ", ".join(f"{part.name} {tokens(*part.figure)}" for part in parts)
+    bar = _tag(
+        "svg",
+        *pieces,
+        class_="bar",
+        viewBox="0 0 1000 12",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=said,
+    )
+    return _join([bar, legend])
+
+
+def _part(number: int, part: Part) -> _Html:
+    swatch = _tag(
+        "svg",
+        _tag("rect", width="10", height="10", rx="2", class_=f"c{number}"),
+        viewBox="0 0 10 10",
+        aria_hidden="true",
+    )
+    name = _tag("span", f"{part.name} ", class_="dim")
+    share = _tag("span", f" {part.share:.0%}", class_="dim") if part.share else _Html()
+    return _tag("li", swatch, name, _figure(part.figure), share)
+
+
+def _figure(figure: Figure) -> _Html:
+    shown = tokens(*figure)
+    if figure.tokens is None:
+        return _tag("span", NOT_REPORTED, class_="dim")
+    meaning = None if figure.source == "reported" else figure.source
+    return _tag("span", shown, title=meaning)
+
+
+def _table(caption: str, names: Iterable[str], rows: Iterable[_Html]) -> _Html:
+    head = _tag("tr", *[_tag("th", name, scope="col") for name in names])
+    return _tag("table", _tag("caption", caption), _tag("thead", head), _tag("tbody", *rows))
+
+
+def _row(first: str, figures: Iterable[tuple[str, str]]) -> _Html:
+    cells = [_tag("td", value, data_l=name) for name, value in figures]
+    return _tag("tr", _tag("td", first), *cells)
+
+
+def _line(line: Line) -> _Html:
+    return _row(
+        _tag("bdi", line.label),
+        (
+            ("Calls", f"{line.calls:,}"),
+            ("Input", _figure(line.input)),
+            ("Output", _figure(line.output)),
+            ("Total", _figure(line.total)),
+            ("Cost", amount(line.money)),
+        ),
+    )
+
+
+def _lines(caption: str, lines: tuple[Line, ...]) -> _Html:
+    if not lines:
+        return _Html()
+    names = ("", "Calls", "Input", "Output", "Total", "Cost")
+    return _table(caption, names, map(_line, lines))
+
+
+def _calls(card: Card) -> _Html:
+    if not card.recent:
+        return _Html()
+    rows = [_call(call) for call in card.recent]
+    if card.earlier is not None:
+        earlier = card.earlier
+        rows.append(
+            _row(
+                earlier.label,
+                (
+                    ("Input", _figure(earlier.input)),
+                    ("Output", _figure(earlier.output)),
+                    ("Cost", amount(earlier.money)),
+                    ("", ""),
+                    ("", ""),
+                ),
+            )
+        )
+    names = ("", "Input", "Output", "Cost", "Source", "Status")
+    return _table("Last calls", names, rows)
+
+
+def _call(call: Call) -> _Html:
+    prompt = [_Html("<br>"), _tag("bdi", call.prompt, class_="dim")] if call.prompt else []
+    return _row(
+        _join([_tag("bdi", call.model), *prompt]),
+        (
+            ("Input", _figure(call.input)),
+            ("Output", _figure(call.output)),
+            ("Cost", amount(call.money)),
+            ("Source", call.source),
+            ("Status", _status(call.status)),
+        ),
+    )
+
+
+def _status(status: str) -> _Html:
+    return _tag("span", status, class_=None if status == "complete" else "warn")
+
+
+def _text(name: str, text: str) -> _Html:
+    if not text:
+        return _Html()
+    return _join([_tag("div", name, class_="dim"), _tag("div", _tag("bdi", text), class_="text")])
+
+
+def _notes(notes: tuple[tuple[str, str], ...]) -> _Html:
+    lines = [_tag("div", _tag("b", mark), f" {meaning}") for mark, meaning in notes]
+    return _tag("div", *lines, class_="notes") if lines else _Html()
