@@ -41,7 +41,7 @@ class Owner(Protocol):
     def catch_up(self) -> None:
         """Take in the calls that were put off."""
 
-    def scope(self, name: str, /, **tags: object) -> "Scope":
+    def scope(self, name: str, /) -> "Scope":
         """Make a scope of its own."""
         ...
 
