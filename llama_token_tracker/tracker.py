@@ -300,3 +300,43 @@ class Tracker(Readings):
             prices=state["prices"],
         )
         self._book.restore(state["book"])
+
+
+class Tracking(Readings):
+    """What can be read of, and done with, whatever records into a tracker."""
+
+    tracker: Tracker
+    """Where its calls are recorded; others may record there too."""
+
+    @property
+    def _book(self) -> Book:  # type: ignore[override]  # the tracker's
+        return self.tracker.book
+
+    def _catch_up(self) -> None:
+        self.tracker.catch_up()
+
+    def _sum_up(self) -> None:
+        self.tracker.sum_up()
+
+    def scope(self, name: str, /, **tags: object) -> Scope:
+        """Count the calls of a part of the program by themselves, too.
+
+            with token_counter.scope("request-42", user="ada") as request:
+                ...
+            request.total_llm_token_count
+
+        A call belongs to the scopes in which it starts, wherever and whenever it ends. Scopes
+        may be nested, and used in any number of tasks and threads at once.
+
+        Args:
+            name: What it's called.
+            tags: Whom or what its calls are for; see `by`.
+
+        Raises:
+            ValueError: The name is no text, or empty.
+        """
+        return self.tracker.scope(name, **tags)
+
+    def reset_counts(self) -> None:
+        """Start again from zero. A call that is under way counts when it ends."""
+        self.tracker.reset()
