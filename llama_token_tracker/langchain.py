@@ -154,7 +154,8 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         """Chains call no provider themselves."""
         return True
 
-    ignore_agent = ignore_custom_event = ignore_retriever = ignore_retry = ignore_chain
+    # Nor does anything else that starts no run of a model.
+    ignore_agent = ignore_custom_event = ignore_retriever = ignore_retry = ignore_chain  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def on_llm_start(
         self,
@@ -230,14 +231,13 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         serialized: object,
         run_id: UUID,
         parent_run_id: UUID | None,
-        metadata: Mapping[str, Any] | None,
+        metadata: object,
         options: Mapping[str, Any],
     ) -> None:
         """Open a call: every one starts here, before anything is sent."""
         try:
-            params: Any = options.get("invocation_params")
-            given: Mapping[str, Any] = params if isinstance(params, Mapping) else {}
-            known = metadata or {}
+            params = options.get("invocation_params")
+            given, known = _fields(params), _fields(metadata)
             run = Run(
                 run_id,
                 operation,
@@ -327,6 +327,10 @@ def _one_more() -> ContextVar[BaseCallbackHandler | None]:
 # --- what a start tells --------------------------------------------------------------------
 
 
+def _fields(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
 def _model(
     metadata: Mapping[str, Any], params: Mapping[str, Any], serialized: object
 ) -> str | None:
@@ -334,8 +338,7 @@ def _model(
     named = metadata.get("ls_model_name")
     if isinstance(named, str) and named:
         return named
-    built = cast("Mapping[str, Any]", serialized).get("kwargs") if serialized else None
-    for fields in (params, cast("Mapping[str, Any]", built or {})):
+    for fields in (params, _fields(_fields(serialized).get("kwargs"))):
         for key in _MODEL_KEYS:
             if isinstance(model := fields.get(key), str) and model:
                 return model
