@@ -110,7 +110,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         self.tracker = tracker
         self.keep_text = keep_text
         self._tokenizers = Tokenizers(tokenizer, _no_other)
-        self._runs = OpenRuns()
+        self._runs = OpenRuns(self._lose)
 
     # --- what users read -------------------------------------------------------------------
 
@@ -197,14 +197,14 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Keep a piece of a stream, in case that its end never tells of it."""
-        run = self._runs.get(run_id)
+        run = self._runs.get(str(run_id))
         if run is not None and chunk is not None:
             run.chunks.append(chunk)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a call that has given its answer."""
         try:
-            run = self._runs.end(run_id, response)
+            run = self._runs.end(str(run_id), response)
             if run is not None:
                 self._end(run, response, "complete")
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
@@ -215,7 +215,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         if kwargs.get("signal"):
             return  # langchain-aws tells of a guardrail; the answer comes all the same
         try:
-            run = self._runs.fail(run_id, error)
+            run = self._runs.fail(str(run_id), error)
             if run is not None:
                 status: Status = "abandoned" if isinstance(error, ABANDONING) else "failed"
                 self._end(run, kwargs.get("response"), status)
@@ -239,7 +239,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
             params = options.get("invocation_params")
             given, known = _fields(params), _fields(metadata)
             run = Run(
-                run_id,
+                str(run_id),
                 operation,
                 prompt,
                 model=_model(known, given, serialized),
@@ -247,9 +247,17 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
                 tools=given.get("tools") or given.get("toolConfig"),
                 context=self.tracker.context(_tags(known)),
             )
-            self._runs.start(run, parent_run_id, params, int(options.get("batch_size") or 1))
+            size = int(options.get("batch_size") or 1)
+            self._runs.start(run, run_id, str(parent_run_id), params, size)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a start could not be noted", error, "its call is not counted")
+
+    def _lose(self, run: Run) -> None:
+        """Count a call that was cancelled."""
+        try:
+            self._end(run, None, "abandoned")
+        except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
+            notice("a cancelled call could not be counted", error, "it is left out")
 
     def _end(self, run: Run, response: LLMResult | None, status: Status) -> None:
         """Settle a call: every one ends here, once."""
@@ -262,14 +270,14 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         fields: dict[str, Any] = {
             "prompt": _prompt_text(run.prompt) if self.keep_text else "",
             "completion": "".join([one.text for one in answers]) if self.keep_text else "",
-            "event_id": str(run.run_id),
+            "event_id": run.run_id,
             "status": status,
             "operation": run.operation,
             "provider": run.provider,
             "model": run.model,
             "started_s": time() - duration_s,
             "duration_s": duration_s,
-            "inner_event_id": str(run.run_id),
+            "inner_event_id": run.run_id,
         }
         said = Said(usage, "reported", status == "complete")
         if said.is_all or (status == "failed" and not answer and usage is None):
@@ -297,7 +305,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Be a handler of its own, that has counted what the original had."""
         vars(self).update(state)
-        self._runs = OpenRuns()
+        self._runs = OpenRuns(self._lose)
 
 
 def _check(tracker: object, **arguments: object) -> None:

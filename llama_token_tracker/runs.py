@@ -3,12 +3,15 @@
 LangChain tells a handler of each run's start and end by the run's id, but some integrations
 tell more than once. BedrockLLM announces each answer twice, and of several prompts that were
 sent together it announces each first answer under the id of the first; an error it tells twice
-as well. Here each of them is found to be the end of one call, or an echo.
+as well. Of a cancelled call it tells nothing at all: that it's over is seen by its id, which
+LangChain holds until then. Here each of these is found to be the end of one call, or an echo.
 
 This room knows nothing of LangChain.
 """
 
-from collections.abc import Hashable
+import weakref
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -34,6 +37,7 @@ class Run:
         asked_another: Whether another run started within it, and so spoke to the provider.
         settled: Whether its end is known.
         batch: The runs that it started with.
+        watch: What tells that LangChain has forgotten it.
     """
 
     __slots__ = (
@@ -49,11 +53,12 @@ class Run:
         "run_id",
         "settled",
         "tools",
+        "watch",
     )
 
     def __init__(
         self,
-        run_id: Hashable,
+        run_id: str,
         operation: Operation,
         prompt: object,
         *,
@@ -74,6 +79,7 @@ class Run:
         self.asked_another = False
         self.settled = False
         self.batch = Batch()
+        self.watch: weakref.ref[object] | None = None
 
 
 class Batch:
@@ -114,27 +120,33 @@ class Batch:
 
 
 class OpenRuns:
-    """The open runs of one handler."""
+    """The open runs of one handler.
 
-    def __init__(self) -> None:
-        self._by_id: dict[Hashable, Run] = {}
+    Args:
+        lost: Called with a run that is over, though LangChain told nothing of its end.
+    """
+
+    def __init__(self, lost: Callable[[Run], None]) -> None:
+        self._lost = lost
+        self._by_id: dict[str, Run] = {}
         self._batches: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         """How many runs are known, those included that wait for others of their batch."""
         return len(self._by_id)
 
-    def get(self, run_id: Hashable) -> Run | None:
+    def get(self, run_id: str) -> Run | None:
         """The run with this id, if it's open."""
         return self._by_id.get(run_id)
 
     def start(
-        self, run: Run, parent_id: Hashable | None, batch_key: object, batch_size: int
+        self, run: Run, held: object, parent_id: str, batch_key: object, batch_size: int
     ) -> None:
         """Note that a run has started.
 
         Args:
             run: The run.
+            held: What LangChain holds as long as the run isn't over.
             parent_id: The id of whatever it was started by, be that a model's run or not.
             batch_key: The same object for all runs that start together, or `None`.
             batch_size: How many those are.
@@ -148,11 +160,12 @@ class OpenRuns:
                 run.batch = self._batches.setdefault(id(batch_key), Batch(batch_key, batch_size))
             run.batch.runs.append(run)
             self._by_id[run.run_id] = run
-            parent = self._by_id.get(parent_id) if parent_id is not None else None
+            run.watch = weakref.ref(held, partial(_forgotten, weakref.ref(self), run))
+            parent = self._by_id.get(parent_id)
             if parent is not None:
                 parent.asked_another = True
 
-    def end(self, run_id: Hashable, answer: object) -> Run | None:
+    def end(self, run_id: str, answer: object) -> Run | None:
         """Note that an answer was told.
 
         Returns:
@@ -165,7 +178,7 @@ class OpenRuns:
             run.batch.told = answer
             return self._settled(run)
 
-    def fail(self, run_id: Hashable, error: BaseException) -> Run | None:
+    def fail(self, run_id: str, error: BaseException) -> Run | None:
         """Note that an error was told.
 
         Returns:
@@ -188,10 +201,21 @@ class OpenRuns:
         batch = run.batch
         found = batch.next_open() if run.settled else run
         if found is not None:
-            found.settled = True
+            found.settled, found.watch = True, None
         if batch.is_settled:
             self._forget(batch)
         return found
+
+    def lose(self, run: Run) -> None:
+        """Settle a run that LangChain has forgotten."""
+        with LOCK:
+            if run.settled:
+                return
+            # Of several chats that were sent one by one, those after an error never were.
+            was_sent = run.batch.error is None
+            self._settled(run)
+        if was_sent:
+            self._lost(run)
 
     def _forget(self, batch: Batch) -> None:
         for run in batch.runs:
@@ -204,3 +228,9 @@ class OpenRuns:
             oldest = next(iter(self._by_id.values()))
             notice("too many open runs", MAX_OPEN, "the oldest is forgotten")
             self._forget(oldest.batch)
+
+
+def _forgotten(runs: "weakref.ref[OpenRuns]", run: Run, _held: object) -> None:
+    known = runs()
+    if known is not None:
+        known.lose(run)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
-
-from tests.wire.server import LoopbackProvider
 from tests.langchain.integrations import forget_models
+from tests.wire.server import LoopbackProvider
 
 _TOLERATED = [
     # SDKs leave sockets to the garbage collector.

@@ -9,10 +9,9 @@ import pytest
 
 from llama_token_tracker import TokenCountingEvent
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
-
+from tests.langchain.integrations import INTEGRATIONS, LEAVING, STYLES, Integration, chat_openai
 from tests.wire.replies import Billed, Reply, ToolCall
 from tests.wire.server import LoopbackProvider
-from tests.langchain.integrations import INTEGRATIONS, LEAVING, STYLES, Integration, chat_openai
 
 BILL = Billed(22_734, 56, cache_read=20_000, cache_write=1_500)
 ADDS = Reply(text="", tool_calls=(ToolCall("add", {"a": 20, "b": 22}),))
