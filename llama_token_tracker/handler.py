@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
@@ -28,8 +28,7 @@ from llama_index.core.utils import (
 )
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
-from llama_token_tracker.book import Book
-from llama_token_tracker.budgets import Accounts, Budget
+from llama_token_tracker.budgets import Budget
 from llama_token_tracker.calls import (
     ABANDONING,
     OpenCall,
@@ -47,13 +46,13 @@ from llama_token_tracker.observer import SPANS, embedding, listen
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
-from llama_token_tracker.readings import Readings
-from llama_token_tracker.scopes import Context, Scope
+from llama_token_tracker.said import Said, event_of
+from llama_token_tracker.scopes import Context
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
 from llama_token_tracker.tokenizer import Tokenizers
 from llama_token_tracker.tokenizers import Message, Text
-from llama_token_tracker.tracker import Tracker
+from llama_token_tracker.tracker import Tracker, Tracking
 from llama_token_tracker.usage import Usage
 
 _LLM = CBEventType.LLM
@@ -83,7 +82,7 @@ class LlamaIndexEvent(TokenCountingEvent, core.TokenCountingEvent):
 
 
 class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
-    Readings,
+    Tracking,
     core.TokenCountingHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
 ):
     """Counts every call to a provider exactly once, as it was billed.
@@ -267,48 +266,6 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     # --- what users read -------------------------------------------------------------------
 
     @property
-    def _book(self) -> Book:  # type: ignore[override]  # the tracker's
-        return self.tracker.book
-
-    def _catch_up(self) -> None:
-        self.tracker.catch_up()
-
-    def _sum_up(self) -> None:
-        self.tracker.sum_up()
-
-    @property
-    def _accounts(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
-        return self.tracker.accounts
-
-    def scope(
-        self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object
-    ) -> Scope:
-        """Count the calls of a part of the program by themselves, too.
-
-        Example::
-
-            with token_counter.scope("request-42", user="ada") as request:
-                ...
-            request.total_llm_token_count
-
-        A call belongs to the scopes in which it starts, wherever and whenever it ends. Scopes
-        may be nested, and used in any number of tasks and threads at once.
-
-        Args:
-            name: What it's called.
-            budget: A limit, or several, for the calls in it.
-            tags: Whom or what its calls are for; see `by`.
-
-        Raises:
-            ValueError: The name is no text, or empty.
-        """
-        return self.tracker.scope(name, budget=budget, **tags)
-
-    def reset_counts(self) -> None:
-        """Start again from zero. A call that is under way counts when it ends."""
-        self.tracker.reset()
-
-    @property
     def tokenizer(self) -> Callable[[str], Any]:
         """What was given to count with, or else LlamaIndex's global tokenizer."""
         given = self._tokenizers.given
@@ -432,7 +389,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         }
         said = Said(usage, "reported" if input_is_sure else "estimated", output_is_sure)
         if said.is_all:
-            event: TokenCountingEvent = _event(fields, said, NOTHING, NOTHING)
+            event: TokenCountingEvent = event_of(LlamaIndexEvent, fields, said, NOTHING, NOTHING)
         else:
             nothing = outcome.nothing_happened
             silent = SilentCall(
@@ -441,7 +398,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 prompt=None if nothing or said.prompt is not None else _prompt(call.prompt),
                 tools=_tools(call.options),
                 answer=None if nothing or said.is_all_of_the_answer else answer_of(response),
-                make=partial(_event, fields, said),
+                make=partial(event_of, LlamaIndexEvent, fields, said),
             )
             if not (nothing or self._verbose):
                 self.tracker.record_uncounted(silent, _context(call))
@@ -636,57 +593,6 @@ def _tools(options: object) -> object:
     return cast("dict[str, Any]", options).get("tools") if _is(options, dict) else None
 
 
-class Said(NamedTuple):
-    """What a provider said of a call's tokens.
-
-    Attributes:
-        usage: The figures, if there are any.
-        prompt_source: Whether those of the prompt surely hold all of it.
-        output_is_sure: Whether those of the answer do.
-    """
-
-    usage: Usage | None
-    prompt_source: Source
-    output_is_sure: bool
-
-    @property
-    def prompt(self) -> int | None:
-        """Tokens of the prompt."""
-        return None if self.usage is None else self.usage.input_tokens
-
-    @property
-    def is_all_of_the_answer(self) -> bool:
-        """Whether nothing of the answer is left to count."""
-        usage = self.usage
-        return self.output_is_sure and usage is not None and usage.output_tokens is not None
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing is left to count."""
-        return self.prompt is not None and self.is_all_of_the_answer
-
-
-def _event(fields: dict[str, Any], said: Said, prompt: Count, answer: Count) -> LlamaIndexEvent:
-    """Make an event of what the provider said, and of what was counted where it was silent."""
-    usage = said.usage
-    if usage is not None and usage.input_tokens is not None:
-        prompt = Count(usage.input_tokens, said.prompt_source)
-    reported = None if usage is None else usage.output_tokens
-    # Of a stream that was left, more may have come than the last figure says.
-    if reported is not None and (said.output_is_sure or answer.tokens <= reported):
-        answer = Count(reported, "reported")
-    if usage is None or not prompt.source == answer.source == "reported":
-        usage = _filled(usage, prompt.tokens, answer.tokens)
-    return LlamaIndexEvent(
-        **fields,
-        prompt_token_count=prompt.tokens,
-        completion_token_count=answer.tokens,
-        usage=usage,
-        prompt_source=prompt.source,
-        completion_source=answer.source,
-    )
-
-
 def _embedding(
     fields: dict[str, Any], text: str, is_sure: bool, prompt: Count, _answer: Count
 ) -> LlamaIndexEvent:
@@ -771,7 +677,7 @@ def _silent_call(
         prompt=tuple([as_message(role, (Text(text),)) for role, text in prompt]),
         tools=tools,
         answer=(Text(answer[1]),),
-        make=partial(_event, fields, Said(None, "estimated", False)),
+        make=partial(event_of, LlamaIndexEvent, fields, Said(None, "estimated", False)),
     )
 
 
@@ -786,11 +692,3 @@ def _about(about: Any) -> tuple[str | None, str | None]:
         model = None
     name: Any = about.get("class_name")
     return PROVIDERS.get(name) if type(name) is str else None, model
-
-
-def _filled(usage: Usage | None, prompt_tokens: int, completion_tokens: int) -> Usage:
-    """Put our own counts where the provider was silent, beside what it said."""
-    counts = {} if usage is None else usage.reported()
-    counts["input_tokens"] = prompt_tokens
-    counts["output_tokens"] = completion_tokens
-    return Usage.of(counts)

@@ -1,7 +1,8 @@
-"""What was said, as plain parts that can be counted: from LlamaIndex's messages, or from dicts.
+"""What was said, as plain parts that can be counted: from frameworks' messages, or from dicts.
 
-Knows neither LlamaIndex's classes nor any SDK's: it goes by the names of fields. What is taken
-are strings and numbers, so that nothing changes if a message does. Nothing is fetched.
+Knows neither the classes of LlamaIndex and LangChain nor any SDK's: it goes by the names of
+fields. What is taken are strings and numbers, so that nothing changes if a message does. Nothing
+is fetched.
 """
 
 import base64
@@ -38,8 +39,8 @@ def messages_of(prompt: object) -> tuple[Message, ...]:
     """Read the messages of a prompt.
 
     Args:
-        prompt: One message or several: LlamaIndex's, dicts with `role` and `content` as
-            OpenAI, Anthropic or Bedrock have them, or `Message`s as they are.
+        prompt: One message or several: LlamaIndex's or LangChain's, dicts with `role` and
+            `content` as OpenAI, Anthropic or Bedrock have them, or `Message`s as they are.
     """
     if isinstance(prompt, list | tuple):
         return tuple([_message(message) for message in cast("Sequence[object]", prompt)])
@@ -80,6 +81,8 @@ def _message(given: object) -> Message:
             return Message.of("user", given)
         if isinstance(given, Mapping):
             return _of_dict(cast("Mapping[str, Any]", given))
+        if not hasattr(message, "blocks") and hasattr(message, "response_metadata"):
+            return _of_langchain(message)
         return _of_llama_index(message)
     except Exception as error:  # noqa: BLE001 - a foreign message may raise anything when read
         notice(f"unreadable {_kind(message)}", error, "it is counted as it prints")
@@ -160,6 +163,56 @@ def _calls_beside(calls: Any) -> Iterator[ToolCall]:
             function: Any = getattr(call, "function", call)
             arguments = getattr(function, "arguments", "")
             yield ToolCall(str(getattr(function, "name", "")), _json(arguments))
+
+
+# --- LangChain -----------------------------------------------------------------------------
+
+
+_ROLES: Final = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+_CALL_BLOCKS: Final = frozenset(
+    {"function_call", "input_json_delta", "tool_call", "tool_call_chunk", "tool_use"}
+)
+
+
+def _of_langchain(message: Any) -> Message:
+    kind = str(message.type)
+    content, calls = message.content, getattr(message, "tool_calls", None)
+    if not isinstance(content, str):
+        blocks = cast("list[Any]", content)
+        # What it calls stands in `tool_calls` as well, there in one form for all providers.
+        content = [block for block in blocks if not (calls and _calls_a_tool(block))]
+        parts = tuple(map(_of_langchain_block, content))
+    else:
+        parts = tuple(_of_content(content or None))
+    parts += tuple(ToolCall(str(call["name"]), _json(call["args"])) for call in calls or ())
+    role = _ROLES.get(kind) or str(getattr(message, "role", kind))
+    return as_message(role, parts, message.name)
+
+
+def _calls_a_tool(block: Any) -> bool:
+    return isinstance(block, Mapping) and (
+        block.get("type") in _CALL_BLOCKS or "toolUse" in block  # pyright: ignore[reportUnknownMemberType]
+    )
+
+
+def _of_langchain_block(block: Any) -> Part:
+    """Read one block of LangChain's own content; others are as their provider has them.
+
+    Source:
+        langchain_core.messages.content, and the blocks that langchain-aws makes of Converse's
+        (checked 2026-11-22).
+    """
+    match block:
+        case {"type": "reasoning", "reasoning": str(text)}:
+            return Thinking(text)
+        case {"type": "reasoning_content", "reasoning_content": {"text": str(text)}}:
+            return Thinking(text)
+        case {"type": "image", "base64": str(data)} | {"type": "image", "data": str(data)}:
+            return _image(data, "auto")
+        case {"type": "file", "base64": str(data)} | {"type": "file", "data": str(data)}:
+            return _document(_plain_bytes(data))
+        case _:
+            return next(_of_content([block]))
 
 
 # --- dicts ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""LlamaIndex's class names -> provider names, as OpenTelemetry's GenAI conventions spell them.
+"""What frameworks call a provider -> its name, as OpenTelemetry's GenAI conventions spell it.
 
 Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026-11-22).
 """
@@ -24,6 +24,28 @@ PROVIDERS: Final[dict[str, str]] = {
     "openai_responses_llm": "openai",
     "OpenAIEmbedding": "openai",
 }
+"""By LlamaIndex's names of its classes."""
+
+LANGCHAIN_PROVIDERS: Final[dict[str, str]] = {
+    "amazon_bedrock": "aws.bedrock",
+    "anthropic": "anthropic",
+    "anthropic-bedrock": "aws.bedrock",
+    "anthropic-mantle": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "cohere": "cohere",
+    "deepseek": "deepseek",
+    "google_genai": "gcp.gemini",
+    "google_vertexai": "gcp.vertex_ai",
+    "groq": "groq",
+    "mistral": "mistral_ai",
+    "ollama": "ollama",
+    "openai": "openai",
+    "openai-codex": "openai",
+    "openai-mantle": "aws.bedrock",
+    "perplexity": "perplexity",
+    "xai": "x_ai",
+}
+"""By what LangChain's integrations say in their runs' metadata, as `ls_provider`."""
 
 RETURNS_USERS_OBJECT: Final = frozenset({"structured_llm"})
 """Classes whose `raw` is an object of the user's own, whatever its fields are called."""

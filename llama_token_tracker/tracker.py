@@ -378,3 +378,53 @@ class Tracker(Readings):
         )
         self._accounts = state["accounts"]
         self._book.restore(state["book"])
+
+
+class Tracking(Readings):
+    """What can be read of, and done with, whatever records into a tracker."""
+
+    tracker: Tracker
+    """Where its calls are recorded; others may record there too."""
+
+    @property
+    def _book(self) -> Book:  # type: ignore[override]  # the tracker's
+        return self.tracker.book
+
+    def _catch_up(self) -> None:
+        self.tracker.catch_up()
+
+    def _sum_up(self) -> None:
+        self.tracker.sum_up()
+
+    @property
+    def _accounts(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
+        return self.tracker.accounts
+
+    def scope(
+        self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object
+    ) -> Scope:
+        """Count the calls of a part of the program by themselves, too.
+
+        Example::
+
+            with token_counter.scope("request-42", user="ada") as request:
+                ...
+            request.total_llm_token_count
+
+        A call belongs to the scopes in which it starts, wherever and whenever it ends. Scopes
+        may be nested, and used in any number of tasks and threads at once.
+
+        Args:
+            name: What it's called.
+            budget: A limit, or several, for the calls in it.
+            tags: Whom or what its calls are for; see `by`.
+
+        Raises:
+            ValueError: The name is no text, or empty.
+            BudgetError: `budget` holds something that is no budget.
+        """
+        return self.tracker.scope(name, budget=budget, **tags)
+
+    def reset_counts(self) -> None:
+        """Start again from zero. A call that is under way counts when it ends."""
+        self.tracker.reset()

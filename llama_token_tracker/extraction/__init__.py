@@ -8,6 +8,7 @@ from llama_token_tracker.extraction.reader import (
     SHAPES,
     Reading,
     StreamedUsage,
+    extract_fullest,
     extract_usage,
 )
 from llama_token_tracker.extraction.shape import WireShape
@@ -17,5 +18,6 @@ __all__ = [
     "Reading",
     "StreamedUsage",
     "WireShape",
+    "extract_fullest",
     "extract_usage",
 ]

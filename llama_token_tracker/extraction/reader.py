@@ -14,6 +14,7 @@ from llama_token_tracker.extraction import (
     bedrock,
     cohere,
     gemini,
+    langchain,
     ollama,
     openai,
 )
@@ -30,7 +31,9 @@ from llama_token_tracker.notices import notice
 from llama_token_tracker.usage import Usage
 
 SHAPES: Final[tuple[WireShape, ...]] = (
-    # Anthropic's marks are the plainest, so whoever has marks of their own comes first.
+    # Anthropic's marks are the plainest, so whoever has marks of their own comes first; and
+    # LangChain's copies are in others' words, but for their marks.
+    *langchain.SHAPES,
     *openai.SHAPES,
     *bedrock.SHAPES,
     *gemini.SHAPES,
@@ -46,6 +49,7 @@ _KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.outer_keys
 
 WITHIN: Final[dict[str, tuple[str, ...]]] = {
     "usage": (),
+    "token_usage": (),
     "usage_metadata": (),
     "usageMetadata": (),
     "amazon-bedrock-invocationMetrics": (),
@@ -90,6 +94,20 @@ def extract_usage(response: object) -> Usage | None:
     if buckets is not None:
         return Usage.of(buckets)
     return carefully_reported(response)
+
+
+def extract_fullest(places: Iterable[object]) -> Usage | None:
+    """Read the usage of the place that knows most; among equals, of the one that comes first.
+
+    Args:
+        places: What `extract_usage` reads, those nearest to the wire first.
+    """
+    best: Usage | None = None
+    for place in places:
+        usage = None if place is None else extract_usage(place)
+        if usage is not None and (best is None or _knows(usage) > _knows(best)):
+            best = usage
+    return best
 
 
 def plainly_reported(response: Any) -> dict[str, int] | None:

@@ -1,0 +1,55 @@
+"""How LangChain writes usage down, whoever the provider is."""
+
+from datetime import date
+from typing import Final
+
+from llama_token_tracker.extraction.shape import WireShape
+
+USAGE_METADATA: Final = WireShape(
+    name="langchain.usage_metadata",
+    source="https://reference.langchain.com/python/langchain-core/messages/ai/UsageMetadata",
+    checked=date(2026, 11, 22),
+    # Without details it reads like Anthropic's, and as that it may be read.
+    marks=("input_token_details", "output_token_details"),
+    adds={
+        "input_tokens": ("input_tokens",),
+        "input_token_details.cache_read": ("cache_read_tokens",),
+        # A zero beside the two that follow, where they are told apart.
+        "input_token_details.cache_creation": ("cache_write_tokens",),
+        "input_token_details.ephemeral_5m_input_tokens": (
+            "cache_write_tokens",
+            "cache_write_5m_tokens",
+        ),
+        "input_token_details.ephemeral_1h_input_tokens": (
+            "cache_write_tokens",
+            "cache_write_1h_tokens",
+        ),
+        "input_token_details.audio": ("input_audio_tokens",),
+        "output_tokens": ("output_tokens",),
+        "output_token_details.reasoning": ("reasoning_tokens",),
+        "output_token_details.audio": ("output_audio_tokens",),
+        # langchain-openai puts the tier before the names.
+        "input_token_details.flex_cache_read": ("cache_read_tokens",),
+        "input_token_details.flex_cache_creation": ("cache_write_tokens",),
+        "output_token_details.flex_reasoning": ("reasoning_tokens",),
+        "input_token_details.priority_cache_read": ("cache_read_tokens",),
+        "input_token_details.priority_cache_creation": ("cache_write_tokens",),
+        "output_token_details.priority_reasoning": ("reasoning_tokens",),
+    },
+)
+
+INVOKE_MODEL: Final = WireShape(
+    name="langchain.invoke_model",
+    source="https://github.com/langchain-ai/langchain-aws/blob/main/libs/aws/langchain_aws/llms/bedrock.py",
+    checked=date(2026, 11, 22),
+    # Others who say `prompt_tokens` name the written cache otherwise, and include it.
+    marks=("cache_write_input_tokens",),
+    adds={
+        "prompt_tokens": ("input_tokens",),
+        "cache_read_input_tokens": ("input_tokens", "cache_read_tokens"),
+        "cache_write_input_tokens": ("input_tokens", "cache_write_tokens"),
+        "completion_tokens": ("output_tokens",),
+    },
+)
+
+SHAPES: Final = (USAGE_METADATA, INVOKE_MODEL)

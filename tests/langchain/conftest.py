@@ -1,0 +1,59 @@
+"""One loopback provider and one event loop for all of LangChain's tests, and a fresh handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.wire.server import LoopbackProvider
+
+from llama_token_tracker.langchain import TokenCountingCallbackHandler
+from tests.langchain.integrations import forget_models
+
+_TOLERATED = [
+    # SDKs leave sockets to the garbage collector.
+    "ignore::ResourceWarning",
+    # The integrations call what their dependencies have deprecated; ours may not.
+    "ignore::DeprecationWarning",
+    r"error::DeprecationWarning:llama_token_tracker(\..*)?",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the SDKs and integrations as they are, with the warnings they cause."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            for warning_filter in _TOLERATED:
+                item.add_marker(pytest.mark.filterwarnings(warning_filter))
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[asyncio.Runner]:
+    """One event loop: an asynchronous client stays with the first that it meets."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def server(runner: asyncio.Runner) -> Iterator[LoopbackProvider]:
+    """One provider for all tests; it's torn down before the loop, whose threads may wait for it."""
+    del runner
+    with LoopbackProvider() as server:
+        yield server
+    forget_models()
+
+
+@pytest.fixture
+def provider(server: LoopbackProvider) -> LoopbackProvider:
+    """The provider, knowing of no call."""
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def token_counter() -> TokenCountingCallbackHandler:
+    """A handler that has counted nothing."""
+    return TokenCountingCallbackHandler()

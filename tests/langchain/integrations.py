@@ -1,0 +1,177 @@
+"""The five integrations, pointed at the loopback, and the ways in which LangChain calls a model.
+
+Nothing is patched. Retries are off, so that one call is one request. An integration that isn't
+installed is skipped with its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pytest
+from tests.wire.server import LoopbackProvider
+
+PROMPT = "What is the capital of Australia?"
+CLAUDE_INSTANT = "anthropic.claude-instant-v1"
+CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
+TITAN = "amazon.titan-text-express-v1"
+
+Config = dict[str, Any]
+
+
+@lru_cache
+def bedrock_client(url: str) -> Any:
+    """Make a real boto3 client for the loopback; they're slow to make and safe to share."""
+    boto3 = pytest.importorskip("boto3")
+    from botocore.config import Config
+
+    return boto3.client(
+        "bedrock-runtime",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+        config=Config(retries={"total_max_attempts": 1}, max_pool_connections=32),
+    )
+
+
+def _aws(name: str, url: str, model: str, **kwargs: Any) -> Any:
+    aws = pytest.importorskip("langchain_aws")
+    client = bedrock_client(url)
+    return getattr(aws, name)(model=model, client=client, region_name="us-east-1", **kwargs)
+
+
+@lru_cache
+def bedrock_llm(url: str, model: str = CLAUDE_INSTANT, *, streaming: bool = False) -> Any:
+    """BedrockLLM, which completes texts."""
+    return _aws("BedrockLLM", url + "/bedrock", model, streaming=streaming)
+
+
+@lru_cache
+def chat_bedrock(url: str) -> Any:
+    """ChatBedrock, which sends messages to InvokeModel."""
+    return _aws("ChatBedrock", url + "/bedrock", CLAUDE)
+
+
+@lru_cache
+def converse(url: str) -> Any:
+    """ChatBedrockConverse."""
+    return _aws("ChatBedrockConverse", url + "/bedrock", CLAUDE)
+
+
+@lru_cache
+def chat_anthropic(url: str) -> Any:
+    """ChatAnthropic."""
+    module = pytest.importorskip("langchain_anthropic")
+    return module.ChatAnthropic(
+        model="claude-3-haiku-20240307",
+        api_key="none",
+        base_url=url + "/anthropic",
+        max_retries=0,
+    )
+
+
+@lru_cache
+def chat_openai(url: str, *, stream_usage: bool | None = True) -> Any:
+    """ChatOpenAI; with a base URL of its own it asks a stream for usage only when told to."""
+    module = pytest.importorskip("langchain_openai")
+    return module.ChatOpenAI(
+        model="gpt-4o-mini",
+        api_key="none",
+        base_url=url + "/openai/v1",
+        max_retries=0,
+        stream_usage=stream_usage,
+    )
+
+
+def forget_models() -> None:
+    """Let go of all clients."""
+    for built in (bedrock_client, bedrock_llm, chat_bedrock, converse, chat_anthropic, chat_openai):
+        built.cache_clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One integration.
+
+    Attributes:
+        name: What a test is called by.
+        build: Gives the model, by the provider's URL and the style's name.
+        provider: The provider's name on events.
+        tools: Whether it calls functions.
+        cache: Whether its provider tells of caches.
+    """
+
+    name: str
+    build: Callable[[str, str], Any]
+    provider: str
+    tools: bool = True
+
+    def model(self, provider: LoopbackProvider, style: str) -> Any:
+        """Build the model, or skip the test where the integration isn't installed."""
+        return self.build(provider.url(), style)
+
+    def __str__(self) -> str:
+        """Name the integration in a test's id."""
+        return self.name
+
+
+def _completing(url: str, style: str) -> Any:
+    # Claude's old stream is spoken by no format here, and `ainvoke` refuses to do without one.
+    return bedrock_llm(url) if style == "invoke" else bedrock_llm(url, TITAN, streaming=True)
+
+
+INTEGRATIONS = [
+    Integration("BedrockLLM", _completing, "aws.bedrock", tools=False),
+    Integration("ChatBedrock", lambda url, _: chat_bedrock(url), "aws.bedrock"),
+    Integration("ChatBedrockConverse", lambda url, _: converse(url), "aws.bedrock"),
+    Integration("ChatAnthropic", lambda url, _: chat_anthropic(url), "anthropic"),
+    Integration("ChatOpenAI", lambda url, _: chat_openai(url), "openai"),
+]
+
+
+# --- styles --------------------------------------------------------------------------------
+
+
+async def _drain(model: Any, config: Config) -> list[Any]:
+    return [chunk async for chunk in model.astream(PROMPT, config)]
+
+
+async def _leave(model: Any, config: Config) -> None:
+    stream = model.astream(PROMPT, config)
+    await anext(stream)
+    await anext(stream)
+    await stream.aclose()
+
+
+def _leave_at_once(model: Any, config: Config) -> None:
+    stream = model.stream(PROMPT, config)
+    next(stream)
+    next(stream)
+    stream.close()
+
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+STYLES: dict[str, Callable[[Any, Config, Run], Any]] = {
+    "invoke": lambda model, config, _: model.invoke(PROMPT, config),
+    "ainvoke": lambda model, config, run: run(model.ainvoke(PROMPT, config)),
+    "stream": lambda model, config, _: list(model.stream(PROMPT, config)),
+    "astream": lambda model, config, run: run(_drain(model, config)),
+}
+LEAVING: dict[str, Callable[[Any, Config, Run], Any]] = {
+    "stream": lambda model, config, _: _leave_at_once(model, config),
+    "astream": lambda model, config, run: run(_leave(model, config)),
+}
+
+
+def gathered(*coroutines: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """Run them at once."""
+
+    async def all_of_them() -> list[Any]:
+        return list(await asyncio.gather(*coroutines))
+
+    return all_of_them()

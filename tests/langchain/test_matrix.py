@@ -1,0 +1,198 @@
+"""Five integrations in every style: what the provider billed is what is counted, once a call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.wire.replies import Billed, Reply, ToolCall
+from tests.wire.server import LoopbackProvider
+
+from llama_token_tracker import TokenCountingEvent
+from llama_token_tracker.langchain import TokenCountingCallbackHandler
+from tests.langchain.integrations import INTEGRATIONS, LEAVING, STYLES, Integration, chat_openai
+
+BILL = Billed(22_734, 56, cache_read=20_000, cache_write=1_500)
+ADDS = Reply(text="", tool_calls=(ToolCall("add", {"a": 20, "b": 22}),))
+CONDITIONS = {
+    "plain": Reply(),
+    "cache": Reply(usage=BILL),
+    "tools": ADDS,
+    "silent": Reply(usage_missing=True),
+}
+
+UNSEEN: dict[tuple[str, str], str] = {
+    ("ChatBedrock", "abandoned"): "langchain-aws leaves message_start's figures out",
+    ("ChatAnthropic", "abandoned"): "langchain-anthropic keeps message_start's figures back",
+    ("ChatBedrockConverse", "abandoned"): "Converse tells at the end of a stream",
+    ("ChatOpenAI", "abandoned"): "OpenAI tells at the end of a stream",
+}
+"""Integrations and conditions whose input no callback can see; there it's counted."""
+
+RAISES: dict[tuple[str, str], str] = {
+    ("ChatBedrockConverse", "silent"): "langchain-aws raises KeyError: 'usage'",
+}
+"""Where an integration breaks on its provider's answer: a failed call, though it's billed."""
+
+every_integration = pytest.mark.parametrize("integration", INTEGRATIONS, ids=str)
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def model_of(
+    integration: Integration, provider: LoopbackProvider, style: str, condition: str
+) -> Any:
+    """The integration's model; skip what it can't do."""
+    if condition == "tools" and not integration.tools:
+        pytest.skip(f"{integration} calls no functions")
+    if (integration.name, condition) in RAISES:
+        pytest.skip(RAISES[integration.name, condition])
+    model = integration.model(provider, style)
+    return model.bind_tools([add]) if condition == "tools" else model
+
+
+def config_of(token_counter: TokenCountingCallbackHandler) -> dict[str, Any]:
+    """What a user passes along."""
+    return {"callbacks": [token_counter]}
+
+
+def matches(event: TokenCountingEvent, bill: Billed) -> None:
+    """Hold one event to one bill, bucket by bucket."""
+    usage = event.usage
+    assert (event.source, event.status) == ("reported", "complete"), event
+    assert (event.prompt_token_count, event.completion_token_count) == (bill.input, bill.output)
+    assert usage.total_tokens == bill.total
+    assert (usage.cache_read_tokens or 0) == (bill.cache_read or 0)
+    assert (usage.cache_write_tokens or 0) == (bill.cache_write or 0)
+
+
+@every_integration
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_each_call_is_one_event_with_its_bill(
+    integration: Integration,
+    style: str,
+    condition: str,
+    provider: LoopbackProvider,
+    token_counter: TokenCountingCallbackHandler,
+    runner: asyncio.Runner,
+) -> None:
+    """One event a call, equal to the bill; where nothing is said, what is said is counted."""
+    model = model_of(integration, provider, style, condition)
+    provider.script(CONDITIONS[condition])
+    STYLES[style](model, config_of(token_counter), runner.run)
+    [call] = provider.settle()
+    [event] = token_counter.llm_token_counts
+    assert token_counter.failed_calls == []
+    assert event.model == call.model
+    assert event.provider == integration.provider
+    if condition == "silent":
+        assert event.source in {"counted", "estimated"}
+        assert 1 < event.prompt_token_count < 60
+        assert 3 < event.completion_token_count < 12
+    else:
+        assert call.billed is not None
+        matches(event, call.billed)
+        assert token_counter.input_tokens == call.billed.input
+        assert token_counter.output_tokens == call.billed.output
+    assert "capital of Australia" in event.prompt
+    assert event.completion == CONDITIONS[condition].text
+
+
+@every_integration
+@pytest.mark.parametrize("style", STYLES)
+def test_a_refused_call_is_a_failed_one_of_zero_tokens(
+    integration: Integration,
+    style: str,
+    provider: LoopbackProvider,
+    token_counter: TokenCountingCallbackHandler,
+    runner: asyncio.Runner,
+) -> None:
+    """It's in `failed_calls`, once, and nowhere else."""
+    model = model_of(integration, provider, style, "error")
+    provider.script(Reply(status=400))
+    with pytest.raises(Exception, match="400"):
+        STYLES[style](model, config_of(token_counter), runner.run)
+    assert len(provider.settle()) == 1
+    assert token_counter.llm_token_counts == []
+    [event] = token_counter.failed_calls
+    assert (event.status, event.total_token_count) == ("failed", 0)
+    assert event.provider == integration.provider
+
+
+@every_integration
+@pytest.mark.parametrize("style", LEAVING)
+def test_an_abandoned_stream_is_one_event(
+    integration: Integration,
+    style: str,
+    provider: LoopbackProvider,
+    token_counter: TokenCountingCallbackHandler,
+    runner: asyncio.Runner,
+) -> None:
+    """What was read of the answer is counted, and of the input what was seen."""
+    model = model_of(integration, provider, style, "abandoned")
+    provider.script(Reply(text="Canberra is the capital, and has been since 1913."))
+    LEAVING[style](model, config_of(token_counter), runner.run)
+    [call] = provider.settle()
+    [event] = token_counter.llm_token_counts
+    assert event.status == "abandoned"
+    assert event.completion_source != "reported"
+    assert event.completion
+    assert call.billed is not None
+    assert 0 < event.completion_token_count < call.billed.output
+    if (integration.name, "abandoned") in UNSEEN:
+        assert event.prompt_source != "reported"
+        assert event.prompt_token_count > 0
+    else:
+        assert event.prompt_source == "reported"
+        assert event.prompt_token_count == call.billed.input
+
+
+@every_integration
+@pytest.mark.parametrize("style", ["stream", "astream"])
+def test_a_cut_stream_is_one_failed_event_with_what_came(
+    integration: Integration,
+    style: str,
+    provider: LoopbackProvider,
+    token_counter: TokenCountingCallbackHandler,
+    runner: asyncio.Runner,
+) -> None:
+    """What was billed before the connection broke is counted among the calls."""
+    model = model_of(integration, provider, style, "cut")
+    provider.script(Reply(cut_after=2))
+    with pytest.raises(Exception, match=r"(?i)response|connection|peer"):
+        STYLES[style](model, config_of(token_counter), runner.run)
+    [event] = token_counter.llm_token_counts
+    assert event.status == "failed"
+    assert event.completion
+    assert event.prompt_token_count > 0
+
+
+def test_openai_tells_a_stream_nothing_unless_asked(
+    provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
+) -> None:
+    """By default a stream from another base URL is counted, not reported."""
+    model = chat_openai(provider.url(), stream_usage=None)
+    list(model.stream("hello world", config_of(token_counter)))
+    [event] = token_counter.llm_token_counts
+    assert event.source == "counted"
+    assert (event.prompt_token_count, event.completion_token_count) == (9, 6)
+
+
+@pytest.mark.parametrize("place", RAISES)
+def test_an_answer_that_breaks_its_integration_is_a_failed_call(
+    place: tuple[str, str],
+    provider: LoopbackProvider,
+    token_counter: TokenCountingCallbackHandler,
+) -> None:
+    """What the integration raises hides the answer, so nothing of it can be counted."""
+    integration = next(one for one in INTEGRATIONS if one.name == place[0])
+    provider.script(CONDITIONS[place[1]])
+    with pytest.raises(KeyError):
+        integration.model(provider, "invoke").invoke("hi", config_of(token_counter))
+    assert token_counter.total_tokens == 0
+    assert len(token_counter.failed_calls) == 1
