@@ -1,0 +1,41 @@
+"""Makes the pictures of the documentation again: `python -m tests.pictures`, with Chromium.
+
+They show figures and prices of `tests.views.cards`, so that they change when the card does.
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.views import chromium
+from tests.views.cards import afternoon
+
+FOLDER = Path(__file__).parent.parent / "docs" / "images"
+WIDTH = 720
+_HEIGHT = "document.body.dataset.height = document.getElementById('out').offsetHeight"
+
+
+def main() -> int:
+    """Draw the card by day and by night.
+
+    Returns:
+        The exit code: 1 if there's no browser.
+    """
+    if chromium.FOUND is None:
+        print("there's no Chromium here; Debian has one: apt install chromium", file=sys.stderr)
+        return 1
+    html = chromium.page(afternoon()._repr_html_(), width=WIDTH, script=_HEIGHT)
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = re.search(r'data-height="(\d+)"', chromium.dom(html, folder))
+        assert found, "the browser didn't say how high the card is"
+        for theme, is_dark in (("light", False), ("dark", True)):
+            picture = chromium.picture(html, folder, (WIDTH, int(found[1])), is_dark=is_dark)
+            (FOLDER / f"card-{theme}.png").write_bytes(picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
