@@ -277,11 +277,10 @@ def test_what_cannot_be_added_up_is_said_to_be_so():
 
     class Unreadable(Tracker):
         def catch_up(self) -> None:
-            raise KeyError("<b>")
+            raise KeyError(self)
 
     for shown in (Unreadable()._repr_html_(), str(Unreadable()), repr(Unreadable())):
         assert "can't be shown: KeyError" in unescape(shown)
-        assert "<b>" not in shown
 
 
 def test_a_stream_without_unicode_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch):
