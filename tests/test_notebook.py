@@ -1,7 +1,11 @@
-"""`%%tokens` in a real kernel: what a cell used, whatever ran in it, and nothing else."""
+"""`%%tokens` in a real kernel and a real terminal: what ran in a cell, and nothing else."""
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +73,13 @@ def calls_on(card: dict[str, str]) -> int:
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
     """A kernel with a handler and a model that it hears."""
-    client = nbclient.NotebookClient(nbformat.v4.new_notebook(), allow_errors=True, timeout=120)
+    client = nbclient.NotebookClient(
+        nbformat.v4.new_notebook(),
+        allow_errors=True,
+        timeout=120,
+        # From here the kernel imports `tests.scripted`.
+        resources={"metadata": {"path": str(Path(__file__).parents[1])}},
+    )
     with client.setup_kernel():
         kernel = Kernel(client)
         outputs = kernel.run(SETUP)
@@ -244,6 +254,40 @@ def test_the_card_of_a_handler_is_a_value(kernel: Kernel):
         (output,) = kernel.run(thing)
         assert output.data["text/html"].startswith('<div class="ltt">'), thing
         assert output.data["text/plain"]
+
+
+def test_a_terminal_shows_the_table():
+    """In IPython without a notebook, where each cell that awaits has a loop run for it."""
+    cells = [
+        "llm.complete('before');",
+        "%%tokens alone\nllm.complete('a')\nawait llm.acomplete('b');",
+        "llm.complete('after');",
+        "%%tokens sync\nllm.complete('c');",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINAL, json.dumps([SETUP, *cells])],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=Path(__file__).parents[1],
+        check=True,
+        timeout=120,
+    )
+    assert re.findall(r"^(\w+): (\d+) calls?,", done.stdout, re.MULTILINE) == [
+        ("alone", "2"),
+        ("sync", "1"),
+    ]
+    assert "<div" not in done.stdout
+
+
+TERMINAL = """
+import json, sys
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+shell = TerminalInteractiveShell.instance(simple_prompt=True)
+shell.history_manager.enabled = False
+for cell in json.loads(sys.argv[1]):
+    shell.run_cell(cell.strip(), store_history=True)
+"""
 
 
 def test_it_can_be_unloaded(kernel: Kernel):

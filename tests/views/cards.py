@@ -9,13 +9,11 @@ from llama_token_tracker.event import Source, Status
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.pricing.own import Price
 
-PRICES = Prices(
-    {
-        "gpt-4o": Price(input_mtok="2.5", output_mtok="10", cache_read_mtok="1.25"),
-        "claude-sonnet-4-5": Price(input_mtok="3", output_mtok="15"),
-        "text-embedding-3-small": Price(input_mtok="0.02"),
-    }
-)
+PRICES = {
+    "gpt-4o": Price(input_mtok="2.5", output_mtok="10", cache_read_mtok="1.25"),
+    "claude-sonnet-4-5": Price(input_mtok="3", output_mtok="15"),
+    "text-embedding-3-small": Price(input_mtok="0.02"),
+}
 """Prices that no list changes: the cards in the documentation stay as they are."""
 
 EVENING_S = 1_789_000_000.0
@@ -51,9 +49,9 @@ def record(
     tracker.record(event, tracker.context({}))
 
 
-def afternoon() -> Tracker:
+def afternoon(tracker: Tracker | None = None) -> Tracker:
     """What a small app might have used: every source, an unknown price, scopes, a cache."""
-    tracker = Tracker(prices=PRICES)
+    tracker = tracker or Tracker(prices=Prices(PRICES))
     for number in range(12):
         record(
             tracker,

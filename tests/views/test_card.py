@@ -19,7 +19,6 @@ from llama_token_tracker.views.card import RECENT, TOP
 from llama_token_tracker.views.figures import dollars, plain, tokens
 from tests.views.cards import Page, afternoon, nasty, number, record
 
-
 ALLOWED = {
     *("div", "style", "span", "bdi", "dl", "dt", "dd", "svg", "rect", "ul", "li", "br", "b"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td"),
