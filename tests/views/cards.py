@@ -2,21 +2,21 @@
 
 import re
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Final
 
 from llama_token_tracker import TokenCountingEvent, Tracker, Usage
 from llama_token_tracker.event import Source, Status
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.pricing.own import Price
 
-PRICES = {
+PRICES: Final = {
     "gpt-4o": Price(input_mtok="2.5", output_mtok="10", cache_read_mtok="1.25"),
     "claude-sonnet-4-5": Price(input_mtok="3", output_mtok="15"),
     "text-embedding-3-small": Price(input_mtok="0.02"),
 }
 """Prices that no list changes: the cards in the documentation stay as they are."""
 
-EVENING_S = 1_789_000_000.0
+EVENING_S: Final = 1_789_000_000.0
 
 
 def record(
@@ -94,7 +94,7 @@ def afternoon(tracker: Tracker | None = None) -> Tracker:
     return tracker
 
 
-NASTY = (
+NASTY: Final = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     "</div></bdi></td></table></style><style>*{display:none}</style>&lt;b&gt; "
     "\u202egnisrever\u2066\u200f\x00\x07\x1b[31m\x9b\ud800\u2028e" + "\u0301" * 300 + "x" * 5_000
@@ -102,18 +102,22 @@ NASTY = (
 """What a prompt, a model or a tag may hold to do harm."""
 
 
+SHORT_NASTY: Final = "\u202e\x1b[2J\x07\ud800\u2066\u2028</td>" + "e" + "\u0301" * 30
+"""The same, short enough for a label."""
+
+
 def nasty() -> Tracker:
     """A tracker all of whose texts want to do harm."""
     tracker = Tracker()
-    for number in range(3):
-        with tracker.scope(NASTY + str(number), **{NASTY: NASTY}):
+    for number, text in enumerate((NASTY, SHORT_NASTY, NASTY)):
+        with tracker.scope(f"{text}{number}", **{text: text}):
             record(
                 tracker,
                 (10, 5),
-                model=NASTY,
-                prompt=NASTY,
-                completion=NASTY,
-                provider=NASTY,
+                model=text,
+                prompt=text,
+                completion=text,
+                provider=text,
                 at_s=number,
             )
     return tracker
