@@ -78,7 +78,9 @@ class CellMagic:
 
     def before(self, info: Any) -> None:
         """Note that a cell starts."""
-        self._running.append(_Cell(info.raw_cell, self._shell.execution_count))
+        # One that is kept in the history has its number already, and the shell the next.
+        number = self._shell.execution_count - bool(info.store_history)
+        self._running.append(_Cell(info.raw_cell, number))
 
     def begin(self, line: str = "") -> None:
         """Count what this cell uses from here on, and show it when the cell has ended.

@@ -12,10 +12,11 @@ from llama_token_tracker.book import Book, Series
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.lock import LOCK
+from llama_token_tracker.notices import notice
 from llama_token_tracker.totals import CostSum, Kind, Sum, merged
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.views import html, text
-from llama_token_tracker.views.card import RECENT, TOP, Card, Line, calls_of, lines_of, parts_of
+from llama_token_tracker.views.card import RECENT, TOP, Call, Card, Line, lines_of, parts_of
 from llama_token_tracker.views.figures import many, tokens
 
 ADDED_BY_HAND: Final = "(added by hand)"
@@ -305,7 +306,7 @@ def _card_of(book: Book, title: str) -> Card:
         if any(one.calls for one in by_hand):
             sums[ADDED_BY_HAND] = merged(by_hand)
     named = scopes.keys() - {None, ADDED_BY_HAND}
-    recent = _newest(book)
+    recent, rest = _recent(book, total)
     llm_line = Line.of("LLM calls", Row.of(llm))
     return Card(
         title=title,
@@ -316,8 +317,8 @@ def _card_of(book: Book, title: str) -> Card:
         cache_savings_usd=total.cost.cache_savings_usd,
         models=_top(models, "unknown model"),
         scopes=_top(scopes, "outside of any scope") if named else (),
-        recent=calls_of(recent),
-        earlier=_earlier(total, recent),
+        recent=tuple(recent),
+        earlier=Line.of(many(rest.calls, "earlier call"), Row.of(rest)) if rest.calls else None,
     )
 
 
@@ -358,19 +359,35 @@ def _newest(book: Book) -> list[TokenCountingEvent]:
     if not book.include_failed:
         newest.extend(list(book.failed)[: -RECENT - 1 : -1])
     newest = [event for event in newest if isinstance(event, TokenCountingEvent)]  # pyright: ignore[reportUnnecessaryIsInstance]
-    return sorted(newest, key=lambda event: event.started_s or 0, reverse=True)[:RECENT]
+    return sorted(newest, key=_start, reverse=True)[:RECENT]
 
 
-def _earlier(total: Sum, recent: Iterable[TokenCountingEvent]) -> Line | None:
-    """All calls but these, so that they and this line add up."""
+def _start(event: TokenCountingEvent) -> float:
+    return event.started_s if isinstance(event.started_s, int | float) else 0
+
+
+def _recent(book: Book, total: Sum) -> tuple[list[Call], Sum]:
+    """The last calls, newest first, and all others, so that they add up."""
+    calls: list[Call] = []
     rest = merged([total])
-    for event in recent:
-        rest.add(event, -1)
-        if event.total_token_count:
-            rest.cost.add(event, -1)
-    if not rest.calls and not rest.usage.total_tokens:
-        return None
-    return Line.of(many(rest.calls, "earlier call"), Row.of(rest))
+    for event in _newest(book):
+        try:
+            call, used = Call.of(event), _alone(event)
+        except Exception as error:  # noqa: BLE001 - somebody has edited it into nonsense
+            notice("an event could not be shown", error, "it has no line on the card")
+            continue
+        calls.append(call)
+        rest.merge(used, -1)
+    return calls, rest
+
+
+def _alone(event: TokenCountingEvent) -> Sum:
+    """What one call used, as the totals take it."""
+    used = Sum()
+    used.add(event, 1)
+    if event.total_token_count:
+        used.cost.add(event, 1)
+    return used
 
 
 def _unread(total: Sum) -> Decimal:

@@ -17,6 +17,7 @@ from llama_index.core.instrumentation.dispatcher import instrument_tags
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.scopes import Block, leave, within
 from llama_token_tracker.totals import MAX_VALUES, OTHER
 from llama_token_tracker.usage import Usage
 from tests.scripted import Scripted, reported
@@ -317,6 +318,42 @@ def test_every_scope_holds_what_was_called_in_it(tree):
         return made
 
     assert run(tree) == calls(handler)
+
+
+def test_a_block_is_a_scope_of_every_handler(handler, llm):
+    """Also of one that is only made within it; scopes lie in it as in each other."""
+    block = Block("cell")
+    with handler.scope("outer") as outer:
+        block.open()
+        llm.complete("one")
+        late = TokenCountingHandler()
+        with handler.scope("inner") as inner:
+            model(handler, late).complete("two")
+        block.close()
+        llm.complete("after")
+    mine, theirs = block.scopes()
+    assert (calls(mine), calls(theirs), calls(inner), calls(outer)) == (2, 1, 1, 3)
+    assert (mine.path, theirs.path, inner.path) == ("outer/cell", "cell", "outer/cell/inner")
+
+
+def test_many_threads_of_a_block_share_its_scope(handler):
+    """The first calls of many threads at once make one scope of a handler."""
+    llm = model(handler)
+    block = Block("cell")
+
+    def work() -> None:
+        token = within(block)
+        llm.complete("x")
+        leave(token)
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    llm.complete("outside")
+    (scope,) = block.scopes()
+    assert (calls(scope), calls(handler)) == (16, 17)
 
 
 @pytest.mark.parametrize("name", ["", "  ", None, 7])

@@ -3,7 +3,7 @@
 Every figure that a view shows is here, added up; the views only write them down.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -350,11 +350,6 @@ def notes(sources: set[str], statuses: set[str]) -> tuple[tuple[str, str], ...]:
     marks = [(MARKS[word], said) for word, said in MARK_MEANINGS.items() if word in sources]
     endings = [(word, said) for word, said in ENDING_MEANINGS.items() if word in statuses]
     return (*marks, *endings)
-
-
-def calls_of(events: Sequence["TokenCountingEvent"]) -> tuple[Call, ...]:
-    """The calls of these events, in their order."""
-    return tuple(Call.of(event) for event in events)
 
 
 def _source(counted: int | None, estimated: int | None) -> str:
