@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, cast
 
 import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
@@ -36,14 +36,17 @@ from llama_token_tracker.calls import (
     Stream,
     outcome_of,
 )
-from llama_token_tracker.event import Source, TokenCountingEvent
+from llama_token_tracker.claims import Claim, Heard
+from llama_token_tracker.embedded import Batches, SharedTexts
+from llama_token_tracker.event import TokenCountingEvent
 from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
 from llama_token_tracker.notices import notice
-from llama_token_tracker.observer import SPANS, cached_embedding, listen
+from llama_token_tracker.observer import SPANS, cached_embedding, in_integration, listen
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
 from llama_token_tracker.readings import Readings
+from llama_token_tracker.said import Said, embedded, event_of
 from llama_token_tracker.scopes import Scope
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
@@ -141,6 +144,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._ear = _Ear(self)
         self._calls = self._ear.calls
         listen(self._ear, self)
+        self.tracker.let_claim(self._ear.claim)
 
     # --- what LlamaIndex calls -------------------------------------------------------------
 
@@ -171,6 +175,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                         call.served = cached.served_next()
                 if event_type not in self.event_ends_to_ignore:
                     self._calls.start(call)
+                    if not call.nests and call.span_id is not None:
+                        self._ear.batches.start(call.span_id)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
         return event_id
@@ -262,6 +268,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     @tokenizer.setter
     def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
         self._tokenizers = Tokenizers(tokenizer, _global_tokenizer)
+
+    @property
+    def tokenizers(self) -> Tokenizers:
+        """What counts where a provider says nothing: `tokenizer`, or each model's own."""
+        return self._tokenizers
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
@@ -377,7 +388,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         }
         said = Said(usage, "reported" if input_is_sure else "estimated", output_is_sure)
         if said.is_all:
-            event: TokenCountingEvent = _event(fields, said, NOTHING, NOTHING)
+            event: TokenCountingEvent = event_of(
+                LlamaIndexEvent, fields, said, NOTHING, NOTHING
+            )
         else:
             nothing = outcome.nothing_happened
             silent = SilentCall(
@@ -386,7 +399,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 prompt=None if nothing or said.prompt is not None else _prompt(call.prompt),
                 tools=_tools(call.options),
                 answer=None if nothing or said.is_all_of_the_answer else answer_of(response),
-                make=partial(_event, fields, said),
+                make=partial(event_of, LlamaIndexEvent, fields, said),
             )
             if not (nothing or self._verbose):
                 self.tracker.record_uncounted(silent, outermost.context)
@@ -422,29 +435,76 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             "span_id": call.span_id,
             "inner_span_id": call.span_id,
         }
-        total = 0
-        for chunk in payload.get(_CHUNKS) or ():
-            text = shown(chunk)
-            if text in (call.served or ()):
-                continue
-            is_image = _is_image(chunk)
-            if is_image:
-                notice("an image was embedded", text, "it is counted as nothing, and marked")
-            silent = SilentCall(
-                partial(self._tokenizers.of, model),
-                model,
-                prompt=None if is_image else text,
-                tools=None,
-                answer=None,
-                make=partial(
-                    _embedding, fields, text if self.keep_text else "", call.served is not None
-                ),
-            )
-            if self._verbose:
-                total += silent.count().prompt_token_count
-            self.tracker.record_uncounted(silent, call.context)
+        texts = {shown(chunk): chunk for chunk in payload.get(_CHUNKS) or ()}
+        chunks = [shown(chunk) for chunk in payload.get(_CHUNKS) or ()]
+        silent, total = self._record_heard(call, fields, chunks)
+        for text in silent:
+            total += self._record_embedded(call, fields, text, texts[text])
         if self._verbose:
             self._print(f"Embedding Token Usage: {total}")
+
+    def _record_heard(
+        self, call: OpenCall, fields: dict[str, Any], chunks: list[str]
+    ) -> tuple[list[str], int]:
+        """Record the texts of whose embedding a watched client has told.
+
+        Returns:
+            The texts that are left, and the tokens of the others.
+        """
+        span_id, batches = call.span_id, self._ear.batches
+        batch = None if span_id is None else batches.within(span_id)
+        if span_id is None or batch is None:
+            return chunks, 0
+        requests, rest = batch.take(chunks)
+        for request, texts in requests:
+            self._record_shared(call, fields, request, texts)
+        if batch.has_heard and call.served is None:
+            # So the client is watched, and what it didn't send came from the cache.
+            rest = []
+        batches.end(span_id)
+        readings = [request.reading() for request, _ in requests]
+        return rest, sum(reading.usage.input_tokens or 0 for reading in readings if reading)
+
+    def _record_shared(
+        self, call: OpenCall, fields: dict[str, Any], request: Heard, texts: list[str]
+    ) -> None:
+        """Record the texts of one request, whose figure they share."""
+        reading = request.reading()
+        self.tracker.record_uncounted(
+            SharedTexts(
+                sum(map(len, texts)) + _BYTES_PER_CALL * len(texts),
+                partial(list, texts),
+                None if reading is None else reading.usage.input_tokens,
+                partial(self._tokenizers.of, fields["model"]),
+                partial(_embedding, fields, self.keep_text, True),
+            ),
+            call.context,
+        )
+
+    def _record_embedded(
+        self, call: OpenCall, fields: dict[str, Any], text: str, chunk: object
+    ) -> int:
+        """Record one text of whose tokens nobody has told.
+
+        Returns:
+            Its tokens if they are printed, else 0.
+        """
+        if text in (call.served or ()):
+            return 0
+        is_image = _is_image(chunk)
+        if is_image:
+            notice("an image was embedded", text, "it is counted as nothing, and marked")
+        is_sure = call.served is not None
+        silent = SilentCall(
+            partial(self._tokenizers.of, fields["model"]),
+            fields["model"],
+            prompt=None if is_image else text,
+            tools=None,
+            answer=None,
+            make=partial(_embedding_alone, fields, self.keep_text, is_sure, text),
+        )
+        self.tracker.record_uncounted(silent, call.context)
+        return silent.count().prompt_token_count if self._verbose else 0
 
     # --- copies ----------------------------------------------------------------------------
 
@@ -466,6 +526,20 @@ class _Ear:
     def __init__(self, handler: TokenCountingHandler) -> None:
         self._handler = weakref.ref(handler)
         self.calls = OpenCalls(SPANS, self._settle)
+        self.batches = Batches()
+
+    def claim(self) -> Claim | None:
+        """Whose request it is that a watched client sends here and now."""
+        active = span_id = active_span_id.get()
+        while span_id is not None and not SPANS.is_call(span_id):
+            batch = self.batches.within(span_id)
+            if batch is not None:
+                return batch
+            span_id = SPANS.parent(span_id)
+        call = self.calls.asking(active)
+        if call is None and active is None and len(self.calls) and in_integration():
+            return _UNTOLD
+        return call
 
     def returned(self, span_id: str, stream: Stream) -> None:
         self.calls.returned(span_id, stream)
@@ -491,6 +565,10 @@ class _Ear:
         for outcome in self.calls.end(span_id, result, error) or ():
             self._settle(outcome)
 
+    def embedded(self, span_id: str) -> None:
+        """Let the watch count what no embedding call has told of, for it failed."""
+        self.batches.leave(span_id)
+
     def _settle(self, outcome: Outcome) -> None:
         handler = self._handler()
         if handler is not None:
@@ -498,6 +576,19 @@ class _Ear:
                 handler._record(outcome)  # pyright: ignore[reportPrivateUsage]  # this is a part of it
             except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
                 notice("a call could not be counted", error, "it is left out")
+
+
+class _Untold:
+    """A request that some call of LlamaIndex surely sent, in a thread that knows not which.
+
+    What AWS says of it reaches that call in its chunks.
+    """
+
+    def hear(self, request: Heard) -> None:
+        """Leave it to the call."""
+
+
+_UNTOLD: Final = _Untold()
 
 
 def _formatted(prompt: object) -> object:
@@ -556,71 +647,21 @@ def _tools(options: object) -> object:
     return cast("dict[str, Any]", options).get("tools") if _is(options, dict) else None
 
 
-class Said(NamedTuple):
-    """What a provider said of a call's tokens.
-
-    Attributes:
-        usage: The figures, if there are any.
-        prompt_source: Whether those of the prompt surely hold all of it.
-        output_is_sure: Whether those of the answer do.
-    """
-
-    usage: Usage | None
-    prompt_source: Source
-    output_is_sure: bool
-
-    @property
-    def prompt(self) -> int | None:
-        """Tokens of the prompt."""
-        return None if self.usage is None else self.usage.input_tokens
-
-    @property
-    def is_all_of_the_answer(self) -> bool:
-        """Whether nothing of the answer is left to count."""
-        usage = self.usage
-        return self.output_is_sure and usage is not None and usage.output_tokens is not None
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing is left to count."""
-        return self.prompt is not None and self.is_all_of_the_answer
-
-
-def _event(fields: dict[str, Any], said: Said, prompt: Count, answer: Count) -> LlamaIndexEvent:
-    """Make an event of what the provider said, and of what was counted where it was silent."""
-    usage = said.usage
-    if usage is not None and usage.input_tokens is not None:
-        prompt = Count(usage.input_tokens, said.prompt_source)
-    reported = None if usage is None else usage.output_tokens
-    # Of a stream that was left, more may have come than the last figure says.
-    if reported is not None and (said.output_is_sure or answer.tokens <= reported):
-        answer = Count(reported, "reported")
-    if usage is None or not prompt.source == answer.source == "reported":
-        usage = _filled(usage, prompt.tokens, answer.tokens)
-    return LlamaIndexEvent(
-        **fields,
-        prompt_token_count=prompt.tokens,
-        completion_token_count=answer.tokens,
-        usage=usage,
-        prompt_source=prompt.source,
-        completion_source=answer.source,
-    )
-
-
 def _embedding(
-    fields: dict[str, Any], text: str, is_sure: bool, prompt: Count, _answer: Count
+    fields: dict[str, Any], keeps_text: bool, is_sure: bool, text: str, prompt: Count
 ) -> LlamaIndexEvent:
-    """Make the event of one embedded text, of which it may not be sure that it was embedded."""
-    source: Source = prompt.source if is_sure else "estimated"
-    return LlamaIndexEvent(
-        **fields,
-        prompt=text,
-        prompt_token_count=prompt.tokens,
-        completion_token_count=0,
-        usage=Usage.of({"input_tokens": prompt.tokens}),
-        prompt_source=source,
-        completion_source=source,
-    )
+    return embedded(LlamaIndexEvent, fields, text if keeps_text else "", is_sure, prompt)
+
+
+def _embedding_alone(
+    fields: dict[str, Any],
+    keeps_text: bool,
+    is_sure: bool,
+    text: str,
+    prompt: Count,
+    _answer: Count,
+) -> LlamaIndexEvent:
+    return _embedding(fields, keeps_text, is_sure, text, prompt)
 
 
 def _is(thing: object, kind: type) -> bool:
@@ -691,7 +732,7 @@ def _silent_call(
         prompt=tuple([as_message(role, (Text(text),)) for role, text in prompt]),
         tools=tools,
         answer=(Text(answer[1]),),
-        make=partial(_event, fields, Said(None, "estimated", False)),
+        make=partial(event_of, LlamaIndexEvent, fields, Said(None, "estimated", False)),
     )
 
 
@@ -706,11 +747,3 @@ def _about(about: Any) -> tuple[str | None, str | None]:
         model = None
     name: Any = about.get("class_name")
     return PROVIDERS.get(name) if type(name) is str else None, model
-
-
-def _filled(usage: Usage | None, prompt_tokens: int, completion_tokens: int) -> Usage:
-    """Put our own counts where the provider was silent, beside what it said."""
-    counts = {} if usage is None else usage.reported()
-    counts["input_tokens"] = prompt_tokens
-    counts["output_tokens"] = completion_tokens
-    return Usage.of(counts)

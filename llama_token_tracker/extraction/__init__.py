@@ -9,6 +9,7 @@ from llama_token_tracker.extraction.reader import (
     Reading,
     StreamedUsage,
     extract_usage,
+    knows,
 )
 from llama_token_tracker.extraction.shape import WireShape
 
@@ -18,4 +19,5 @@ __all__ = [
     "StreamedUsage",
     "WireShape",
     "extract_usage",
+    "knows",
 ]
