@@ -13,7 +13,6 @@ from llama_token_tracker.notices import notice
 from llama_token_tracker.silent import Count, counted_apart
 from llama_token_tracker.tokenizers import Tokenizer
 
-
 MAX_SPANS: Final = 10_000
 """Embedding calls are never open in more spans than this at once."""
 

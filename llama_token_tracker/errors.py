@@ -4,6 +4,7 @@
     ├── BudgetError (ValueError)         a budget that makes no sense, or a figure that is none
     ├── BudgetExceededError (ValueError) a call that would pass the limit of a budget
     ├── CountRefusedError                a provider that was asked for a count gave none
+    ├── LoopbackError (ValueError)       a loopback provider told to do what it can't
     ├── PriceError (ValueError)          a price that can't be one
     ├── TokenizerError (ValueError)      a tokenizer that can't count, or isn't there
     ├── UsageShapeError (ValueError)     a usage that contradicts itself
@@ -37,6 +38,10 @@ class PriceError(LlamaTokenTrackerError, ValueError):
 
 class TokenizerError(LlamaTokenTrackerError, ValueError):
     """A tokenizer can't count tokens, or its vocabulary isn't on this machine."""
+
+
+class LoopbackError(LlamaTokenTrackerError, ValueError):
+    """A loopback provider is told to answer, or asked for, what no provider could."""
 
 
 class CountRefusedError(LlamaTokenTrackerError):

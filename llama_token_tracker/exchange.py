@@ -267,7 +267,9 @@ class Exchange:
             self._ask()
         tracker, reading = self._recorder.tracker, self.reading()
         if self.status == "failed" and reading is None and not self._pieces:
-            tracker.record(self._make(Said(None, "estimated", True), NOTHING, NOTHING), self._context)
+            tracker.record(
+                self._make(Said(None, "estimated", True), NOTHING, NOTHING), self._context
+            )
         elif self.operation == "embedding":
             total = None if reading is None else reading.usage.input_tokens
             texts = SharedTexts(

@@ -388,9 +388,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         }
         said = Said(usage, "reported" if input_is_sure else "estimated", output_is_sure)
         if said.is_all:
-            event: TokenCountingEvent = event_of(
-                LlamaIndexEvent, fields, said, NOTHING, NOTHING
-            )
+            event: TokenCountingEvent = event_of(LlamaIndexEvent, fields, said, NOTHING, NOTHING)
         else:
             nothing = outcome.nothing_happened
             silent = SilentCall(
@@ -473,7 +471,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self.tracker.record_uncounted(
             SharedTexts(
                 sum(map(len, texts)) + _BYTES_PER_CALL * len(texts),
-                partial(list, texts),
+                lambda: texts,
                 None if reading is None else reading.usage.input_tokens,
                 partial(self._tokenizers.of, fields["model"]),
                 partial(_embedding, fields, self.keep_text, True),

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from llama_index.core.utils import get_tokenizer
 
-from llama_token_tracker import cli, demo
-from tests.wire.replies import Billed, Reply
-from tests.wire.server import LoopbackProvider
+from llama_token_tracker import Usage, cli, demo
+from llama_token_tracker.testing import LoopbackProvider, Reply
 
 COMMAND = (sys.executable, "-m", "llama_token_tracker", "demo")
 
@@ -48,16 +47,7 @@ def offline() -> demo.Demo:
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]:
     """A provider on this machine, to which the environment leads every client."""
     with LoopbackProvider() as provider:
-        for name, value in {
-            "ANTHROPIC_API_KEY": "none",
-            "ANTHROPIC_BASE_URL": provider.url("anthropic"),
-            "AWS_ACCESS_KEY_ID": "none",
-            "AWS_SECRET_ACCESS_KEY": "none",
-            "AWS_DEFAULT_REGION": "eu-central-1",
-            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": provider.url("bedrock"),
-            "OPENAI_API_KEY": "none",
-            "OPENAI_API_BASE": provider.url("openai") + "/v1",
-        }.items():
+        for name, value in provider.environment().items():
             monkeypatch.setenv(name, value)
         yield provider
         # Now, while the filter of the test still holds: the SDKs leave sockets to the collector.
@@ -172,9 +162,9 @@ def test_a_real_integration_is_counted_as_billed(
     """With `--llm` the real integration runs, and what it printed is what was billed."""
     pytest.importorskip(demo.INTEGRATIONS[name].module)
     provider.script(
-        Reply(usage=Billed(input=22_734, output=56)),
-        Reply(usage=Billed(input=4_321, output=65)),
-        Reply(usage=Billed(input=1_111, output=99), chunks=40),
+        Reply(usage=Usage(input_tokens=22_734, output_tokens=56)),
+        Reply(usage=Usage(input_tokens=4_321, output_tokens=65)),
+        Reply(usage=Usage(input_tokens=1_111, output_tokens=99), chunks=40),
     )
     assert cli.main(["demo", "--llm", f"{name}:{REAL_MODELS[name]}"]) == 0
     output = capsys.readouterr().out

@@ -55,6 +55,10 @@ class Watch:
 
     def start(self, emitters: list[Any]) -> None:
         """Listen to these event systems."""
+        # Not while a request is answered: that's the host's time.
+        from llama_token_tracker.bedrock import streams
+
+        del streams
         self._is_on = True
         for emitter in emitters:
             self._emitters.append(weakref.ref(emitter))
@@ -73,7 +77,7 @@ class Watch:
         self._emitters.clear()
 
     def _events(self) -> list[tuple[str, Callable[..., None]]]:
-        heard = {
+        heard: dict[str, Callable[..., None]] = {
             "before-call": self._before,
             "after-call": self._after,
             "after-call-error": self._failed,
@@ -115,9 +119,7 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
 
-    def _after(
-        self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any
-    ) -> None:
+    def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
         underway = context.pop(self._key, None)
         if underway is None:
@@ -222,9 +224,9 @@ _OPERATIONS: Final = {
 
 # --- what users call -----------------------------------------------------------------------
 
-_watches: Final[
-    "weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Watch]]"
-] = weakref.WeakKeyDictionary()
+_watches: Final["weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Watch]]"] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def watch(client: Any, token_counter: Any) -> Watch:
@@ -307,7 +309,7 @@ def _events_of(thing: Any) -> Any:
     Raises:
         WatchError: It's a client of another service.
     """
-    meta = getattr(thing, "meta", None)
+    meta: Any = getattr(thing, "meta", None)
     service = getattr(getattr(meta, "service_model", None), "service_name", None)
     if isinstance(service, str):
         if service != _SERVICE:

@@ -5,6 +5,7 @@ Only what an event shows, or a tokenizer counts where Bedrock is silent, is read
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final, cast
 
 from llama_token_tracker.exchange import Answered, Asked
@@ -112,8 +113,8 @@ CONVERSE: Final = Converse()
 
 def message_parts(output: Any) -> tuple[Part, ...]:
     """What Converse answers, as parts."""
-    message: Any = output.get("message") if isinstance(output, Mapping) else None
-    return messages_of([message])[0].parts if isinstance(message, Mapping) else ()
+    message: Any = output.get("message") if isinstance(output, dict) else None
+    return messages_of([message])[0].parts if message else ()
 
 
 def delta_parts(event: Json) -> tuple[Part, ...]:
@@ -152,21 +153,20 @@ def _said(documents: Sequence[Json]) -> tuple[Part, ...]:
 
 def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Put neighbouring pieces of one kind together, as tokenizers must see them."""
-    pieces: list[tuple[Part, list[str]]] = []
-    for part in parts:
-        if not isinstance(part, Text | Thinking):
-            pieces.append((part, []))
-            continue
-        if not pieces or type(pieces[-1][0]) is not type(part):
-            pieces.append((part, []))
-        pieces[-1][1].append(part.text)
-    return tuple([type(part)("".join(texts)) if texts else part for part, texts in pieces])
+    joined: list[Part] = []
+    for kind, run in groupby(parts, key=type):
+        if issubclass(kind, Text | Thinking):
+            texts = [part.text for part in run if isinstance(part, Text | Thinking)]
+            joined.append(kind("".join(texts)))
+        else:
+            joined += run
+    return tuple(joined)
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Iterator[str]:
     """The texts that stand at a path, in each entry of the lists on the way."""
     if isinstance(value, list):
-        for entry in cast("list[Any]", value):
+        for entry in cast("list[object]", value):
             yield from _at(entry, path)
     elif not path:
         if isinstance(value, str):

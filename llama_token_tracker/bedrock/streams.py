@@ -151,7 +151,8 @@ class HeardBody(StreamingBody):
     """A `StreamingBody` of botocore's, heard on its way."""
 
     def __init__(self, raw: Any, length: str | None, exchange: Exchange) -> None:
-        super().__init__(raw, length)  # as botocore makes it
+        # As botocore makes it, of the header; its stubs know only of numbers.
+        super().__init__(raw, cast("int", length))
         self._pieces = _Pieces(exchange, length)
         weakref.finalize(self, exchange.lost).atexit = False
 
@@ -166,33 +167,31 @@ def heard_body(body: Any, response: Any, length: str | None, exchange: Exchange)
     """Put a body that is heard in the place of one that isn't; of another kind, that itself."""
     if type(body) is StreamingBody:
         return HeardBody(response.raw, length, exchange)
-    try:
-        from aiobotocore.response import StreamingBody as AsyncBody
-    except ImportError:
+    kind: Any = type(body)
+    if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
         return body
-    if type(body) is not AsyncBody:
-        return body
-    return _heard_async_body(AsyncBody)(response.raw, length, exchange)
+    return _heard_async_body(kind)(response.raw, length, exchange)
 
 
-_async_bodies: dict[type, type] = {}
+_ASYNC_BODY: Final = ("aiobotocore.response", "StreamingBody")
+
+_async_bodies: Final[dict[Any, Any]] = {}
 
 
-def _heard_async_body(base: type) -> Any:
+def _heard_async_body(base: Any) -> Any:
     """The same of aiobotocore's; made when it's first needed, for few have it."""
     if base not in _async_bodies:
 
-        class HeardAsyncBody(base):  # type: ignore[misc, valid-type]
-            def __init__(self, raw: Any, length: str | None, exchange: Exchange) -> None:
-                super().__init__(raw, length)
-                # A proxy keeps what begins like this for itself.
-                self._self_pieces = _Pieces(exchange, length)
-                weakref.finalize(self, exchange.lost).atexit = False
+        async def read(self: Any, amt: int | None = None) -> bytes:
+            piece: bytes = await base.read(self, amt)
+            self._self_pieces.take_in(piece, amt)
+            return piece
 
-            async def read(self, amt: int | None = None) -> bytes:
-                piece = cast("bytes", await super().read(amt))
-                self._self_pieces.take_in(piece, amt)
-                return piece
+        def make(self: Any, raw: Any, length: str | None, exchange: Exchange) -> None:
+            base.__init__(self, raw, length)
+            # A proxy keeps what begins like this for itself.
+            self._self_pieces = _Pieces(exchange, length)
+            weakref.finalize(self, exchange.lost).atexit = False
 
-        _async_bodies[base] = HeardAsyncBody
+        _async_bodies[base] = type("HeardAsyncBody", (base,), {"__init__": make, "read": read})
     return _async_bodies[base]

@@ -69,7 +69,7 @@ Finding: TypeAlias = tuple[str, Fields, Plan]
 
 
 class Reading(NamedTuple):
-    """The usage that a response states, and whether all of its input and output are surely in it."""
+    """The usage that a response states, and whether all of its input and output surely is in it."""
 
     usage: Usage
     input_is_sure: bool = True

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider
-
-boto3 = pytest.importorskip("boto3")
 
 CLAUDE = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 TITAN = "amazon.titan-embed-text-v2:0"

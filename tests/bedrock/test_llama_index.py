@@ -39,9 +39,7 @@ def converse(
     module = pytest.importorskip("llama_index.llms.bedrock_converse")
     for name, value in provider.environment().items():
         monkeypatch.setenv(name, value)
-    return module.BedrockConverse(
-        model=CLAUDE, callback_manager=manager, max_tokens=64, **more
-    )
+    return module.BedrockConverse(model=CLAUDE, callback_manager=manager, max_tokens=64, **more)
 
 
 def legacy(provider: LoopbackProvider, manager: CallbackManager, monkeypatch: Any) -> Any:
@@ -162,9 +160,12 @@ def test_what_a_failed_batch_has_cost_is_counted(
     """LlamaIndex drops the whole batch when one text fails; AWS bills the others."""
     provider.script(Reply(status=400), prompt="last")
     model = embedding(TITAN, provider, manager, monkeypatch)
-    with watch(model, handler), handler.scope("ingest") as scope:
-        with pytest.raises(Exception, match="ValidationException"):
-            way(model)
+    with (
+        watch(model, handler),
+        handler.scope("ingest") as scope,
+        pytest.raises(Exception, match="ValidationException"),
+    ):
+        way(model)
     provider.settle()
     gc.collect()
     events = handler.embedding_token_counts

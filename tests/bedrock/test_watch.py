@@ -6,6 +6,7 @@ import json
 import weakref
 from typing import Any
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from llama_token_tracker import LlamaTokenTrackerError, TokenCountingHandler, Tr
 from llama_token_tracker.bedrock import unwatch, watch
 from llama_token_tracker.embedded import shares
 from llama_token_tracker.testing import LoopbackProvider, Reply
-from tests.bedrock.conftest import BODY, CLAUDE, MESSAGES, TITAN, boto3
+from tests.bedrock.conftest import BODY, CLAUDE, MESSAGES, TITAN
 
 
 def ask(client: Any) -> None:

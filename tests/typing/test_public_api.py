@@ -16,6 +16,7 @@ from llama_token_tracker import (
     extract_usage,
 )
 from llama_token_tracker.budgets import Accounts
+from llama_token_tracker.testing import Call, LoopbackProvider, Reply, ToolCall
 
 
 def test_a_handler_is_typed() -> None:
@@ -40,6 +41,18 @@ def test_an_event_is_typed() -> None:
     assert_type(event.model, str | None)
     assert_type(event.started_at, datetime | None)
     assert_type(event.usage.cache_read_tokens, int | None)
+
+
+def test_a_loopback_provider_is_typed() -> None:
+    """What a provider was asked and what it billed have types of their own."""
+    with LoopbackProvider(default=Reply("Paris", Usage(input_tokens=1))) as provider:
+        provider.script(Reply(usage=None, tool_calls=[ToolCall("add", {"a": 1})]), model="gpt")
+        assert_type(provider.url("bedrock"), str)
+        assert_type(provider.environment(), dict[str, str])
+        assert_type(provider.billed, list[Usage])
+        for call in provider.calls:
+            assert_type(call, Call)
+            assert_type(call.reported, Usage | None)
 
 
 def test_an_extraction_is_typed() -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llama_token_tracker import Usage
+from llama_token_tracker.testing import LoopbackProvider, Reply
+
 from .clients import Integration, release
-from .replies import Billed, Reply
-from .server import LoopbackProvider
 from .styles import ENGINES, PLAIN, STRUCTURED, TOOLS, Run, Style
 
 if TYPE_CHECKING:
@@ -132,18 +133,19 @@ def expect(
     return events
 
 
-def matches(event: TokenCountingEvent, bill: Billed, status: str = "complete") -> None:
+def matches(event: TokenCountingEvent, bill: Usage, status: str = "complete") -> None:
     """Hold one event to one bill, bucket by bucket."""
     usage = event.usage
     assert event.source == "reported", event
     assert event.status == status, event
-    assert (event.prompt_token_count, event.completion_token_count) == (bill.input, bill.output)
-    assert event.total_token_count == bill.total
-    assert (usage.input_tokens, usage.output_tokens) == (bill.input, bill.output)
+    assert event.prompt_token_count == bill.input_tokens
+    assert event.completion_token_count == bill.output_tokens
+    assert event.total_token_count == bill.total_tokens
+    assert (usage.input_tokens, usage.output_tokens) == (bill.input_tokens, bill.output_tokens)
     for seen, billed in (
-        (usage.cache_read_tokens, bill.cache_read),
-        (usage.cache_write_tokens, bill.cache_write),
-        (usage.reasoning_tokens, bill.reasoning),
+        (usage.cache_read_tokens, bill.cache_read_tokens),
+        (usage.cache_write_tokens, bill.cache_write_tokens),
+        (usage.reasoning_tokens, bill.reasoning_tokens),
     ):
         # Some providers write a zero where others write nothing.
         assert seen == billed or (billed is None and seen == 0), (usage, bill)

@@ -19,6 +19,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.llm import LLM
 
+from llama_token_tracker.testing.clients import Provider, arguments, base_url
+
 __all__ = [
     "ALL",
     "EMBEDDINGS",
@@ -35,10 +37,9 @@ NATIVE_ASYNC_BOTO = find_spec("aioboto3") is not None
 """Whether BedrockConverse has an asynchronous client of its own or borrows a thread."""
 
 _KEY = "none"
+_NOBODY = "http://127.0.0.1:9"
 _AWS = {
-    "region_name": "us-east-1",
-    "aws_access_key_id": "none",
-    "aws_secret_access_key": "none",
+    name: value for name, value in arguments(_NOBODY, "bedrock").items() if name != "endpoint_url"
 }
 _MAX_TOKENS = 64
 
@@ -46,16 +47,16 @@ _MAX_TOKENS = 64
 class Endpoint(Protocol):
     """Whatever knows the base URL of a provider."""
 
-    def url(self, provider: str = "") -> str:
+    def url(self, provider: Provider) -> str:
         """Give the base URL that a provider's client is to be pointed at."""
 
 
 class Nobody:
     """An endpoint at which nobody listens: port 9 of the loopback, the discard service."""
 
-    def url(self, provider: str = "") -> str:
+    def url(self, provider: Provider) -> str:
         """Give a URL that refuses every connection."""
-        return f"http://127.0.0.1:9/{provider}"
+        return base_url(_NOBODY, provider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def _openai(model: str, *, include_usage: bool) -> Callable[..., Any]:
         return OpenAI(
             model=model,
             api_key=_KEY,
-            api_base=provider.url("openai") + "/v1",
+            api_base=provider.url("openai"),
             max_retries=0,
             max_tokens=_MAX_TOKENS,
             # The integration drops the option from calls that don't stream.
@@ -217,7 +218,7 @@ def _openai_responses(
     return OpenAIResponses(
         model="gpt-4o-mini",
         api_key=_KEY,
-        api_base=provider.url("openai") + "/v1",
+        api_base=provider.url("openai"),
         max_retries=0,
         callback_manager=manager,
         **kwargs,
@@ -304,7 +305,7 @@ def _openai_embedding(
 
     return OpenAIEmbedding(
         api_key=_KEY,
-        api_base=provider.url("openai") + "/v1",
+        api_base=provider.url("openai"),
         max_retries=0,
         callback_manager=manager,
         **kwargs,

@@ -14,12 +14,12 @@ import pytest
 from llama_index.core import Settings
 from llama_index.core.callbacks import CallbackManager
 
+from llama_token_tracker import TokenCountingHandler
+from llama_token_tracker.testing import LoopbackProvider
+
 from .clients import ALL, bedrock_client
-from .server import LoopbackProvider
 
 if TYPE_CHECKING:
-    from llama_token_tracker import TokenCountingHandler
-
     from .styles import Run
 
 
@@ -43,10 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests, and garbage collected only where that loop is the one running.
+    """One event loop for all tests, and garbage collected only between them, in that loop.
 
-    An asynchronous OpenAI client closes itself, when collected, in whichever loop happens to run.
-    In the server's thread that would be the wrong one, and it would tear up the clients' own.
+    Of an asynchronous OpenAI client that is dropped, the collector closes the sockets; a moment
+    later the client closes them itself, by number, in whichever loop runs. A connection that was
+    made in between has one of these numbers and is never read again: gathered calls would hang.
     """
     for integration in ALL:
         with suppress(ImportError):
@@ -96,8 +97,6 @@ async def _collect() -> None:
 @pytest.fixture
 def handler() -> TokenCountingHandler:
     """A handler that has counted nothing."""
-    from llama_token_tracker import TokenCountingHandler
-
     return TokenCountingHandler()
 
 

@@ -20,7 +20,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
-from .replies import Reply, ToolCall
+from llama_token_tracker.testing import Reply, ToolCall
 
 __all__ = ["ENGINES", "MESSAGES", "PLAIN", "PROMPT", "STREAMS", "STRUCTURED", "TOOLS", "Style"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anthropic
 import boto3
@@ -11,17 +11,13 @@ import pytest
 from botocore.config import Config
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, ToolCallBlock
 
-from llama_token_tracker import CountRefusedError, count_messages
-
-from .replies import Billed, Reply
-
-if TYPE_CHECKING:
-    from .server import LoopbackProvider
+from llama_token_tracker import CountRefusedError, Usage, count_messages
+from llama_token_tracker.testing import LoopbackProvider, Reply
 
 CLAUDE = "claude-sonnet-4-5"
 ON_BEDROCK = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 BARE = ON_BEDROCK.removeprefix("us.")
-COUNTED = Reply(usage=Billed(input=4_321, output=0))
+COUNTED = Reply(usage=Usage(input_tokens=4_321, output_tokens=0))
 TOOLS = [{"name": "add", "description": "Add.", "input_schema": {"properties": {}}}]
 MESSAGES = [
     ChatMessage(role="system", content="Be brief."),
@@ -37,7 +33,7 @@ DICTS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content":
 @pytest.fixture
 def claude(provider: LoopbackProvider) -> anthropic.Anthropic:
     """Anthropic's own client."""
-    return anthropic.Anthropic(api_key="none", base_url=provider.url("anthropic"))
+    return anthropic.Anthropic(**provider.arguments("anthropic"))
 
 
 @pytest.fixture
@@ -45,10 +41,7 @@ def bedrock(provider: LoopbackProvider) -> Any:
     """boto3's client, which doesn't try again."""
     return boto3.client(
         "bedrock-runtime",
-        region_name="us-east-1",
-        endpoint_url=provider.url("bedrock"),
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
+        **provider.arguments("bedrock"),
         config=Config(retries={"total_max_attempts": 1}, read_timeout=1),
     )
 
@@ -78,11 +71,11 @@ def test_anthropic_is_sent_what_a_call_would_send(
     """System text, calls of tools, their results and the tools all go along."""
     count_messages(MESSAGES, model=CLAUDE, tools=TOOLS, via=claude, strict=True)
     [call] = provider.calls
-    assert call.request["system"] == "Be brief."
-    assert [turn["role"] for turn in call.request["messages"]] == ["user", "assistant", "user"]
-    use, result = (turn["content"][0] for turn in call.request["messages"][1:])
+    assert call.body["system"] == "Be brief."
+    assert [turn["role"] for turn in call.body["messages"]] == ["user", "assistant", "user"]
+    use, result = (turn["content"][0] for turn in call.body["messages"][1:])
     assert use["id"] == result["tool_use_id"]
-    assert call.request["tools"][0]["name"] == "add"
+    assert call.body["tools"][0]["name"] == "add"
 
 
 def test_anthropics_own_dicts_are_sent_as_they_are(
@@ -93,7 +86,7 @@ def test_anthropics_own_dicts_are_sent_as_they_are(
     content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
     message = {"role": "user", "content": content}
     count_messages([message], model=CLAUDE, via=claude, strict=True)
-    assert provider.calls[0].request["messages"] == [message]
+    assert provider.calls[0].body["messages"] == [message]
 
 
 def test_bedrock_is_asked_in_each_form(bedrock: Any, provider: LoopbackProvider):
@@ -102,13 +95,13 @@ def test_bedrock_is_asked_in_each_form(bedrock: Any, provider: LoopbackProvider)
     provider.script(invalid, invalid, invalid, COUNTED)
     count = count_messages(MESSAGES, model=ON_BEDROCK, via=bedrock, strict=True)
     assert count.tokens == 4_321
-    assert [(call.model, *call.request["input"]) for call in provider.calls] == [
+    assert [(call.model, *call.body["input"]) for call in provider.calls] == [
         (ON_BEDROCK, "converse"),
         (BARE, "converse"),
         (ON_BEDROCK, "invokeModel"),
         (BARE, "invokeModel"),
     ]
-    assert json.dumps(provider.calls[0].request).count("Be brief.") == 1
+    assert json.dumps(provider.calls[0].body).count("Be brief.") == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503, 529])

@@ -16,6 +16,9 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager
 
+from llama_token_tracker import Usage
+from llama_token_tracker.testing import LoopbackProvider, Reply
+
 from .cells import (
     INVISIBLE,
     STYLES,
@@ -29,8 +32,6 @@ from .cells import (
     visible,
 )
 from .clients import EMBEDDINGS, LLMS, Endpoint, Integration, Nobody, release
-from .replies import Billed, Reply
-from .server import LoopbackProvider
 from .styles import ENGINES, MESSAGES, PLAIN, PROMPT, STREAMS, STRUCTURED, TOOLS, Run, Style
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from llama_token_tracker import TokenCountingHandler
 
 BY_NAME = {integration.name: integration for integration in LLMS}
-CACHED = Billed(input=22_739, output=1_259, cache_read=21_503, cache_write=701)
-READ = Billed(input=22_739, output=1_259, cache_read=21_503)
-THOUGHT = Billed(input=22_741, output=1_277, reasoning=811)
+READ = Usage(input_tokens=22_739, output_tokens=1_259, cache_read_tokens=21_503)
+CACHED = replace(READ, cache_write_tokens=701)
+THOUGHT = Usage(input_tokens=22_741, output_tokens=1_277, reasoning_tokens=811)
 SPECIAL = "Say <|endoftext|> and <|im_start|>, then [INST] and \u0378."
 
 integrations = pytest.mark.parametrize("integration", LLMS, ids=str)
@@ -170,7 +171,7 @@ def test_a_silent_provider_leads_to_one_estimate(
     skip_if_impossible(integration, style)
     _skip_if_usage_is_required(integration, style)
     llm = integration.llm(provider, manager)
-    provider.script(Reply(usage_missing=True))
+    provider.script(Reply(usage=None))
     result = exercise(integration, style, llm, provider, run)
     assert result
     [event] = expect(handler, provider, reported=False)
@@ -197,7 +198,7 @@ def test_an_empty_answer_still_costs_its_prompt(
     if integration.name == "anthropic" and old and style.name.endswith("complete"):
         pytest.skip("llms-anthropic before 0.9 turns an empty answer into a ValidationError")
     llm = integration.llm(provider, manager)
-    provider.script(Reply(text="", usage=Billed(input=20_011, output=3)))
+    provider.script(Reply(text="", usage=Usage(input_tokens=20_011, output_tokens=3)))
     exercise(integration, style, llm, provider, run)
     expect(handler, provider, reported=visible(integration, style, "empty"))
 
@@ -224,9 +225,9 @@ def test_special_tokens_are_only_text(
     monkeypatch.setattr(module, "PROMPT", SPECIAL)
     monkeypatch.setattr(module, "MESSAGES", [ChatMessage(role="user", content=SPECIAL)])
     llm = integration.llm(provider, manager)
-    provider.script(Reply(text=SPECIAL, usage_missing=silent))
+    provider.script(Reply(text=SPECIAL, usage=None if silent else "drawn"))
     exercise(integration, style, llm, provider, run)
-    assert "<|endoftext|>" in str(provider.calls[0].request)
+    assert "<|endoftext|>" in str(provider.calls[0].body)
     expect(handler, provider, reported=not silent and visible(integration, style, "special"))
 
 
@@ -325,10 +326,10 @@ def _expect_partial(
     [bill] = provider.billed
     assert event.status == status
     assert event.prompt_token_count > 0
-    assert event.completion_token_count <= bill.output
+    assert event.completion_token_count <= bill.output_tokens
     assert handler.failed_calls == []
     if integration.early and (integration.name, "stream_chat", "normal") not in INVISIBLE:
-        assert event.prompt_token_count == bill.input
+        assert event.prompt_token_count == bill.input_tokens
         assert (event.prompt_source == "reported") is (integration.early == "reported")
     else:
         assert event.source in {"counted", "estimated"}
@@ -402,7 +403,7 @@ def test_a_stream_left_at_its_usage_is_as_billed(
     chunks: Any = style.run(llm, run)
     provider.reset()
     handler.reset_counts()
-    provider.script(Reply(usage=CACHED if integration.cache_write else None))
+    provider.script(Reply(usage=CACHED if integration.cache_write else "drawn"))
     _read(style, llm, run, len(chunks))
     [event], [bill] = handler.llm_token_counts, provider.billed
     if visible(integration, style, "abandoned"):
@@ -482,7 +483,7 @@ def test_interleaved_streams_keep_their_own_bills(
     style = next(style for style in STREAMS if style.name == "stream_chat")
     skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
-    bills = [Billed(20_011 + n, 3_001 + n) for n in range(3)]
+    bills = [Usage(input_tokens=20_011 + n, output_tokens=3_001 + n) for n in range(3)]
     # Read one piece at the start, so that the calls go out in this order.
     provider.script(*[Reply(text=f"{n} " * 9, usage=bill) for n, bill in enumerate(bills)])
     a, b, c = (_begin(llm) for _ in range(3))
@@ -567,7 +568,7 @@ def _expect_all(
         return
     assert {event.source for event in events} == {"reported"}
     assert sorted((e.prompt_token_count, e.completion_token_count) for e in events) == sorted(
-        (bill.input, bill.output) for bill in bills
+        (bill.input_tokens, bill.output_tokens) for bill in bills
     )
 
 
@@ -600,7 +601,7 @@ def test_five_hundred_tasks_half_of_them_abandoned(
     whole = [event for event in events if event.status == "complete"]
     assert len(whole) == 250
     assert {event.source for event in whole} == {"reported"}
-    bills = {(bill.input, bill.output) for bill in provider.billed}
+    bills = {(bill.input_tokens, bill.output_tokens) for bill in provider.billed}
     assert {(e.prompt_token_count, e.completion_token_count) for e in whole} <= bills
     assert len({event.prompt_token_count for event in whole}) == 250
     left = [event for event in events if event.status == "abandoned"]
@@ -678,7 +679,7 @@ def test_a_stream_may_say_its_input_only_once(
     """Claude on Bedrock repeats only the output at the end; the metrics say the rest."""
     integration = BY_NAME["bedrock-claude"]
     llm = integration.llm(provider, manager)
-    provider.script(Reply(usage=replace(CACHED, cache_write_1h=200), terse=terse))
+    provider.script(Reply(usage=replace(CACHED, cache_write_1h_tokens=200), terse=terse))
     list(llm.stream_chat(MESSAGES))
     expect(handler, provider, reported=True)
 
