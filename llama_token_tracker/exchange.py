@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from llama_token_tracker.claims import Claim
 from llama_token_tracker.embedded import SharedTexts
 from llama_token_tracker.event import Operation, Status, TokenCountingEvent
-from llama_token_tracker.extraction import Reading, StreamedUsage, knows
+from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.said import Said, embedded, event_of
@@ -140,6 +140,7 @@ class Exchange:
         "_settled",
         "_started_s",
         "_usage",
+        "_whole",
         "duration_s",
         "id",
         "keeps_pieces",
@@ -177,6 +178,7 @@ class Exchange:
         self._began = perf_counter()
         self._started_s = time()
         self._usage = StreamedUsage()
+        self._whole: Usage | None = None
         self._came = 0
         self._figures_at = 0
         self._pieces: list[Any] = []
@@ -195,6 +197,10 @@ class Exchange:
         self._came += 1
         if self._usage.hear(fields):
             self._figures_at = self._came
+
+    def hear_all(self, fields: object) -> None:
+        """Take in an answer that says at once all that it will say of its tokens."""
+        self._whole = extract_usage(fields)
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -238,6 +244,8 @@ class Exchange:
 
     def reading(self) -> Reading | None:
         """What the wire has said of its tokens so far, or `None`."""
+        if self._whole is not None:
+            return Reading(self._whole)
         reading = self._usage.read()
         if reading is None or (self._settled and self.status == "complete"):
             return reading

@@ -6,6 +6,7 @@ in headers, which frameworks drop, embeddings' included. Importing this loads no
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import unquote
@@ -15,7 +16,6 @@ from llama_token_tracker.bedrock.bodies import (
     CHUNKS,
     CONVERSE,
     is_embedding,
-    message_parts,
 )
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.exchange import Dialect, Exchange, Recorder
@@ -110,7 +110,7 @@ class Watch:
         try:
             exchange = self._recorder.leaves(
                 _PROVIDER,
-                _model_id(params),
+                _model_id(params["url_path"]),
                 "chat",
                 _OPERATIONS[model.name].dialect,
                 params.get("body"),
@@ -159,9 +159,10 @@ class _Underway:
         return self._exchange
 
 
-def _model_id(params: Any) -> str:
-    """The model's id of a request, from its path: `/model/{id}/converse`."""
-    return unquote(params["url_path"].removeprefix("/model/").rpartition("/")[0])
+@lru_cache(maxsize=256)
+def _model_id(path: str) -> str:
+    """The model's id, from the path of a request: `/model/{id}/converse`."""
+    return unquote(path.removeprefix("/model/").rpartition("/")[0])
 
 
 # --- what the operations answer ------------------------------------------------------------
@@ -176,7 +177,7 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
         exchange.keeps_pieces = False
     is_counted = any(mark in headers for mark in HEADERS.marks)
     if is_counted:
-        exchange.hear(headers)
+        exchange.hear_all(headers)
     exchange.answered()
     if exchange.keeps_pieces or not is_counted:
         body = parsed["body"]
@@ -195,9 +196,9 @@ def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -
 
 def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
     if exchange.keeps_pieces:
-        for part in message_parts(parsed.get("output")):
-            exchange.keep(part)
-    exchange.hear(parsed)
+        for block in parsed["output"].get("message", {}).get("content", ()):
+            exchange.keep(block)
+    exchange.hear_all(parsed)
     exchange.answered()
     exchange.settle("complete")
 

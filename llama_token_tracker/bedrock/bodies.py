@@ -99,27 +99,22 @@ class Chunks(Bodies):
 
 
 class Converse(Bodies):
-    """The same of Converse, whose answers and events come decoded."""
+    """The same of Converse, whose answers come decoded: as blocks, or as events of a stream."""
 
     def answered(self, pieces: Sequence[Any]) -> Answered:
-        """Read parts of a message, or the deltas of one."""
-        return Answered(_joined(pieces))
+        """Read blocks of a message, or events that hold deltas of some."""
+        return Answered(_joined(part for piece in pieces for part in _block_parts(piece)))
+
+
+def _block_parts(piece: Json) -> tuple[Part, ...]:
+    if "contentBlockDelta" in piece:
+        return _said([piece])
+    return messages_of([{"role": "assistant", "content": [piece]}])[0].parts
 
 
 BODIES: Final = Bodies()
 CHUNKS: Final = Chunks()
 CONVERSE: Final = Converse()
-
-
-def message_parts(output: Any) -> tuple[Part, ...]:
-    """What Converse answers, as parts."""
-    message: Any = output.get("message") if isinstance(output, dict) else None
-    return messages_of([message])[0].parts if message else ()
-
-
-def delta_parts(event: Json) -> tuple[Part, ...]:
-    """What one event of ConverseStream says, as parts."""
-    return _said([event])
 
 
 def is_embedding(model: str, body: object, counts: Mapping[str, str]) -> bool:

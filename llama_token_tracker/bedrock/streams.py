@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from botocore.response import StreamingBody
 
-from llama_token_tracker.bedrock.bodies import decoded, delta_parts
+from llama_token_tracker.bedrock.bodies import decoded
 from llama_token_tracker.exchange import Exchange
 from llama_token_tracker.notices import notice
 
@@ -22,13 +22,10 @@ _LEFT: Final = (CancelledError, KeyboardInterrupt)
 
 def hear_converse(exchange: Exchange, event: Any) -> None:
     """Take in one event of ConverseStream."""
-    if "metadata" in event:
-        exchange.hear(event)
-    elif exchange.keeps_pieces:
-        for part in delta_parts(event):
-            exchange.keep(part)
-    else:
-        exchange.keep(None)
+    if "contentBlockDelta" in event:
+        exchange.keep(event)
+    elif "metadata" in event:
+        exchange.hear(event["metadata"])
 
 
 def hear_chunk(exchange: Exchange, event: Any) -> None:
