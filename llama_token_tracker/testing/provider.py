@@ -32,14 +32,13 @@ class LoopbackProvider:
     so that synchronous and asynchronous clients, of any loop, and other processes can speak to
     it alike. All methods may be called from any thread.
 
-    Example:
-        ```python
+    Example::
+
         with LoopbackProvider() as provider:
             provider.script(Reply("Paris", Usage(input_tokens=22_734, output_tokens=56)))
             client = Anthropic(**provider.arguments("anthropic"))
             ...
             assert provider.billed == [Usage(input_tokens=22_734, output_tokens=56)]
-        ```
     """
 
     def __init__(self, default: Reply | None = None) -> None:

@@ -117,10 +117,10 @@ def test_nova_speaks_as_converse_does(boto_client: Any, provider: LoopbackProvid
 
 def test_a_model_of_no_known_dialect_is_refused(boto_client: Any, provider: LoopbackProvider):
     """Rather than answered in words that it would never use; the error says which are known."""
-    with pytest.raises(ClientError, match=r"no body of 'ai21.jamba.*claude.*Converse works"):
-        invoke(boto_client, "ai21.jamba-1-5-mini-v1:0", messages=ASK)
-    [call] = provider.calls
-    assert (call.status, call.billed) == (400, None)
+    for ask in (invoke, invoke_stream):
+        with pytest.raises(ClientError, match=r"no body of 'ai21.jamba.*claude.*Converse works"):
+            ask(boto_client, "ai21.jamba-1-5-mini-v1:0", messages=ASK)
+    assert [(call.status, call.billed) for call in provider.calls] == [(400, None)] * 2
 
 
 @every_model
