@@ -164,7 +164,7 @@ def heard_body(body: Any, response: Any, length: str | None, exchange: Exchange)
     """Put a body that is heard in the place of one that isn't; of another kind, that itself."""
     if type(body) is StreamingBody:
         return HeardBody(response.raw, length, exchange)
-    kind: Any = type(body)
+    kind = cast("Any", type(body))
     if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
         return body
     return _heard_async_body(kind)(response.raw, length, exchange)
