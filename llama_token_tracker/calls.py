@@ -18,8 +18,9 @@ from functools import partial
 from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from llama_token_tracker.claims import Heard
 from llama_token_tracker.event import Status
-from llama_token_tracker.extraction import StreamedUsage, extract_usage
+from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.usage import Usage
@@ -71,7 +72,9 @@ class OpenCall:
         served: Which texts of an embedding a cache will serve; `None` if that can't be told.
         options: What else was passed to it: tools, among others.
         context: The scope and the tags it started in; whoever records it knows how to read that.
-        plain: Whether it neither made nor was made by another, nor streamed: most are.
+        heard: Requests that a watched client sent for it, whose answers have begun.
+        plain: Whether it neither made nor was made by another, nor streamed, nor was heard on
+            the wire: most are.
     """
 
     parent: "OpenCall | None" = None
@@ -88,6 +91,7 @@ class OpenCall:
     has_callback: bool = True
     options: object = None
     context: Any = None
+    heard: "list[Heard] | None" = None
     served: frozenset[str] | None = frozenset()
 
     def __init__(
@@ -108,6 +112,14 @@ class OpenCall:
             if call.has_callback or not found.has_callback:
                 found = call
         return found
+
+    def hear(self, request: Heard) -> None:
+        """Take in that a request of this call is being answered."""
+        with LOCK:
+            self.plain = False
+            if self.heard is None:
+                self.heard = []
+            self.heard.append(request)
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -254,7 +266,18 @@ class OpenCalls:
             outcomes = [leaf.held for leaf in held if leaf.held is not None]
             for leaf in held:
                 leaf.held = None
-            return outcomes
+        if call.heard and not call.inner:
+            # It was answered, though LlamaIndex has nothing to say of it.
+            outcomes.append(outcome_of(call, None, GeneratorExit()))
+        return outcomes
+
+    def asking(self, span_id: str | None) -> OpenCall | None:
+        """The call that a request is part of which leaves here and now.
+
+        Args:
+            span_id: The span that is active now.
+        """
+        return self._made_by(span_id) if self._by_id else None
 
     def _made_by(self, span_id: str | None) -> OpenCall | None:
         """Find the innermost open call that a call starting here is made by."""
@@ -379,6 +402,9 @@ class OpenCalls:
             outcome.call.failed = outcome.nothing_happened
         if call.inner and error is None and all(leaf.failed for leaf in leaves):
             ended += self._answered_itself(call, response)
+        if call.inner and call.heard:
+            # Beside what it asked others, it asked the provider itself.
+            ended.append(_by_wire(Outcome(call, response, "complete", None)))
         if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
             ended = [self._completed(ended[0], call, response)]
         if call.parent is None:
@@ -423,7 +449,8 @@ class OpenCalls:
             if call.settled:
                 return
             if not any(
-                leaf.held or (leaf.progress and leaf.progress.chunks) for leaf in call.leaves()
+                leaf.held or leaf.heard or (leaf.progress and leaf.progress.chunks)
+                for leaf in call.leaves()
             ):
                 # Never iterated: for LlamaIndex the call never happened.
                 call.settled = True
@@ -470,6 +497,47 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
         response: Its answer, or the last chunk of its stream.
         error: What ended it instead.
     """
+    outcome = _by_response(call, response, error)
+    return outcome if call.heard is None else _by_wire(outcome)
+
+
+def _by_wire(outcome: Outcome) -> Outcome:
+    """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
+    heard = _added([request.reading() for request in outcome.call.heard or ()])
+    if heard is None:
+        return outcome
+    known = outcome.usage
+    if known is not None and (knows(known), outcome.input_is_sure) > (
+        knows(heard.usage),
+        heard.input_is_sure,
+    ):
+        return outcome
+    return outcome._replace(
+        usage=heard.usage,
+        input_is_sure=heard.input_is_sure,
+        output_is_sure=heard.output_is_sure,
+    )
+
+
+def _added(readings: list[Reading | None]) -> Reading | None:
+    """The usage of all requests of one call; most calls have one."""
+    total: Reading | None = None
+    for reading in readings:
+        if reading is None:
+            continue
+        if total is None:
+            total = reading
+        else:
+            total = Reading(
+                total.usage + reading.usage,
+                total.input_is_sure and reading.input_is_sure,
+                total.output_is_sure and reading.output_is_sure,
+            )
+    return total
+
+
+def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
+    """The same, of what LlamaIndex has handed over alone."""
     progress = call.progress
     if error is None:
         if progress is None or not progress.chunks:

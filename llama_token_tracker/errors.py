@@ -7,7 +7,8 @@
     ├── LoopbackError (ValueError)       a loopback provider told to do what it can't
     ├── PriceError (ValueError)          a price that can't be one
     ├── TokenizerError (ValueError)      a tokenizer that can't count, or isn't there
-    └── UsageShapeError (ValueError)     a usage that contradicts itself
+    ├── UsageShapeError (ValueError)     a usage that contradicts itself
+    └── WatchError (TypeError)           a client that can't be watched, or nobody who counts
 
 Only `BudgetExceededError` is ever raised into a LlamaIndex call, and only before anything is
 sent; the others answer bad input to this package's own API. The one exception that LlamaIndex's
@@ -45,6 +46,10 @@ class LoopbackError(LlamaTokenTrackerError, ValueError):
 
 class CountRefusedError(LlamaTokenTrackerError):
     """A provider that was asked what a prompt costs gave no count."""
+
+
+class WatchError(LlamaTokenTrackerError, TypeError):
+    """A client can't be watched, or is to be watched by something that doesn't count."""
 
 
 class BudgetError(LlamaTokenTrackerError, ValueError):

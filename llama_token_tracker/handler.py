@@ -9,12 +9,12 @@ own `token_budget`.
 import logging
 import mimetypes
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
@@ -37,16 +37,18 @@ from llama_token_tracker.calls import (
     Stream,
     outcome_of,
 )
-from llama_token_tracker.event import Operation, Source, TokenCountingEvent
+from llama_token_tracker.claims import Claim, Heard
+from llama_token_tracker.embedded import Batches, SharedTexts
+from llama_token_tracker.event import Operation, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, expected_texts, stated_output
 from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
 from llama_token_tracker.holds import Hold
 from llama_token_tracker.notices import notice
-from llama_token_tracker.observer import SPANS, embedding, listen
+from llama_token_tracker.observer import SPANS, embedding, in_integration, listen
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
-from llama_token_tracker.said import Said, event_of
+from llama_token_tracker.said import Said, embedded, event_of
 from llama_token_tracker.scopes import Context
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
@@ -150,6 +152,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._ear = _Ear(self)
         self._calls = self._ear.calls
         listen(self._ear, self)
+        self.tracker.let_claim(self._ear.claim)
 
     # --- what LlamaIndex calls -------------------------------------------------------------
 
@@ -182,6 +185,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                         texts, call.served = method.next_batch()
                 if event_type not in self.event_ends_to_ignore:
                     self._calls.start(call)
+                    if not call.nests and call.span_id is not None:
+                        self._ear.batches.start(call.span_id)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
             else:
@@ -274,6 +279,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     @tokenizer.setter
     def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
         self._tokenizers = Tokenizers(tokenizer, _global_tokenizer)
+
+    @property
+    def tokenizers(self) -> Tokenizers:
+        """What counts where a provider says nothing: `tokenizer`, or each model's own."""
+        return self._tokenizers
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
@@ -434,30 +444,81 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             "span_id": call.span_id,
             "inner_span_id": call.span_id,
         }
-        total = 0
-        texts = [(chunk, shown(chunk)) for chunk in payload.get(_CHUNKS) or ()]
-        texts = [(chunk, text) for chunk, text in texts if text not in (call.served or ())]
+        chunks = [(shown(chunk), chunk) for chunk in payload.get(_CHUNKS) or ()]
+        requests, silent = self._heard(call, [text for text, _ in chunks])
         if (held := _hold_of(call)) is not None:
-            held.expect(len(texts))
-        for chunk, text in texts:
-            is_image = _is_image(chunk)
-            if is_image:
-                notice("an image was embedded", text, "it is counted as nothing, and marked")
-            silent = SilentCall(
-                partial(self._tokenizers.of, model),
-                model,
-                prompt=None if is_image else text,
-                tools=None,
-                answer=None,
-                make=partial(
-                    _embedding, fields, text if self.keep_text else "", call.served is not None
-                ),
-            )
-            if self._verbose:
-                total += silent.count().prompt_token_count
-            self.tracker.record_uncounted(silent, call.context)
+            held.expect(sum(len(texts) for _, texts in requests) + len(silent))
+        total = 0
+        for request, texts in requests:
+            total += self._record_shared(call, fields, request, texts)
+        by_text = dict(chunks)
+        for text in silent:
+            total += self._record_embedded(call, fields, text, by_text[text])
         if self._verbose:
             self._print(f"Embedding Token Usage: {total}")
+
+    def _heard(
+        self, call: OpenCall, texts: list[str]
+    ) -> tuple[Sequence[tuple[Heard, list[str]]], list[str]]:
+        """The requests that a watched client has told of, with their texts, and the other texts.
+
+        What a cache has served is in neither.
+        """
+        served = call.served or ()
+        span_id, batches = call.span_id, self._ear.batches
+        batch = None if span_id is None else batches.within(span_id)
+        if span_id is None or batch is None:
+            return [], [text for text in texts if text not in served]
+        requests, rest = batch.take(texts)
+        if batch.has_heard and call.served is None:
+            # So the client is watched, and what it didn't send came from the cache.
+            rest = []
+        batches.end(span_id)
+        return requests, [text for text in rest if text not in served]
+
+    def _record_shared(
+        self, call: OpenCall, fields: dict[str, Any], request: Heard, texts: list[str]
+    ) -> int:
+        """Record the texts of one request, whose figure they share.
+
+        Returns:
+            Their tokens, as far as the request has told.
+        """
+        reading = request.reading()
+        self.tracker.record_uncounted(
+            SharedTexts(
+                sum(map(len, texts)) + _BYTES_PER_CALL * len(texts),
+                lambda: texts,
+                None if reading is None else reading.usage.input_tokens,
+                partial(self._tokenizers.of, fields["model"]),
+                partial(_embedding, fields, self.keep_text, True),
+            ),
+            call.context,
+        )
+        return (reading.usage.input_tokens or 0) if reading else 0
+
+    def _record_embedded(
+        self, call: OpenCall, fields: dict[str, Any], text: str, chunk: object
+    ) -> int:
+        """Record one text of whose tokens nobody has told.
+
+        Returns:
+            Its tokens if they are printed, else 0.
+        """
+        is_image = _is_image(chunk)
+        if is_image:
+            notice("an image was embedded", text, "it is counted as nothing, and marked")
+        is_sure = call.served is not None
+        silent = SilentCall(
+            partial(self._tokenizers.of, fields["model"]),
+            fields["model"],
+            prompt=None if is_image else text,
+            tools=None,
+            answer=None,
+            make=partial(_embedding_alone, fields, self.keep_text, is_sure, text),
+        )
+        self.tracker.record_uncounted(silent, call.context)
+        return silent.count().prompt_token_count if self._verbose else 0
 
     # --- copies ----------------------------------------------------------------------------
 
@@ -479,6 +540,20 @@ class _Ear:
     def __init__(self, handler: TokenCountingHandler) -> None:
         self._handler = weakref.ref(handler)
         self.calls = OpenCalls(SPANS, self._settle)
+        self.batches = Batches()
+
+    def claim(self) -> Claim | None:
+        """Whose request it is that a watched client sends here and now."""
+        active = span_id = active_span_id.get()
+        while span_id is not None and not SPANS.is_call(span_id):
+            batch = self.batches.within(span_id)
+            if batch is not None:
+                return batch
+            span_id = SPANS.parent(span_id)
+        call = self.calls.asking(active)
+        if call is None and active is None and len(self.calls) and in_integration():
+            return _UNTOLD
+        return call
 
     def returned(self, span_id: str, stream: Stream) -> None:
         self.calls.returned(span_id, stream)
@@ -504,6 +579,10 @@ class _Ear:
         for outcome in self.calls.end(span_id, result, error) or ():
             self._settle(outcome)
 
+    def embedded(self, span_id: str) -> None:
+        """Let the watch count what no embedding call has told of, for it failed."""
+        self.batches.leave(span_id)
+
     def _settle(self, outcome: Outcome) -> None:
         handler = self._handler()
         if handler is not None:
@@ -511,6 +590,19 @@ class _Ear:
                 handler._record(outcome)  # pyright: ignore[reportPrivateUsage]  # this is a part of it
             except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
                 notice("a call could not be counted", error, "it is left out")
+
+
+class _Untold:
+    """A request that some call of LlamaIndex surely sent, in a thread that knows not which.
+
+    What AWS says of it reaches that call in its chunks.
+    """
+
+    def hear(self, request: Heard) -> None:
+        """Leave it to the call."""
+
+
+_UNTOLD: Final = _Untold()
 
 
 def _formatted(prompt: object) -> object:
@@ -594,19 +686,20 @@ def _tools(options: object) -> object:
 
 
 def _embedding(
-    fields: dict[str, Any], text: str, is_sure: bool, prompt: Count, _answer: Count
+    fields: dict[str, Any], keeps_text: bool, is_sure: bool, text: str, prompt: Count
 ) -> LlamaIndexEvent:
-    """Make the event of one embedded text, of which it may not be sure that it was embedded."""
-    source: Source = prompt.source if is_sure else "estimated"
-    return LlamaIndexEvent(
-        **fields,
-        prompt=text,
-        prompt_token_count=prompt.tokens,
-        completion_token_count=0,
-        usage=Usage.of({"input_tokens": prompt.tokens}),
-        prompt_source=source,
-        completion_source=source,
-    )
+    return embedded(LlamaIndexEvent, fields, text if keeps_text else "", is_sure, prompt)
+
+
+def _embedding_alone(
+    fields: dict[str, Any],
+    keeps_text: bool,
+    is_sure: bool,
+    text: str,
+    prompt: Count,
+    _answer: Count,
+) -> LlamaIndexEvent:
+    return _embedding(fields, keeps_text, is_sure, text, prompt)
 
 
 def _is(thing: object, kind: type) -> bool:

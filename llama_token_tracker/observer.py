@@ -6,9 +6,10 @@ passes on to those who listen; what goes wrong in it is swallowed by the dispatc
 
 import asyncio
 import inspect
+import sys
 import weakref
 from collections.abc import Mapping
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, FrameType, GeneratorType
 from typing import Any, Final, Protocol
 
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -160,6 +161,19 @@ def _suspend_scope(span_id: str) -> None:
         suspend(token)
 
 
+def in_integration() -> bool:
+    """Whether it's the code of an LLM integration of LlamaIndex's that is running here.
+
+    One asks its provider in a thread that it starts without the context of the call.
+    """
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("llama_index.llms."):
+            return True
+        frame = frame.f_back
+    return False
+
+
 class Listener(Protocol):
     """Who wants to know."""
 
@@ -174,6 +188,9 @@ class Listener(Protocol):
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
         """Such a method has returned, or raised."""
+
+    def embedded(self, span_id: str) -> None:
+        """A method that embeds texts has returned, or raised."""
 
 
 _listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
@@ -218,6 +235,9 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         elif "structured_predict-" in id_:
             for listener in list(_listeners):
                 listener.left(id_, result, None)
+        elif "_embedding" in id_:
+            for listener in list(_listeners):
+                listener.embedded(id_)
 
     def span_drop(
         self,
@@ -234,6 +254,9 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         if "structured_predict-" in id_:
             for listener in list(_listeners):
                 listener.left(id_, None, err)
+        elif "_embedding" in id_:
+            for listener in list(_listeners):
+                listener.embedded(id_)
 
     def new_span(self, *_args: Any, **_kwargs: Any) -> None:
         """Make no span."""

@@ -9,7 +9,7 @@ from llama_token_tracker.event import Source, TokenCountingEvent
 from llama_token_tracker.silent import Count
 from llama_token_tracker.usage import Usage
 
-_Event = TypeVar("_Event", bound=TokenCountingEvent)
+AnyEvent = TypeVar("AnyEvent", bound=TokenCountingEvent)
 
 
 class Said(NamedTuple):
@@ -43,8 +43,8 @@ class Said(NamedTuple):
 
 
 def event_of(
-    kind: type[_Event], fields: dict[str, Any], said: Said, prompt: Count, answer: Count
-) -> _Event:
+    kind: type[AnyEvent], fields: dict[str, Any], said: Said, prompt: Count, answer: Count
+) -> AnyEvent:
     """Make an event of what the provider said, and of what was counted where it was silent.
 
     Args:
@@ -70,6 +70,22 @@ def event_of(
         usage=usage,
         prompt_source=prompt.source,
         completion_source=answer.source,
+    )
+
+
+def embedded(
+    kind: type[AnyEvent], fields: dict[str, Any], text: str, is_sure: bool, prompt: Count
+) -> AnyEvent:
+    """Make the event of one embedded text, of which it may not be sure that it was embedded."""
+    source: Source = prompt.source if is_sure else "estimated"
+    return kind(
+        **fields,
+        prompt=text,
+        prompt_token_count=prompt.tokens,
+        completion_token_count=0,
+        usage=Usage.of({"input_tokens": prompt.tokens}),
+        prompt_source=source,
+        completion_source=source,
     )
 
 

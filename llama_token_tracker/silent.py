@@ -106,7 +106,7 @@ class SilentCall:
 
     def _count_answer(self, parts: Any) -> Count:
         tokenizer = self._tokenizer()
-        tokens = sum(tokenizer.count_many(list(_texts(parts))))
+        tokens = sum(tokenizer.count_many(list(texts_in(parts))))
         # How thoughts and calls of tools are written is the provider's secret.
         covered = all(isinstance(part, Text) for part in parts)
         return Count(tokens, _standing(tokenizer) if covered else "estimated")
@@ -137,13 +137,27 @@ class LateCall:
         return self._events
 
 
+def counted_apart(tokenizer: Callable[[], Tokenizer], texts: Sequence[str]) -> list[Count]:
+    """Count texts that are no parts of one prompt, each by itself; never raises."""
+    try:
+        found = tokenizer()
+        return [Count(tokens, _standing(found)) for tokens in found.count_many(list(texts))]
+    except Exception as error:  # noqa: BLE001 - a figure is asked for long after the call
+        notice("a text could not be counted", error, "it is estimated by its length")
+        return [Count(_by_length(text), "estimated") for text in texts]
+
+
+def _by_length(text: str) -> int:
+    return -(-len(text) // _CHARS_PER_TOKEN)
+
+
 def _safely(count: Callable[[Any], Count], content: Any) -> Count:
     try:
         return count(content)
     except Exception as error:  # noqa: BLE001 - a figure is asked for long after the call
         notice("a text could not be counted", error, "it is estimated by its length")
-        texts = [content] if isinstance(content, str) else _texts(content)
-        return Count(sum(-(-len(text) // _CHARS_PER_TOKEN) for text in texts), "estimated")
+        texts = [content] if isinstance(content, str) else texts_in(content)
+        return Count(sum(_by_length(text) for text in texts), "estimated")
 
 
 def _standing(tokenizer: Tokenizer) -> Source:
@@ -152,7 +166,8 @@ def _standing(tokenizer: Tokenizer) -> Source:
     return "estimated" if failed else tokenizer.source
 
 
-def _texts(parts: Iterable[Part | Message]) -> Iterable[str]:
+def texts_in(parts: Iterable[Part | Message]) -> Iterable[str]:
+    """The texts of parts and of what is inside them, those of tools included."""
     for part in parts:
         match part:
             case Text(text) | Thinking(text):
@@ -163,7 +178,7 @@ def _texts(parts: Iterable[Part | Message]) -> Iterable[str]:
             case Document(text):
                 yield text
             case ToolResult(parts=inner) | Message(parts=inner):
-                yield from _texts(inner)
+                yield from texts_in(inner)
             case _:
                 pass
 
@@ -172,5 +187,5 @@ def _bytes(parts: Iterable[Part]) -> int:
     held = 0
     for part in parts:
         held += _BYTES_PER_PART
-        held += len(part.text) if isinstance(part, Text) else sum(map(len, _texts((part,))))
+        held += len(part.text) if isinstance(part, Text) else sum(map(len, texts_in((part,))))
     return held

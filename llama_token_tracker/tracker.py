@@ -6,9 +6,11 @@ What can wait, waits here: making an event, counting its tokens, looking up its 
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from weakref import WeakMethod
 
 from llama_token_tracker.book import Book
 from llama_token_tracker.budgets import Accounts, Budget
+from llama_token_tracker.claims import Claim, Claimant
 from llama_token_tracker.event import Operation, TokenCountingEvent
 from llama_token_tracker.holds import accounts_of, hold, spend
 from llama_token_tracker.lock import LOCK
@@ -97,6 +99,28 @@ class Tracker(Readings):
         self._uncounted = 0
         self._held_bytes = 0
         self._unsettled: deque[tuple[TokenCountingEvent, Context | None]] = deque()
+        self._claimants: list[WeakMethod[Claimant]] = []
+
+    def let_claim(self, claimant: Claimant) -> None:
+        """Let a framework, whose calls are counted here, claim what watched clients send.
+
+        Args:
+            claimant: A method of an object that somebody else holds, and asked as long as that
+                is so.
+        """
+        with LOCK:
+            alive = [method for method in self._claimants if method() is not None]
+            # A new list, because another thread may be walking the old one.
+            self._claimants = [*alive, WeakMethod(claimant)]
+
+    def claim(self) -> Claim | None:
+        """Whose request it is that leaves here and now; `None` if it's no framework's."""
+        for method in self._claimants:
+            claimant = method()
+            claim = None if claimant is None else claimant()
+            if claim is not None:
+                return claim
+        return None
 
     @property
     def book(self) -> Book:

@@ -10,6 +10,7 @@ from llama_token_tracker.extraction.reader import (
     StreamedUsage,
     extract_fullest,
     extract_usage,
+    knows,
 )
 from llama_token_tracker.extraction.shape import WireShape
 
@@ -20,4 +21,5 @@ __all__ = [
     "WireShape",
     "extract_fullest",
     "extract_usage",
+    "knows",
 ]

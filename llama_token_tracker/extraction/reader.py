@@ -73,10 +73,11 @@ Finding: TypeAlias = tuple[str, Fields, Plan]
 
 
 class Reading(NamedTuple):
-    """The usage that a response states, and whether all of its input is surely in it."""
+    """The usage that a response states, and whether all of its input and output surely is in it."""
 
     usage: Usage
     input_is_sure: bool = True
+    output_is_sure: bool = True
 
 
 def extract_usage(response: object) -> Usage | None:
@@ -105,7 +106,7 @@ def extract_fullest(places: Iterable[object]) -> Usage | None:
     best: Usage | None = None
     for place in places:
         usage = None if place is None else extract_usage(place)
-        if usage is not None and (best is None or _knows(usage) > _knows(best)):
+        if usage is not None and (best is None or knows(usage) > knows(best)):
             best = usage
     return best
 
@@ -188,14 +189,14 @@ def _thoroughly(response: object) -> Usage | None:
         # What cannot know more need not be read at all.
         if best is None:
             best = plan.usage(fields)
-        elif plan.most > (known := known or _knows(best)):
+        elif plan.most > (known := known or knows(best)):
             usage = plan.usage(fields)
-            if usage is not None and _knows(usage) > known:
-                best, known = usage, _knows(usage)
+            if usage is not None and knows(usage) > known:
+                best, known = usage, knows(usage)
     return best
 
 
-def _knows(usage: Usage) -> int:
+def knows(usage: Usage) -> int:
     """In how many buckets a usage holds more than zero."""
     return len([count for count in usage.__dict__.values() if count])
 
@@ -375,7 +376,7 @@ class StreamedUsage:
             if usage is not None:
                 sure = shape.sure_in_stream_with
                 is_sure = not sure or any(key in counts for key in sure)
-                rank = _knows(usage), is_sure, place == "body"
+                rank = knows(usage), is_sure, place == "body"
                 readings.append((rank, Reading(usage, is_sure)))
         return max(readings, key=lambda ranked: ranked[0])[1] if readings else None
 

@@ -1,0 +1,326 @@
+"""Watches a boto3 `bedrock-runtime` client: every call counts as AWS reports it.
+
+It listens to botocore's own events and changes no request. AWS states the tokens of InvokeModel
+in headers, which frameworks drop, embeddings' included. Importing this loads no botocore.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import unquote
+
+from llama_token_tracker.bedrock.bodies import (
+    BODIES,
+    CHUNKS,
+    CONVERSE,
+    is_embedding,
+)
+from llama_token_tracker.errors import WatchError
+from llama_token_tracker.exchange import Dialect, Exchange, Recorder
+from llama_token_tracker.extraction.bedrock import HEADERS
+from llama_token_tracker.notices import notice
+from llama_token_tracker.tracker import Tracker
+
+_SERVICE: Final = "bedrock-runtime"
+_PROVIDER: Final = "aws.bedrock"
+_FIRST_ERROR: Final = 300
+
+_WITHIN: Final = ("_client", "_async_client", "_asession", "client", "async_client")
+"""Where models of LlamaIndex and of LangChain keep their clients, and sessions to make them."""
+
+
+class _Operation(NamedTuple):
+    """An operation of the service, and what is heard of its answer.
+
+    Attributes:
+        dialect: How its bodies are read.
+        hear: Takes in the parsed answer of a request and may put wrappers into it.
+    """
+
+    dialect: Dialect
+    hear: Callable[[Exchange, Any, dict[str, Any]], None]
+
+
+class Watch:
+    """What listens to a client. Made by `watch`; as a context manager it stops at the end."""
+
+    def __init__(self, token_counter: Any) -> None:
+        self._recorder = Recorder(token_counter)
+        # Handlers of one tracker that meet on a client, through its session, hear a call once.
+        self._key = ("llama_token_tracker", id(self._recorder.tracker))
+        self._emitters: list[weakref.ref[Any]] = []
+        self._is_on = False
+
+    def start(self, emitters: list[Any]) -> None:
+        """Listen to these event systems."""
+        # Not while a request is answered: that's the host's time.
+        from llama_token_tracker.bedrock import streams
+
+        del streams
+        self._is_on = True
+        for emitter in emitters:
+            self._emitters.append(weakref.ref(emitter))
+            for event, hear in self._events():
+                emitter.register(event, hear)
+
+    def stop(self) -> None:
+        """Listen no more, nor to clients that a session has made meanwhile."""
+        self._is_on = False
+        for reference in self._emitters:
+            emitter = reference()
+            if emitter is not None:
+                _watches.get(emitter, {}).pop(self._key, None)
+                for event, hear in self._events():
+                    emitter.unregister(event, hear)
+        self._emitters.clear()
+
+    def _events(self) -> list[tuple[str, Callable[..., None]]]:
+        heard: dict[str, Callable[..., None]] = {
+            "before-call": self._before,
+            "after-call": self._after,
+            "after-call-error": self._failed,
+        }
+        return [
+            (f"{event}.{_SERVICE}.{operation}", hear)
+            for event, hear in heard.items()
+            for operation in _OPERATIONS
+        ]
+
+    def __enter__(self) -> Self:
+        """Listen until the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop listening; streams that were begun are heard to their end."""
+        self.stop()
+
+    # --- what botocore calls ---------------------------------------------------------------
+
+    def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
+        """Note that a request leaves. What is raised here would stop it, so nothing is."""
+        if not self._is_on or self._key in context:
+            return
+        try:
+            exchange = self._recorder.leaves(
+                _PROVIDER,
+                _model_id(params["url_path"]),
+                "chat",
+                _OPERATIONS[model.name].dialect,
+                params.get("body"),
+            )
+            context[self._key] = _Underway(exchange)
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a request to Bedrock could not be noted", error, "it is not counted")
+
+    def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
+        """Note what was answered."""
+        underway = context.pop(self._key, None)
+        if underway is None:
+            return
+        exchange = underway.arrived()
+        exchange.id = _metadata(parsed)[0].get("RequestId", "")
+        try:
+            if http_response.status_code >= _FIRST_ERROR:
+                exchange.settle("failed")
+            else:
+                _OPERATIONS[model.name].hear(exchange, http_response, parsed)
+        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+            notice("an answer of Bedrock's could not be heard", error, "its figures may be missing")
+            exchange.settle("complete")
+
+    def _failed(self, context: Any, **_: Any) -> None:
+        """Note that there was no answer."""
+        underway = context.pop(self._key, None)
+        if underway is not None:
+            underway.arrived().settle("failed")
+
+
+class _Underway:
+    """A request without an answer yet: cancelled, it's forgotten without a word."""
+
+    __slots__ = ("__weakref__", "_exchange", "_lost")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._lost = weakref.finalize(self, exchange.lost)
+        # At exit nobody counts any more.
+        self._lost.atexit = False
+
+    def arrived(self) -> Exchange:
+        """The request, which is in other hands from now on."""
+        self._lost.detach()
+        return self._exchange
+
+
+@lru_cache(maxsize=256)
+def _model_id(path: str) -> str:
+    """The model's id, from the path of a request: `/model/{id}/converse`."""
+    return unquote(path.removeprefix("/model/").rpartition("/")[0])
+
+
+# --- what the operations answer ------------------------------------------------------------
+
+
+def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
+    from llama_token_tracker.bedrock.streams import heard_body
+
+    headers = _metadata(parsed)[1]
+    if is_embedding(exchange.model, exchange.body, headers):
+        exchange.operation = "embedding"
+        exchange.keeps_pieces = False
+    is_counted = any(mark in headers for mark in HEADERS.marks)
+    if is_counted:
+        exchange.hear_all(headers)
+    exchange.answered()
+    if exchange.keeps_pieces or not is_counted:
+        body = parsed["body"]
+        parsed["body"] = heard_body(body, response, headers.get("content-length"), exchange)
+        is_counted = is_counted or parsed["body"] is body
+    if is_counted:
+        exchange.settle("complete")
+
+
+def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    from llama_token_tracker.bedrock.streams import hear_chunk, heard_events
+
+    parsed["body"] = heard_events(parsed["body"], exchange, hear_chunk)
+    exchange.answered()
+
+
+def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    if exchange.keeps_pieces:
+        for block in parsed["output"].get("message", {}).get("content", ()):
+            exchange.keep(block)
+    exchange.hear_all(parsed)
+    exchange.answered()
+    exchange.settle("complete")
+
+
+def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    from llama_token_tracker.bedrock.streams import hear_converse, heard_events
+
+    parsed["stream"] = heard_events(parsed["stream"], exchange, hear_converse)
+    exchange.answered()
+
+
+def _metadata(parsed: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    metadata = parsed.get("ResponseMetadata", {})
+    return metadata, metadata.get("HTTPHeaders", {})
+
+
+_OPERATIONS: Final = {
+    "InvokeModel": _Operation(BODIES, _invoke),
+    "InvokeModelWithResponseStream": _Operation(CHUNKS, _invoke_stream),
+    "Converse": _Operation(CONVERSE, _converse),
+    "ConverseStream": _Operation(CONVERSE, _converse_stream),
+}
+
+
+# --- what users call -----------------------------------------------------------------------
+
+_watches: Final["weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Watch]]"] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def watch(client: Any, token_counter: Any) -> Watch:
+    """Count every call of a Bedrock client as AWS reports it.
+
+        watch(boto3.client("bedrock-runtime"), token_counter)
+
+    InvokeModel, Converse and their streams are counted, embeddings included; no other operation
+    is. A call that a framework makes, and that is counted by `token_counter` anyway, is counted
+    once: its event takes AWS's figures. Every other call becomes an event of its own.
+
+    Args:
+        client: A `bedrock-runtime` client of boto3, aioboto3 or aiobotocore; a session of
+            theirs, for the clients it makes from now on; or a LlamaIndex model that has one.
+        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
+
+    Returns:
+        The watch, which may be used as a context manager. Whoever watches twice, watches once.
+
+    Raises:
+        WatchError: This client can't be watched, or `token_counter` doesn't count.
+    """
+    if not isinstance(getattr(token_counter, "tracker", token_counter), Tracker):
+        msg = (
+            f"a client was to be watched by a {type(token_counter).__name__}, which doesn't count; "
+            "give a TokenCountingHandler or a Tracker."
+        )
+        raise WatchError(msg)
+    watching = Watch(token_counter)
+    emitters = _emitters(client)
+    known = [_watches.get(emitter, {}).get(watching._key) for emitter in emitters]  # pyright: ignore[reportPrivateUsage]  # within this module
+    for already in known:
+        if already is not None and all(other is already for other in known):
+            return already
+    watching.start(
+        [emitter for emitter, already in zip(emitters, known, strict=True) if already is None]
+    )
+    for emitter, already in zip(emitters, known, strict=True):
+        if already is None:
+            _watches.setdefault(emitter, {})[watching._key] = watching  # pyright: ignore[reportPrivateUsage]
+    return watching
+
+
+def unwatch(client: Any) -> None:
+    """Watch a client no more, whoever counted; nothing happens if it isn't watched.
+
+    Args:
+        client: What was given to `watch`.
+
+    Raises:
+        WatchError: This client can't be watched at all.
+    """
+    for emitter in _emitters(client):
+        for watching in list(_watches.get(emitter, {}).values()):
+            watching.stop()
+
+
+def _emitters(client: Any) -> list[Any]:
+    """The event systems of a client, of a session, or of those that a model has."""
+    found = _events_of(client)
+    if found is None:
+        held = [getattr(client, name, None) for name in _WITHIN]
+        events = [_events_of(inner) for inner in held if inner is not None]
+        unique = {id(emitter): emitter for emitter in events if emitter is not None}
+        if unique:
+            return list(unique.values())
+        kind = f"{type(client).__module__}.{type(client).__qualname__}"
+        msg = (
+            f"a {kind} can't be watched: it is no bedrock-runtime client and has none; give one "
+            "made by boto3.client('bedrock-runtime'), an aioboto3 client within its `async with`, "
+            "a session, or a model that holds one of these."
+        )
+        raise WatchError(msg)
+    return [found]
+
+
+def _events_of(thing: Any) -> Any:
+    """The event system of a client or a session; `None` for anything else.
+
+    Raises:
+        WatchError: It's a client of another service.
+    """
+    meta: Any = getattr(thing, "meta", None)
+    service = getattr(getattr(meta, "service_model", None), "service_name", None)
+    if isinstance(service, str):
+        if service != _SERVICE:
+            msg = (
+                f"a client of {service} can't be watched, for tokens are used by bedrock-runtime "
+                "alone; give boto3.client('bedrock-runtime')."
+            )
+            raise WatchError(msg)
+        return meta.events
+    if hasattr(thing, "create_client") and hasattr(thing, "get_component"):
+        return thing.get_component("event_emitter")
+    events = getattr(thing, "events", None)
+    return events if callable(getattr(events, "emit_until_response", None)) else None

@@ -1,0 +1,183 @@
+"""What Bedrock's requests and answers hold: Converse's, and each vendor's own through InvokeModel.
+
+Only what an event shows, or a tokenizer counts where Bedrock is silent, is read here.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final, cast
+
+from llama_token_tracker.exchange import Answered, Asked
+from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.prompts import messages_of
+from llama_token_tracker.tokenizers import Message, Part, Text, Thinking
+
+Json = dict[str, Any]
+
+_PROMPTS: Final = ("prompt", "inputText", "message")
+"""Where vendors put a prompt that is one text: Claude 2, Llama, Mistral; Titan; Cohere."""
+
+_EMBEDDED: Final = ("inputText", "texts", "inputs", "inputs.content.text", "text")
+"""Where they put texts to embed: Titan, Cohere's v3 and v4, Nova and Marengo."""
+
+_SAID: Final[dict[str, type[Text] | type[Thinking]]] = {
+    "output.message.content.text": Text,
+    "output.message.content.reasoningContent.reasoningText.text": Thinking,
+    "contentBlockDelta.delta.text": Text,
+    "contentBlockDelta.delta.reasoningContent.text": Thinking,
+    "contentBlockDelta.delta.toolUse.input": Text,
+    "content.text": Text,
+    "content.thinking": Thinking,
+    "delta.text": Text,
+    "delta.thinking": Thinking,
+    "delta.partial_json": Text,
+    "completion": Text,
+    "completions.data.text": Text,
+    "results.outputText": Text,
+    "outputText": Text,
+    "generation": Text,
+    "generations.text": Text,
+    "outputs.text": Text,
+    "text": Text,
+    "choices.message.content": Text,
+    "choices.delta.content": Text,
+    "choices.text": Text,
+}
+"""Where answers and the chunks of their streams hold what the model said; lists are walked through.
+
+Source:
+    Amazon Bedrock user guide, "Inference request parameters and response fields for foundation
+    models"; API reference, ConverseOutput and ConverseStreamOutput (checked 2026-11-22).
+"""
+
+_PATHS: Final = {tuple(path.split(".")): kind for path, kind in _SAID.items()}
+_EMBEDDED_PATHS: Final = tuple(tuple(path.split(".")) for path in _EMBEDDED)
+
+
+def asked(body: object) -> Asked:
+    """Read a request's body, as it is sent."""
+    fields = decoded(body)
+    if fields is None:
+        return Asked()
+    texts = tuple(text for path in _EMBEDDED_PATHS for text in _at(fields, path))
+    tools = fields.get("toolConfig") or fields.get("tools")
+    return Asked(_prompt(fields), tools, texts)
+
+
+def _prompt(fields: Json) -> str | tuple[Message, ...]:
+    messages: Any = fields.get("messages")
+    if not isinstance(messages, list):
+        texts = (fields.get(name) for name in _PROMPTS)
+        return next((text for text in texts if isinstance(text, str)), "")
+    system: Any = fields.get("system")
+    before = [{"role": "system", "content": system}] if system else []
+    return messages_of([*before, *cast("list[object]", messages)])
+
+
+class Bodies:
+    """How answers are read that come as bytes: those of InvokeModel, whole or in chunks."""
+
+    def asked(self, body: object) -> Asked:
+        """Read a request."""
+        return asked(body)
+
+    def answered(self, pieces: Sequence[Any]) -> Answered:
+        """Read the bytes of a body, in the pieces in which they were read."""
+        fields = decoded(b"".join(pieces))
+        if fields is None:
+            return Answered()
+        return Answered(_said([fields]), extract_usage(fields))
+
+
+class Chunks(Bodies):
+    """The same of a stream of theirs, of which each chunk is a document."""
+
+    def answered(self, pieces: Sequence[Any]) -> Answered:
+        """Read chunks."""
+        return Answered(_said([fields for chunk in pieces if (fields := decoded(chunk))]))
+
+
+class Converse(Bodies):
+    """The same of Converse, whose answers come decoded: as blocks, or as events of a stream."""
+
+    def answered(self, pieces: Sequence[Any]) -> Answered:
+        """Read blocks of a message, or events that hold deltas of some."""
+        return Answered(_joined(part for piece in pieces for part in _block_parts(piece)))
+
+
+def _block_parts(piece: Json) -> tuple[Part, ...]:
+    if "contentBlockDelta" in piece:
+        return _said([piece])
+    return messages_of([{"role": "assistant", "content": [piece]}])[0].parts
+
+
+BODIES: Final = Bodies()
+CHUNKS: Final = Chunks()
+CONVERSE: Final = Converse()
+
+
+def is_embedding(model: str, body: object, counts: Mapping[str, str]) -> bool:
+    """Whether InvokeModel was asked to embed.
+
+    Args:
+        model: The model's id; that of an application inference profile names no model.
+        body: The request's body.
+        counts: The headers of the answer: one to an embedding counts no output.
+    """
+    if "embed" in model:
+        return True
+    if not model.startswith("arn:") or _OUTPUT_COUNT in counts:
+        return False
+    fields = decoded(body) or {}
+    return "texts" in fields or ("inputText" in fields and "textGenerationConfig" not in fields)
+
+
+_OUTPUT_COUNT: Final = "x-amzn-bedrock-output-token-count"
+
+
+def _said(documents: Sequence[Json]) -> tuple[Part, ...]:
+    """What the model said in these documents."""
+    return _joined(
+        kind(text)
+        for fields in documents
+        for path, kind in _PATHS.items()
+        for text in _at(fields, path)
+    )
+
+
+def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Put neighbouring pieces of one kind together, as tokenizers must see them."""
+    joined: list[Part] = []
+    for kind, run in groupby(parts, key=type):
+        if issubclass(kind, Text | Thinking):
+            texts = [part.text for part in run if isinstance(part, Text | Thinking)]
+            joined.append(kind("".join(texts)))
+        else:
+            joined += run
+    return tuple(joined)
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """The texts that stand at a path, in each entry of the lists on the way."""
+    if isinstance(value, list):
+        for entry in cast("list[object]", value):
+            yield from _at(entry, path)
+    elif not path:
+        if isinstance(value, str):
+            yield value
+    elif isinstance(value, Mapping):
+        inner: Any = cast("Mapping[str, Any]", value).get(path[0])
+        if inner is not None:
+            yield from _at(inner, path[1:])
+
+
+def decoded(body: object) -> Json | None:
+    """A body as JSON; `None` for anything that is no object."""
+    if not isinstance(body, str | bytes | bytearray):
+        return None
+    try:
+        fields: object = json.loads(body)
+    except ValueError:
+        return None
+    return cast("Json", fields) if isinstance(fields, dict) else None

@@ -1,0 +1,39 @@
+"""Whose request it is: a framework that counts calls itself may claim what a client sends.
+
+A client that is watched asks its tracker for a `Claim` as a request leaves. A framework whose
+call is being made in this very context gives one, and takes what the wire says into its own
+event; where nobody claims a request, the watch records an event of its own.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from llama_token_tracker.extraction import Reading
+
+
+class Heard(Protocol):
+    """A request whose answer has begun, as far as a framework's call needs to know it."""
+
+    def reading(self) -> Reading | None:
+        """What the wire has said of its tokens so far, or `None`."""
+        ...
+
+    def texts(self) -> tuple[str, ...]:
+        """The texts that it had embedded."""
+        ...
+
+    def disown(self) -> None:
+        """Say that no event of the framework's tells of it after all."""
+        ...
+
+
+class Claim(Protocol):
+    """What makes a request a part of a framework's call."""
+
+    def hear(self, request: Heard) -> None:
+        """Take in that the request is being answered; called once, or never if it failed."""
+        ...
+
+
+Claimant: TypeAlias = Callable[[], Claim | None]
+"""Says whether a request that leaves here and now, in this context, is a framework's."""
