@@ -15,7 +15,7 @@ from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.totals import CostSum, Kind, Sum, merged
 from llama_token_tracker.usage import Usage
-from llama_token_tracker.views import html, text
+from llama_token_tracker.views import html
 from llama_token_tracker.views.card import RECENT, TOP, Call, Card, Line, lines_of, parts_of
 from llama_token_tracker.views.figures import many, tokens
 
@@ -274,12 +274,17 @@ class Readings:
 
     def summary(self) -> str:
         """All that counts, as a table of at most 80 columns; `print(...)` shows the same."""
+        # Late: rich takes longer to load than all the rest, and not everybody prints.
+        from llama_token_tracker.views import text
+
         return text.drawn(lambda: text.card(self._card()), self._title)
 
     def __str__(self) -> str:
         return self.summary()
 
     def __repr__(self) -> str:
+        from llama_token_tracker.views import text
+
         name = type(self).__name__
         return text.drawn(lambda: f"<{name}: {_in_short(self._card())}>", name)
 

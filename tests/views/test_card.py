@@ -2,6 +2,7 @@
 
 import io
 import re
+import subprocess
 import sys
 from decimal import Decimal
 from html import unescape
@@ -280,6 +281,13 @@ def test_what_cannot_be_added_up_is_said_to_be_so():
 
     for shown in (Unreadable()._repr_html_(), str(Unreadable()), repr(Unreadable())):
         assert "can't be shown: KeyError" in unescape(shown)
+
+
+def test_counting_loads_no_view():
+    """What draws tables, and what notebooks need, is loaded when somebody looks."""
+    code = "import llama_token_tracker, sys; print({'rich', 'IPython'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_a_stream_without_unicode_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch):
