@@ -264,8 +264,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
             return
         answers = _answers(run, response)
-        answer = _parts(answers)
-        usage = _without_silence(_reported(response, answers), has_answer=bool(answer))
+        usage = _without_silence(_reported(response, answers), answers)
         duration_s = perf_counter() - run.began
         fields: dict[str, Any] = {
             "prompt": _prompt_text(run.prompt) if self.keep_text else "",
@@ -280,6 +279,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
             "inner_event_id": run.run_id,
         }
         said = Said(usage, "reported", status == "complete")
+        answer = () if said.is_all else _parts(answers)
         if said.is_all or (status == "failed" and not answer and usage is None):
             event = event_of(TokenCountingEvent, fields, said, NOTHING, NOTHING)
             self.tracker.record(event, run.context)
@@ -430,12 +430,14 @@ def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Usag
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
 
 
-def _without_silence(usage: Usage | None, *, has_answer: bool) -> Usage | None:
+def _without_silence(usage: Usage | None, answers: Sequence[Generation]) -> Usage | None:
     """Leave out what was not said: integrations write a zero then, where something was."""
     if usage is None:
         return None
+    if usage.input_tokens and usage.output_tokens:
+        return usage
     counts: dict[str, int] = usage.reported()
-    for whole, is_something in (("input_tokens", True), ("output_tokens", has_answer)):
+    for whole, is_something in (("input_tokens", True), ("output_tokens", bool(_parts(answers)))):
         if is_something and not counts.get(whole):
             counts = {name: n for name, n in counts.items() if WHOLES.get(name, name) != whole}
     return Usage.of(counts) if counts else None
