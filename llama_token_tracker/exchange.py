@@ -13,7 +13,9 @@ from typing import Any, Final, NamedTuple, Protocol
 from llama_token_tracker.claims import Claim
 from llama_token_tracker.embedded import SharedTexts
 from llama_token_tracker.event import Operation, Status, TokenCountingEvent
+from llama_token_tracker.expected import expected_input, expected_texts
 from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
+from llama_token_tracker.holds import Hold
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.said import Said, embedded, event_of
@@ -38,11 +40,13 @@ class Asked(NamedTuple):
         prompt: A text, or the messages of a chat.
         tools: The tools that are sent along, in whatever form.
         texts: The texts to embed.
+        max_tokens: How much may come back at the most, if it says so.
     """
 
     prompt: str | tuple[Message, ...] = ""
     tools: object = None
     texts: tuple[str, ...] = ()
+    max_tokens: int | None = None
 
 
 class Answered(NamedTuple):
@@ -96,8 +100,7 @@ class Recorder:
     ) -> "Exchange":
         """Note that a request leaves here and now.
 
-        This is called before anything is sent, and whatever it raises stops the request; the
-        request ends in `Exchange.settle`, once and in any case.
+        The request ends in `Exchange.settle`, once and in any case.
         """
         claim, context = self.tracker.claim(), self.tracker.context(_NO_TAGS)
         return Exchange(self, claim, context, provider, model, operation, dialect, body)
@@ -184,6 +187,33 @@ class Exchange:
         self._pieces: list[Any] = []
         self._settled = False
         self._event: TokenCountingEvent | None = None
+
+    def reserve(self) -> None:
+        """Hold in the budgets what it may use, before it's sent.
+
+        What a framework sends, its own call has reserved.
+
+        Raises:
+            BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
+        """
+        if self._claim is not None or not self._recorder.tracker.is_limited(self._context):
+            return
+        asked = self._ask()
+        embeds = self.operation == "embedding"
+        self._context = self._recorder.tracker.reserve(
+            self._context,
+            input_tokens=expected_texts(asked.texts)
+            if embeds
+            else expected_input(asked.prompt, asked.tools),
+            output_tokens=0 if embeds else asked.max_tokens,
+            provider=self.provider,
+            model=self.model,
+            operation=self.operation,
+        )
+
+    @property
+    def _hold(self) -> Hold | None:
+        return None if self._context is None else self._context.hold
 
     # --- what the watch hears --------------------------------------------------------------
 
@@ -280,6 +310,8 @@ class Exchange:
             )
         elif self.operation == "embedding":
             total = None if reading is None else reading.usage.input_tokens
+            if self._hold is not None:
+                self._hold.expect(len(self.texts()))
             texts = SharedTexts(
                 self._length + _BYTES_PER_CALL,
                 self.texts,
@@ -297,7 +329,9 @@ class Exchange:
             "reported" if reading is None or reading.input_is_sure else "estimated",
             reading is not None and reading.output_is_sure,
         )
-        if said.is_all and said.usage is not None:
+        if said.is_all and self._hold is not None:
+            tracker.record(self._make(said, NOTHING, NOTHING), self._context)
+        elif said.is_all and said.usage is not None:
             tokens = said.usage.input_tokens, said.usage.output_tokens
             recipe = (*tokens, self._context, self._make, said, NOTHING, NOTHING)
             tracker.record_later(recipe)

@@ -41,6 +41,7 @@ _SETTINGS: Final = (
     "config",
     "options",
     "inferenceConfig",
+    "textGenerationConfig",
 )
 """Where they put it, if not beside the other arguments."""
 

@@ -104,20 +104,24 @@ class Watch:
     # --- what botocore calls ---------------------------------------------------------------
 
     def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
-        """Note that a request leaves. What is raised here would stop it, so nothing is."""
+        """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context:
             return
         try:
+            model_id = _model_id(params["url_path"])
             exchange = self._recorder.leaves(
                 _PROVIDER,
-                _model_id(params["url_path"]),
-                "chat",
+                model_id,
+                # What its answer says later stands; of an opaque ARN nothing else tells.
+                "embedding" if "embed" in model_id else "chat",
                 _OPERATIONS[model.name].dialect,
                 params.get("body"),
             )
-            context[self._key] = _Underway(exchange)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
+            return
+        exchange.reserve()
+        context[self._key] = _Underway(exchange)
 
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""

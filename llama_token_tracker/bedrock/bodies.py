@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any, Final, cast
 
 from llama_token_tracker.exchange import Answered, Asked
+from llama_token_tracker.expected import stated_output
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.prompts import messages_of
 from llama_token_tracker.tokenizers import Message, Part, Text, Thinking
@@ -62,7 +63,7 @@ def asked(body: object) -> Asked:
         return Asked()
     texts = tuple(text for path in _EMBEDDED_PATHS for text in _at(fields, path))
     tools = fields.get("toolConfig") or fields.get("tools")
-    return Asked(_prompt(fields), tools, texts)
+    return Asked(_prompt(fields), tools, texts, stated_output(fields))
 
 
 def _prompt(fields: Json) -> str | tuple[Message, ...]:
