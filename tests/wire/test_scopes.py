@@ -10,9 +10,9 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.tools import FunctionTool, QueryEngineTool
 
+from llama_token_tracker.testing import LoopbackProvider, Reply, ToolCall
+
 from .clients import LLMS
-from .replies import Reply, ToolCall
-from .server import LoopbackProvider
 from .styles import Run
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_nested_agents_count_in_one_scope(
     billed = provider.billed
     assert len(billed) == 5
     found = [(e.prompt_token_count, e.completion_token_count) for e in request.llm_token_counts]
-    assert sorted(found) == sorted((bill.input, bill.output) for bill in billed)
+    assert sorted(found) == sorted((bill.input_tokens, bill.output_tokens) for bill in billed)
     assert {event.scope for event in handler.llm_token_counts} == {"request"}
 
 
@@ -78,6 +78,6 @@ def test_agents_that_run_at_once_do_not_mix(
         return await asyncio.gather(*map(one, range(8)))
 
     for number, request in enumerate(run(main())):
-        [bill] = [c.billed for c in provider.settle() if f"request {number}," in str(c.request)]
+        [bill] = [c.billed for c in provider.settle() if f"request {number}," in str(c.body)]
         assert bill is not None
-        assert request.total_llm_token_count == bill.total
+        assert request.total_llm_token_count == bill.total_tokens

@@ -18,10 +18,11 @@ import pytest
 import uvicorn
 from llama_index.core.callbacks import CallbackManager
 
+from llama_token_tracker import Usage
+from llama_token_tracker.testing import LoopbackProvider, Reply
+
 from .cells import INVISIBLE
 from .clients import LLMS
-from .replies import Billed, Reply
-from .server import LoopbackProvider
 from .styles import Run
 from .web import app, variants
 
@@ -53,11 +54,11 @@ class Server(NamedTuple):
     handler: TokenCountingHandler
     provider: LoopbackProvider
 
-    def billed(self) -> dict[str, list[Billed]]:
+    def billed(self) -> dict[str, list[Usage]]:
         """What the provider billed, by the number of the request that it was asked for."""
-        bills: dict[str, list[Billed]] = defaultdict(list)
+        bills: dict[str, list[Usage]] = defaultdict(list)
         for call in self.provider.settle():
-            found = NUMBER.search(json.dumps(dict(call.request)))
+            found = NUMBER.search(json.dumps(dict(call.body)))
             assert found is not None
             assert call.billed is not None
             bills[found[1]].append(call.billed)
@@ -152,9 +153,9 @@ def skip_if_invisible(integration: str) -> None:
         pytest.skip(reason)
 
 
-def check(server: Server, bills: dict[str, list[Billed]]) -> None:
+def check(server: Server, bills: dict[str, list[Usage]]) -> None:
     """Hold every request and every user to the provider's bills."""
-    by_user: dict[str, list[Billed]] = defaultdict(list)
+    by_user: dict[str, list[Usage]] = defaultdict(list)
     for number, billed in bills.items():
         by_user[parameters(int(number))["user"]] += billed
     for tag, expected in (("request", bills), ("user", by_user)):
@@ -164,7 +165,11 @@ def check(server: Server, bills: dict[str, list[Billed]]) -> None:
             for value, row in rows.items()
         }
         assert found == {
-            value: (len(of), sum(one.input for one in of), sum(one.output for one in of))
+            value: (
+                len(of),
+                sum(one.input_tokens or 0 for one in of),
+                sum(one.output_tokens or 0 for one in of),
+            )
             for value, of in expected.items()
         }
 
@@ -193,7 +198,7 @@ def test_each_request_is_told_what_its_provider_billed(
     bills = server.billed()
     assert len(bills) == number
     assert told == [
-        {"input": billed.input, "output": billed.output}
+        {"input": billed.input_tokens, "output": billed.output_tokens}
         for billed in (bills[str(n)][0] for n in range(number))
     ]
     check(server, bills)
@@ -204,7 +209,7 @@ def test_users_see_their_own_table(start: Start, run: Run):
     server = start(app.build, "openai")
     run(ask_all(server.url, range(20)))
     table = httpx.get(f"{server.url}/users").json()
-    billed = sum(bill.total for bills in server.billed().values() for bill in bills)
+    billed = sum(bill.total_tokens for bills in server.billed().values() for bill in bills)
     assert {user: row["calls"] for user, row in table.items()} == dict.fromkeys(USERS, 4)
     assert sum(row["tokens"] for row in table.values()) == billed
     assert all(float(row["usd"]) > 0 for row in table.values())
@@ -229,7 +234,7 @@ def test_a_client_that_hangs_up_is_counted_in_its_request(
     check_left(server)
     rows = server.handler.by("request")
     bills = server.billed()
-    assert all(rows[str(n)].total_tokens == bills[str(n)][0].total for n in range(100, 110))
+    assert all(rows[str(n)].total_tokens == bills[str(n)][0].total_tokens for n in range(100, 110))
 
 
 def test_a_client_that_hangs_up_on_a_thread_is_counted_in_its_request(start: Start, run: Run):
@@ -250,7 +255,7 @@ def check_left(server: Server) -> None:
     for event in left:
         [billed] = bills[event.tags["request"]]
         assert event.tags["user"] == parameters(int(event.tags["request"]))["user"]
-        assert event.prompt_token_count == billed.input
+        assert event.prompt_token_count == billed.input_tokens
         assert event.completion_token_count > 0
 
 
