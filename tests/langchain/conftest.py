@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.wire.server import LoopbackProvider
 
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
+from llama_token_tracker.testing import LoopbackProvider
 from tests.langchain.integrations import forget_models
 
 _TOLERATED = [

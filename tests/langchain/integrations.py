@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-from tests.wire.server import LoopbackProvider
+
+from llama_token_tracker.testing import LoopbackProvider
 
 PROMPT = "What is the capital of Australia?"
 CLAUDE_INSTANT = "anthropic.claude-instant-v1"
@@ -46,9 +47,13 @@ def _aws(name: str, url: str, model: str, **kwargs: Any) -> Any:
 
 
 @lru_cache
-def bedrock_llm(url: str, model: str = CLAUDE_INSTANT, *, streaming: bool = False) -> Any:
+def bedrock_llm(
+    url: str, model: str = CLAUDE_INSTANT, *, streaming: bool = False, guarded: bool = False
+) -> Any:
     """BedrockLLM, which completes texts."""
-    return _aws("BedrockLLM", url + "/bedrock", model, streaming=streaming)
+    guardrails = {"guardrailIdentifier": "g", "guardrailVersion": "1", "trace": True}
+    more = {"guardrails": guardrails} if guarded else {}
+    return _aws("BedrockLLM", url + "/bedrock", model, streaming=streaming, **more)
 
 
 @lru_cache
@@ -121,8 +126,8 @@ class Integration:
 
 
 def _completing(url: str, style: str) -> Any:
-    # Claude's old stream is spoken by no format here, and `ainvoke` refuses to do without one.
-    return bedrock_llm(url) if style == "invoke" else bedrock_llm(url, TITAN, streaming=True)
+    # `ainvoke` refuses to do without a stream.
+    return bedrock_llm(url, streaming=style != "invoke")
 
 
 INTEGRATIONS = [

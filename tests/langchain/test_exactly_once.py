@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import RunnableParallel
-from tests.wire.replies import Billed, Reply, ToolCall
-from tests.wire.server import LoopbackProvider
 
+from llama_token_tracker import Usage
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
+from llama_token_tracker.testing import LoopbackProvider, Reply, ToolCall
 from tests.langchain.integrations import (
     CLAUDE_INSTANT,
     TITAN,
@@ -37,7 +37,7 @@ def figures(token_counter: TokenCountingCallbackHandler) -> list[tuple[int, int]
 def bills(provider: LoopbackProvider) -> list[tuple[int, int]]:
     """What was billed, call by call."""
     provider.settle()
-    return [(bill.input, bill.output) for bill in provider.billed]
+    return [(bill.input_tokens or 0, bill.output_tokens or 0) for bill in provider.billed]
 
 
 def config_of(token_counter: TokenCountingCallbackHandler) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def test_many_calls_at_once_in_scopes(
         return scope.total_llm_token_count
 
     totals = runner.run(gathered(*[ask(f"task {number}") for number in range(20)]))
-    assert sorted(totals) == sorted(bill.total for bill in provider.billed)
+    assert sorted(totals) == sorted(bill.total_tokens for bill in provider.billed)
     assert token_counter.total_tokens == sum(totals)
 
 
@@ -258,7 +258,7 @@ def test_a_stream_belongs_to_the_scope_it_starts_in(
     provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> None:
     """Though it's drained outside, in a tool's thread or later."""
-    provider.script(Reply(usage=Billed(100, 20)))
+    provider.script(Reply(usage=Usage(input_tokens=100, output_tokens=20)))
     with token_counter.scope("request", user="ada") as request:
         stream = chat_anthropic(provider.url()).stream("hi", config_of(token_counter))
         next(stream)
@@ -271,15 +271,8 @@ def test_a_guardrail_is_told_as_an_error_of_a_call_that_goes_on(
     provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> None:
     """Within the call langchain-aws tells of it as an error; the bill comes after that."""
-    model = bedrock_llm(provider.url())
-
-    class Signalling(type(model)):  # type: ignore[misc]
-        """A BedrockLLM whose guardrail has something to say of every answer."""
-
-        def _get_bedrock_services_signal(self, body: dict[str, Any]) -> dict[str, Any]:
-            return {"signal": True, "reason": "GUARDRAIL_INTERVENED", "trace": {}}
-
-    guarded = Signalling(model=CLAUDE_INSTANT, client=model.client, region_name="us-east-1")
-    guarded.invoke("hi", config_of(token_counter))
+    provider.script(Reply("I can't say.", guardrail=True))
+    said = bedrock_llm(provider.url(), guarded=True).invoke("hi", config_of(token_counter))
+    assert said == "I can't say."
     assert figures(token_counter) == bills(provider)
     assert token_counter.failed_calls == []

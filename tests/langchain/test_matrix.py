@@ -6,29 +6,39 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.wire.replies import Billed, Reply, ToolCall
-from tests.wire.server import LoopbackProvider
 
-from llama_token_tracker import TokenCountingEvent
+from llama_token_tracker import TokenCountingEvent, Usage
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
-from tests.langchain.integrations import INTEGRATIONS, LEAVING, STYLES, Integration, chat_openai
+from llama_token_tracker.testing import LoopbackProvider, Reply, ToolCall
+from tests.langchain.integrations import (
+    INTEGRATIONS,
+    LEAVING,
+    STYLES,
+    TITAN,
+    Integration,
+    bedrock_llm,
+    chat_openai,
+)
 
-BILL = Billed(22_734, 56, cache_read=20_000, cache_write=1_500)
+BILL = Usage(
+    input_tokens=22_734, output_tokens=56, cache_read_tokens=20_000, cache_write_tokens=1_500
+)
 ADDS = Reply(text="", tool_calls=(ToolCall("add", {"a": 20, "b": 22}),))
 CONDITIONS = {
     "plain": Reply(),
     "cache": Reply(usage=BILL),
     "tools": ADDS,
-    "silent": Reply(usage_missing=True),
+    "silent": Reply(usage=None),
 }
 
-UNSEEN: dict[tuple[str, str], str] = {
-    ("ChatBedrock", "abandoned"): "langchain-aws leaves message_start's figures out",
-    ("ChatAnthropic", "abandoned"): "langchain-anthropic keeps message_start's figures back",
-    ("ChatBedrockConverse", "abandoned"): "Converse tells at the end of a stream",
-    ("ChatOpenAI", "abandoned"): "OpenAI tells at the end of a stream",
+UNSEEN: dict[str, str] = {
+    "BedrockLLM": "Claude's prompts are told at the end of a stream",
+    "ChatBedrock": "langchain-aws leaves message_start's figures out",
+    "ChatAnthropic": "langchain-anthropic keeps message_start's figures back",
+    "ChatBedrockConverse": "Converse tells at the end of a stream",
+    "ChatOpenAI": "OpenAI tells at the end of a stream",
 }
-"""Integrations and conditions whose input no callback can see; there it's counted."""
+"""Why no callback can see the input of a stream that is left; there it's counted."""
 
 RAISES: dict[tuple[str, str], str] = {
     ("ChatBedrockConverse", "silent"): "langchain-aws raises KeyError: 'usage'",
@@ -60,14 +70,14 @@ def config_of(token_counter: TokenCountingCallbackHandler) -> dict[str, Any]:
     return {"callbacks": [token_counter]}
 
 
-def matches(event: TokenCountingEvent, bill: Billed) -> None:
+def matches(event: TokenCountingEvent, bill: Usage) -> None:
     """Hold one event to one bill, bucket by bucket."""
     usage = event.usage
     assert (event.source, event.status) == ("reported", "complete"), event
-    assert (event.prompt_token_count, event.completion_token_count) == (bill.input, bill.output)
-    assert usage.total_tokens == bill.total
-    assert (usage.cache_read_tokens or 0) == (bill.cache_read or 0)
-    assert (usage.cache_write_tokens or 0) == (bill.cache_write or 0)
+    assert (usage.input_tokens, usage.output_tokens) == (bill.input_tokens, bill.output_tokens)
+    assert event.total_token_count == bill.total_tokens
+    assert (usage.cache_read_tokens or 0) == (bill.cache_read_tokens or 0)
+    assert (usage.cache_write_tokens or 0) == (bill.cache_write_tokens or 0)
 
 
 @every_integration
@@ -97,8 +107,8 @@ def test_each_call_is_one_event_with_its_bill(
     else:
         assert call.billed is not None
         matches(event, call.billed)
-        assert token_counter.input_tokens == call.billed.input
-        assert token_counter.output_tokens == call.billed.output
+        assert token_counter.input_tokens == call.billed.input_tokens
+        assert token_counter.output_tokens == call.billed.output_tokens
     assert "capital of Australia" in event.prompt
     assert event.completion == CONDITIONS[condition].text
 
@@ -143,13 +153,25 @@ def test_an_abandoned_stream_is_one_event(
     assert event.completion_source != "reported"
     assert event.completion
     assert call.billed is not None
-    assert 0 < event.completion_token_count < call.billed.output
-    if (integration.name, "abandoned") in UNSEEN:
-        assert event.prompt_source != "reported"
-        assert event.prompt_token_count > 0
-    else:
-        assert event.prompt_source == "reported"
-        assert event.prompt_token_count == call.billed.input
+    assert 0 < event.completion_token_count < (call.billed.output_tokens or 0)
+    assert event.prompt_source != "reported", UNSEEN[integration.name]
+    assert event.prompt_token_count > 0
+
+
+@pytest.mark.parametrize("style", LEAVING)
+def test_what_the_first_chunk_tells_is_kept(
+    style: str,
+    provider: LoopbackProvider,
+    token_counter: TokenCountingCallbackHandler,
+    runner: asyncio.Runner,
+) -> None:
+    """Titan tells the input there, so it's known though the stream is left."""
+    model = bedrock_llm(provider.url(), TITAN, streaming=True)
+    LEAVING[style](model, config_of(token_counter), runner.run)
+    [call], [event] = provider.settle(), token_counter.llm_token_counts
+    assert call.billed is not None
+    assert (event.status, event.prompt_source) == ("abandoned", "reported")
+    assert event.prompt_token_count == call.billed.input_tokens
 
 
 @every_integration
