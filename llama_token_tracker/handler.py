@@ -75,6 +75,7 @@ _NO_TEXTS = ("", "")
 _NO_BUCKETS: dict[str, int] = {}
 # What waits for being counted, beside its texts, roughly.
 _BYTES_PER_CALL = 1_000
+_OWN_TAGS = "llamaindex."
 _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
 
@@ -176,7 +177,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         if payload is not None and event_id and event_type in _COUNTED:
             try:
                 call = _call(payload, event_id, active_span_id.get())
-                call.context = self.tracker.context(active_instrument_tags.get())
+                call.context = self.tracker.context(_tags())
                 texts: list[str] = []
                 if event_type == _EMBEDDING:
                     call.nests = False
@@ -571,7 +572,7 @@ class _Ear:
         about = llm.to_payload() if isinstance(llm, BaseLLM) else None
         call = OpenCall(span_id, dict(arguments), about, span_id)
         call.has_callback = call.trusts_raw = False
-        call.context = handler.tracker.context(active_instrument_tags.get())
+        call.context = handler.tracker.context(_tags())
         self.calls.start(call)
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
@@ -633,6 +634,18 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
     if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
+
+
+def _tags() -> Mapping[str, Any]:
+    """The tags that users gave by `instrument_tags`.
+
+    Those that LlamaIndex's workflows add for themselves are left out: they are new with each
+    run, and hold the text of prompts.
+    """
+    tags = active_instrument_tags.get()
+    if not tags:
+        return tags
+    return {name: value for name, value in tags.items() if not str(name).startswith(_OWN_TAGS)}
 
 
 def _operation(prompt: object) -> Operation:

@@ -21,6 +21,7 @@ from llama_index.core.chat_engine import (
 )
 from llama_index.core.extractors import SummaryExtractor, TitleExtractor
 from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.instrumentation.dispatcher import instrument_tags
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine, SubQuestionQueryEngine
@@ -474,3 +475,14 @@ def test_a_stream_counts_where_it_was_asked_for(method: str, house: House):
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(read).result() == (0, 0)
     assert counted(asked) == house.counted() == (1, 0)
+
+
+def test_tags_of_workflows_own_are_left_out(house: House):
+    """They are new with each run and hold prompts; those of the user's own are kept."""
+
+    async def main() -> None:
+        with instrument_tags({"user": "ada"}):
+            await InThreads(house).run()
+
+    asyncio.run(main())
+    assert [event.tags for event in house.handler.llm_token_counts] == [{"user": "ada"}]
