@@ -1,7 +1,8 @@
 """LangChain's callbacks in, `TokenCountingEvent`s out.
 
 Both frameworks may feed one tracker: `TokenCountingCallbackHandler(tracker=token_counter.tracker)`
-of a LlamaIndex handler. Nothing that goes wrong here reaches the user's call.
+of a LlamaIndex handler. Nothing that goes wrong here reaches the user's call, except that a budget
+stops it: `BudgetExceededError` from its start.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,15 +18,20 @@ from langchain_core.messages import BaseMessage, get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from llama_token_tracker.budgets import Budget
 from llama_token_tracker.calls import ABANDONING
-from llama_token_tracker.event import Operation, Status, TokenCountingEvent
-from llama_token_tracker.extraction import extract_fullest
+from llama_token_tracker.claims import Claim
+from llama_token_tracker.event import Operation, Source, Status, TokenCountingEvent
+from llama_token_tracker.expected import expected_input, stated_output
+from llama_token_tracker.extraction import extract_fullest, knows
+from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import messages_of
 from llama_token_tracker.providers import LANGCHAIN_PROVIDERS
 from llama_token_tracker.runs import OpenRuns, Run
 from llama_token_tracker.said import Said, event_of
+from llama_token_tracker.scopes import Context
 from llama_token_tracker.silent import NOTHING, SilentCall
 from llama_token_tracker.texts import shown
 from llama_token_tracker.tokenizer import Tokenizers
@@ -43,6 +49,14 @@ _entered: Final[list[ContextVar[BaseCallbackHandler | None]]] = []
 """Who counts by `with`: one variable for each depth to which such blocks were ever nested.
 
 LangChain knows no way to forget a variable, so they are shared by all handlers.
+"""
+
+_BEDROCK: Final = "aws.bedrock"
+
+_started: Final[ContextVar[str]] = ContextVar("llama_token_tracker_langchain_started", default="")
+"""The id of the run that started last in this context: its request leaves here, too.
+
+LangChain calls us in the context in which it then calls the model, or copies that for a thread.
 """
 
 
@@ -73,15 +87,20 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         prices: Your own prices by model's id; they win over those of genai-prices.
         models: Which model is behind an id that names none, such as the ARN of an application
             inference profile.
+        budget: A limit, or several, that calls are held to before they're sent. Those of a
+            tracker that is given hold in any case.
 
     Raises:
         TypeError: `tracker` is none.
         ValueError: `tracker` comes with an argument that only a new one takes.
         TokenizerError: `tokenizer` can't count tokens.
+        BudgetError: `budget` holds something that is no budget.
     """
 
     # In an event loop too: a thread for each word of a stream would cost more than counting.
     run_inline = True
+    # Else LangChain would log that a budget is used up, and send the call.
+    raise_error = True
 
     def __init__(
         self,
@@ -93,11 +112,15 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         include_failed: bool = False,
         prices: Mapping[str, OwnPrices] | None = None,
         models: Mapping[str, str] | None = None,
+        budget: Budget | Iterable[Budget] | None = None,
     ) -> None:
         super().__init__()
         if tracker is None:
             tracker = Tracker(
-                max_events=max_events, include_failed=include_failed, prices=Prices(prices, models)
+                max_events=max_events,
+                include_failed=include_failed,
+                prices=Prices(prices, models),
+                budget=budget,
             )
         else:
             _check(
@@ -106,11 +129,16 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
                 include_failed=include_failed or None,
                 prices=prices,
                 models=models,
+                budget=budget,
             )
         self.tracker = tracker
         self.keep_text = keep_text
         self._tokenizers = Tokenizers(tokenizer, _no_other)
+        self._open_ears()
+
+    def _open_ears(self) -> None:
         self._runs = OpenRuns(self._lose)
+        self.tracker.let_claim(self._claim)
 
     # --- what users read -------------------------------------------------------------------
 
@@ -128,6 +156,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def total_tokens(self) -> int:
         """Tokens of all calls, in and out."""
         return self.total_llm_token_count
+
+    @property
+    def tokenizers(self) -> Tokenizers:
+        """What counts where a provider says nothing: `tokenizer`, or each model's own."""
+        return self._tokenizers
 
     def __enter__(self) -> Self:
         """Hear all of LangChain's calls that start from now on in this context."""
@@ -168,7 +201,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note the start of a call that completes a text."""
+        """Note the start of a call that completes a text.
+
+        Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
+        """
         prompt = "\n".join(prompts)
         self._start("completion", prompt, serialized, run_id, parent_run_id, metadata, kwargs)
 
@@ -183,7 +220,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note the start of a call that answers messages."""
+        """Note the start of a call that answers messages.
+
+        Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
+        """
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(message for part in messages for message in part)
         self._start("chat", prompt, serialized, run_id, parent_run_id, metadata, kwargs)
@@ -198,8 +239,10 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     ) -> None:
         """Keep a piece of a stream, in case that its end never tells of it."""
         run = self._runs.get(str(run_id))
-        if run is not None and chunk is not None:
-            run.chunks.append(chunk)
+        if run is not None:
+            run.has_streamed = True
+            if chunk is not None:
+                run.chunks.append(chunk)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a call that has given its answer."""
@@ -234,7 +277,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         metadata: object,
         options: Mapping[str, Any],
     ) -> None:
-        """Open a call: every one starts here, before anything is sent."""
+        """Open a call: every one starts here, before anything is sent.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
         try:
             params = options.get("invocation_params")
             given, known = _fields(params), _fields(metadata)
@@ -248,9 +295,54 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
                 context=self.tracker.context(_tags(known)),
             )
             size = int(options.get("batch_size") or 1)
-            self._runs.start(run, run_id, str(parent_run_id), params, size)
+            is_news = self._runs.start(run, run_id, str(parent_run_id), params, size)
+            _started.set(run.run_id)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a start could not be noted", error, "its call is not counted")
+        else:
+            if is_news and self.tracker.is_limited(run.context):
+                self._reserve(run, given, known)
+
+    def _reserve(self, run: Run, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        """Hold in the budgets what a call may use, unless the run around it does so already.
+
+        Args:
+            run: The call.
+            given: What its model was told.
+            known: Its metadata, where LangChain puts the limit of the answer under one name.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
+        if _takes_over(run):
+            return
+        try:
+            tokens = expected_input(run.prompt, run.tools)
+        except Exception as error:  # noqa: BLE001 - a foreign prompt may raise anything when read
+            notice("a prompt could not be judged", error, "its input is not reserved")
+            tokens = 0
+        limit = known.get("ls_max_tokens")
+        try:
+            run.context = self.tracker.reserve(
+                run.context,
+                input_tokens=tokens,
+                output_tokens=stated_output(
+                    given if limit is None else {**given, "max_tokens": limit}
+                ),
+                provider=run.provider,
+                model=run.model,
+                operation=run.operation,
+            )
+        except BaseException:
+            self._runs.refuse(run)
+            raise
+
+    def _claim(self) -> Claim | None:
+        """Whose request it is that a watched client sends here and now."""
+        run = self._runs.get(_started.get())
+        if run is None or run.provider not in (_BEDROCK, None):
+            return None
+        return run.batch.asking()
 
     def _lose(self, run: Run) -> None:
         """Count a call that was cancelled."""
@@ -262,9 +354,14 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def _end(self, run: Run, response: LLMResult | None, status: Status) -> None:
         """Settle a call: every one ends here, once."""
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
+            # What it holds in budgets, if that was not taken over, goes with this.
+            run.context = None
+            if run.heard is not None:
+                run.heard.disown()
             return
         answers = _answers(run, response)
         usage = _without_silence(_reported(response, answers), answers)
+        said = _by_wire(run, Said(usage, "reported", status == "complete"))
         duration_s = perf_counter() - run.began
         fields: dict[str, Any] = {
             "prompt": _prompt_text(run.prompt) if self.keep_text else "",
@@ -278,9 +375,8 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
             "duration_s": duration_s,
             "inner_event_id": run.run_id,
         }
-        said = Said(usage, "reported", status == "complete")
         answer = () if said.is_all else _parts(answers)
-        if said.is_all or (status == "failed" and not answer and usage is None):
+        if said.is_all or (status == "failed" and not answer and said.usage is None):
             event = event_of(TokenCountingEvent, fields, said, NOTHING, NOTHING)
             self.tracker.record(event, run.context)
             return
@@ -305,7 +401,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Be a handler of its own, that has counted what the original had."""
         vars(self).update(state)
-        self._runs = OpenRuns(self._lose)
+        self._open_ears()
 
 
 def _check(tracker: object, **arguments: object) -> None:
@@ -363,6 +459,18 @@ def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(list(tags.items())[:_MAX_TAGS])
 
 
+def _takes_over(run: Run) -> bool:
+    """Whether the run around it has reserved for both; this one is the call, so it settles."""
+    outer = run.made_by
+    with LOCK:
+        around: Context | None = None if outer is None else outer.context
+        if outer is None or around is None or around.hold is None:
+            return False
+        run.context = (run.context or Context())._replace(hold=around.hold)
+        outer.context = around._replace(hold=None)
+        return True
+
+
 # --- what an end tells ---------------------------------------------------------------------
 
 
@@ -381,11 +489,31 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
     LangChain then leaves the usage with the first, and empties it for the others.
     """
     batch = run.batch
+    if run.heard is not None:
+        return False
     usage = (response.llm_output or {}).get("token_usage") if response is not None else None
     if batch.is_first(run):
         batch.is_paid_by_first = bool(usage)
         return False
     return batch.is_paid_by_first and usage == {}
+
+
+def _by_wire(run: Run, said: Said) -> Said:
+    """Put what the wire said in the place of what LangChain left of it, unless that is more."""
+    reading = None if run.heard is None else run.heard.reading()
+    if reading is None:
+        return said
+    own, wired = said.usage, reading.usage
+    if own is not None and said.is_all:
+        is_same = (own.input_tokens, own.output_tokens) == (
+            wired.input_tokens,
+            wired.output_tokens,
+        )
+        # Of several that were sent at once, the requests can't be told apart.
+        if not run.batch.is_alone or (is_same and knows(own) > knows(wired)):
+            return said
+    source: Source = "reported" if reading.input_is_sure else "estimated"
+    return Said(wired, source, reading.output_is_sure)
 
 
 def _answers(run: Run, response: LLMResult | None) -> list[Generation]:

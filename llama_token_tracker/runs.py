@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from llama_token_tracker.calls import MAX_OPEN
+from llama_token_tracker.claims import Heard
 from llama_token_tracker.event import Operation
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
@@ -35,6 +36,9 @@ class Run:
         began: When it started, by the clock that durations are measured with, in seconds.
         chunks: What has come of a stream, as far as that was told.
         asked_another: Whether another run started within it, and so spoke to the provider.
+        made_by: The run that it started within, or `None`.
+        heard: The request that a watched client sent for it, once its answer has begun.
+        has_streamed: Whether a piece of its answer was handed on.
         settled: Whether its end is known.
         batch: The runs that it started with.
         watch: What tells that LangChain has forgotten it.
@@ -46,6 +50,9 @@ class Run:
         "began",
         "chunks",
         "context",
+        "has_streamed",
+        "heard",
+        "made_by",
         "model",
         "operation",
         "prompt",
@@ -77,9 +84,28 @@ class Run:
         self.began = perf_counter()
         self.chunks: list[Any] = []
         self.asked_another = False
+        self.made_by: Run | None = None
+        self.heard: Heard | None = None
+        self.has_streamed = False
         self.settled = False
         self.batch = Batch()
         self.watch: weakref.ref[object] | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether its request may be about to leave: one that was answered has sent it."""
+        return not (self.settled or self.has_streamed or self.asked_another or self.heard)
+
+    def hear(self, request: Heard) -> None:
+        """Take in that a request is being answered, which left when this run was asking."""
+        with LOCK:
+            if self.settled:
+                return  # answered too late: what it was is told already
+            taker = self.batch.asking()
+            if taker is not None:
+                taker.heard = request
+        if taker is None:
+            request.disown()
 
 
 class Batch:
@@ -108,9 +134,18 @@ class Batch:
         return run is self.runs[0]
 
     @property
+    def is_alone(self) -> bool:
+        """Whether it's a single run."""
+        return self._size == 1
+
+    @property
     def is_settled(self) -> bool:
         """Whether the ends of all runs are known."""
         return all(run.settled for run in self.runs)
+
+    def asking(self) -> Run | None:
+        """The first run that no answer has begun for."""
+        return next((run for run in self.runs if run.is_asking), None)
 
     def next_open(self) -> Run | None:
         """The first run whose end isn't known; `None` if some were never heard of."""
@@ -141,7 +176,7 @@ class OpenRuns:
 
     def start(
         self, run: Run, held: object, parent_id: str, batch_key: object, batch_size: int
-    ) -> None:
+    ) -> bool:
         """Note that a run has started.
 
         Args:
@@ -150,11 +185,14 @@ class OpenRuns:
             parent_id: The id of whatever it was started by, be that a model's run or not.
             batch_key: The same object for all runs that start together, or `None`.
             batch_size: How many those are.
+
+        Returns:
+            Whether that is news: a handler may be in its manager twice.
         """
         with LOCK:
             known = self._by_id.get(run.run_id)
             if known is not None and not known.settled:
-                return  # the handler is in its manager twice
+                return False
             self._make_room()
             if batch_size > 1 and batch_key is not None:
                 run.batch = self._batches.setdefault(id(batch_key), Batch(batch_key, batch_size))
@@ -164,6 +202,16 @@ class OpenRuns:
             parent = self._by_id.get(parent_id)
             if parent is not None:
                 parent.asked_another = True
+                run.made_by = parent
+            return True
+
+    def refuse(self, run: Run) -> None:
+        """Forget a run that is not to be sent, and with it those that start together with it."""
+        with LOCK:
+            for other in run.batch.runs:
+                other.settled, other.watch = True, None
+                _let_go(other)
+            self._forget(run.batch)
 
     def end(self, run_id: str, answer: object) -> Run | None:
         """Note that an answer was told.
@@ -192,6 +240,7 @@ class OpenRuns:
             if run.batch.error is error:
                 if not run.settled:
                     self._settled(run)
+                    _let_go(run)
                 return None
             run.batch.error = error
             return self._settled(run)
@@ -216,6 +265,8 @@ class OpenRuns:
             self._settled(run)
         if was_sent:
             self._lost(run)
+        else:
+            _let_go(run)
 
     def _forget(self, batch: Batch) -> None:
         for run in batch.runs:
@@ -228,6 +279,13 @@ class OpenRuns:
             oldest = next(iter(self._by_id.values()))
             notice("too many open runs", MAX_OPEN, "the oldest is forgotten")
             self._forget(oldest.batch)
+            for run in oldest.batch.runs:
+                _let_go(run)
+
+
+def _let_go(run: Run) -> None:
+    """Let go of where it started, and of what it holds in budgets: nothing was used."""
+    run.context = None
 
 
 def _forgotten(runs: "weakref.ref[OpenRuns]", run: Run, _held: object) -> None:
