@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-for needed in ("nbclient", "nbformat", "ipykernel"):
-    pytest.importorskip(needed, reason=f"needs {needed}: pip install nbclient ipykernel")
-
-from tests import notebooks
+notebooks = pytest.importorskip(
+    "tests.notebooks", reason="needs nbclient: pip install nbclient ipykernel"
+)
+pytest.importorskip("ipykernel", reason="needs ipykernel")
 
 PATHS = re.compile(r"/tmp/|/home/|/Users/|/root/|site-packages|[A-Z]:\\\\|127\.0\.0\.1|localhost")
 QUESTIONS = {
@@ -56,12 +56,12 @@ pytestmark = [
 
 
 @cache
-def executed(name: str) -> notebooks.Run:
+def executed(name: str) -> Any:
     """A notebook, run once for all tests."""
     return notebooks.run(name, **QUESTIONS[name])
 
 
-def run_or_skip(name: str) -> notebooks.Run:
+def run_or_skip(name: str) -> Any:
     """A notebook that has been run; the test is skipped where it can't be."""
     lacking = notebooks.missing(name)
     if lacking:
