@@ -5,8 +5,10 @@ call is being made in this very context gives one, and takes what the wire says 
 event; where nobody claims a request, the watch records an event of its own.
 """
 
+import sys
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from types import FrameType
+from typing import Final, Protocol, TypeAlias
 
 from llama_token_tracker.extraction import Reading
 
@@ -37,3 +39,33 @@ class Claim(Protocol):
 
 Claimant: TypeAlias = Callable[[], Claim | None]
 """Says whether a request that leaves here and now, in this context, is a framework's."""
+
+
+class _Untold:
+    """A request that some call of a framework surely sent, in a thread that knows not which.
+
+    What the provider says of it reaches that call in its answer.
+    """
+
+    def hear(self, request: Heard) -> None:
+        """Leave it to the call."""
+
+
+UNTOLD: Final = _Untold()
+
+
+def is_running(package: str) -> bool:
+    """Whether it's the code of such a package that is running here.
+
+    Some integrations ask their provider in a thread that they start without the context of the
+    call.
+
+    Args:
+        package: How the names of its modules begin.
+    """
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(package):
+            return True
+        frame = frame.f_back
+    return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
@@ -37,14 +37,14 @@ from llama_token_tracker.calls import (
     Stream,
     outcome_of,
 )
-from llama_token_tracker.claims import Claim, Heard
+from llama_token_tracker.claims import UNTOLD, Claim, Heard, is_running
 from llama_token_tracker.embedded import Batches, SharedTexts
 from llama_token_tracker.event import Operation, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, expected_texts, stated_output
 from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
 from llama_token_tracker.holds import Hold
 from llama_token_tracker.notices import notice
-from llama_token_tracker.observer import SPANS, embedding, in_integration, listen
+from llama_token_tracker.observer import SPANS, embedding, listen
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
@@ -552,8 +552,8 @@ class _Ear:
                 return batch
             span_id = SPANS.parent(span_id)
         call = self.calls.asking(active)
-        if call is None and active is None and len(self.calls) and in_integration():
-            return _UNTOLD
+        if call is None and active is None and len(self.calls) and is_running("llama_index.llms."):
+            return UNTOLD
         return call
 
     def returned(self, span_id: str, stream: Stream) -> None:
@@ -591,19 +591,6 @@ class _Ear:
                 handler._record(outcome)  # pyright: ignore[reportPrivateUsage]  # this is a part of it
             except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
                 notice("a call could not be counted", error, "it is left out")
-
-
-class _Untold:
-    """A request that some call of LlamaIndex surely sent, in a thread that knows not which.
-
-    What AWS says of it reaches that call in its chunks.
-    """
-
-    def hear(self, request: Heard) -> None:
-        """Leave it to the call."""
-
-
-_UNTOLD: Final = _Untold()
 
 
 def _formatted(prompt: object) -> object:

@@ -20,7 +20,7 @@ from langchain_core.tracers.context import register_configure_hook
 
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.calls import ABANDONING
-from llama_token_tracker.claims import Claim
+from llama_token_tracker.claims import UNTOLD, Claim, is_running
 from llama_token_tracker.event import Operation, Source, Status, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, stated_output
 from llama_token_tracker.extraction import extract_fullest, knows
@@ -51,7 +51,9 @@ _entered: Final[list[ContextVar[BaseCallbackHandler | None]]] = []
 LangChain knows no way to forget a variable, so they are shared by all handlers.
 """
 
-_BEDROCK: Final = "aws.bedrock"
+_WATCHED: Final = ("aws.bedrock", None)
+_ASKING: Final = "langchain_aws."
+"""The integration that asks from threads without a context, as BedrockLLM does in event loops."""
 
 _started: Final[ContextVar[str]] = ContextVar("llama_token_tracker_langchain_started", default="")
 """The id of the run that started last in this context: its request leaves here, too.
@@ -240,7 +242,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         """Keep a piece of a stream, in case that its end never tells of it."""
         run = self._runs.get(str(run_id))
         if run is not None:
-            run.has_streamed = True
+            run.has_sent = True
             if chunk is not None:
                 run.chunks.append(chunk)
 
@@ -340,9 +342,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def _claim(self) -> Claim | None:
         """Whose request it is that a watched client sends here and now."""
         run = self._runs.get(_started.get())
-        if run is None or run.provider not in (_BEDROCK, None):
-            return None
-        return run.batch.asking()
+        if run is not None:
+            return run.batch.asking() if run.provider in _WATCHED else None
+        if len(self._runs) and is_running(_ASKING) and self._runs.take_asking(_WATCHED):
+            return UNTOLD
+        return None
 
     def _lose(self, run: Run) -> None:
         """Count a call that was cancelled."""

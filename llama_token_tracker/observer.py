@@ -6,10 +6,9 @@ passes on to those who listen; what goes wrong in it is swallowed by the dispatc
 
 import asyncio
 import inspect
-import sys
 import weakref
 from collections.abc import Mapping
-from types import AsyncGeneratorType, FrameType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -159,19 +158,6 @@ def _suspend_scope(span_id: str) -> None:
     token = _resumed.pop(span_id, None)
     if token is not None:
         suspend(token)
-
-
-def in_integration() -> bool:
-    """Whether it's the code of an LLM integration of LlamaIndex's that is running here.
-
-    One asks its provider in a thread that it starts without the context of the call.
-    """
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("llama_index.llms."):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class Listener(Protocol):

@@ -10,7 +10,7 @@ This room knows nothing of LangChain.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -38,7 +38,7 @@ class Run:
         asked_another: Whether another run started within it, and so spoke to the provider.
         made_by: The run that it started within, or `None`.
         heard: The request that a watched client sent for it, once its answer has begun.
-        has_streamed: Whether a piece of its answer was handed on.
+        has_sent: Whether its request has surely left.
         settled: Whether its end is known.
         batch: The runs that it started with.
         watch: What tells that LangChain has forgotten it.
@@ -50,7 +50,7 @@ class Run:
         "began",
         "chunks",
         "context",
-        "has_streamed",
+        "has_sent",
         "heard",
         "made_by",
         "model",
@@ -86,7 +86,7 @@ class Run:
         self.asked_another = False
         self.made_by: Run | None = None
         self.heard: Heard | None = None
-        self.has_streamed = False
+        self.has_sent = False
         self.settled = False
         self.batch = Batch()
         self.watch: weakref.ref[object] | None = None
@@ -94,7 +94,7 @@ class Run:
     @property
     def is_asking(self) -> bool:
         """Whether its request may be about to leave: one that was answered has sent it."""
-        return not (self.settled or self.has_streamed or self.asked_another or self.heard)
+        return not (self.settled or self.has_sent or self.asked_another or self.heard)
 
     def hear(self, request: Heard) -> None:
         """Take in that a request is being answered, which left when this run was asking."""
@@ -173,6 +173,15 @@ class OpenRuns:
     def get(self, run_id: str) -> Run | None:
         """The run with this id, if it's open."""
         return self._by_id.get(run_id)
+
+    def take_asking(self, providers: Collection[str | None]) -> Run | None:
+        """Any run of these providers whose request hasn't left, which it has from now on."""
+        with LOCK:
+            for run in self._by_id.values():
+                if run.is_asking and run.provider in providers:
+                    run.has_sent = True
+                    return run
+        return None
 
     def start(
         self, run: Run, held: object, parent_id: str, batch_key: object, batch_size: int

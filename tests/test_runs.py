@@ -101,3 +101,54 @@ def test_open_runs_are_bounded() -> None:
     first, *_ = [started(runs, 1, held)[0] for _ in range(MAX_OPEN + 3)]
     assert len(runs) == MAX_OPEN
     assert runs.get(first.run_id) is None
+
+
+def test_a_refused_run_takes_its_batch_along() -> None:
+    """None of them is sent, so none is lost later, and what they hold is let go of."""
+    lost: list[Run] = []
+    runs, held = OpenRuns(lost.append), list[Held]()
+    batch = started(runs, 3, held)
+    for run in batch:
+        run.context = object()
+    runs.refuse(batch[1])
+    held.clear()
+    assert (lost, len(runs)) == ([], 0)
+    assert [run.context for run in batch] == [None] * 3
+
+
+class Request:
+    """A request that a watched client sends."""
+
+    is_disowned = False
+
+    def reading(self) -> None:
+        """Nothing was said."""
+
+    def texts(self) -> tuple[str, ...]:
+        """It embeds none."""
+        return ()
+
+    def disown(self) -> None:
+        """Note that no run takes it."""
+        self.is_disowned = True
+
+
+def test_requests_belong_to_the_runs_of_a_batch_in_order() -> None:
+    """Each run takes one; what is left over isn't theirs."""
+    runs, held = OpenRuns(lambda run: None), list[Held]()
+    batch = started(runs, 3, held)
+    requests = [Request() for _ in range(4)]
+    for request in requests:
+        batch[2].hear(request)
+    assert [run.heard for run in batch] == requests[:3]
+    assert [request.is_disowned for request in requests] == [False, False, False, True]
+    assert batch[0].batch.asking() is None
+
+
+def test_any_run_is_asked_once() -> None:
+    """As many requests are taken as runs may send."""
+    runs, held = OpenRuns(lambda run: None), list[Held]()
+    batch = started(runs, 2, held)
+    taken = [runs.take_asking((None,)) for _ in range(3)]
+    assert taken == [*batch, None]
+    assert runs.take_asking(("openai",)) is None
