@@ -20,6 +20,7 @@ import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import token_counting as core
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.utilities.token_counting import TokenCounter
@@ -217,7 +218,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             call.context = self.tracker.reserve(
                 call.context,
                 input_tokens=tokens,
-                output_tokens=0 if texts is not None else stated_output(call.options, call.about),
+                output_tokens=0
+                if texts is not None
+                else stated_output(call.options, call.about, _settings(call.about)),
                 provider=provider,
                 model=model,
                 operation="embedding" if texts is not None else _operation(call.prompt),
@@ -621,6 +624,13 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
     if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.plain = False
     return call
+
+
+def _settings(about: object) -> dict[str, Any]:
+    """What a model's settings say of its output, in the words that most providers use."""
+    output: Any = cast("dict[str, Any]", about).get("num_output") if _is(about, dict) else None
+    # LlamaIndex's default stands for "not stated".
+    return {} if output == DEFAULT_NUM_OUTPUTS else {"max_tokens": output}
 
 
 def _tags() -> Mapping[str, Any]:

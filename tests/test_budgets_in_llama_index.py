@@ -12,6 +12,7 @@ import pytest
 from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.llms import MockLLM
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_token_tracker import Budget, BudgetError, BudgetExceededError, TokenCountingHandler
@@ -336,3 +337,13 @@ def test_token_budget_stays_as_it_is_in_llama_index():
     with pytest.raises(ValueError, match="Token budget exceeded! Limit: 5, Current: 10"):
         llm.complete(PROMPT)
     assert llm.calls == 1
+
+
+def test_a_model_s_settings_tell_its_output():
+    """What its constructor was given is reserved, if the call itself says nothing."""
+    handler = TokenCountingHandler(budget=Budget(tokens=10_000))
+    llm = MockLLM(max_tokens=300, callback_manager=CallbackManager([handler]))
+    llm.stream_complete(PROMPT)
+    stream = llm.stream_complete(PROMPT)
+    assert handler.accounts[0].spent().reserved_tokens == 300 + ASKED
+    list(stream)

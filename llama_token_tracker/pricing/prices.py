@@ -90,7 +90,7 @@ class Prices:
         if usage.input_tokens is None:
             return None
         if not isinstance(model, str) or len(model) > _MAX_MODEL:
-            notice("a call without a model's id", model, "its cost is None")
+            notice("a call that names no model has no price", model, "its cost is None")
             return None
         is_whole = usage.output_tokens is not None or operation == "embedding"
         known = self._models.get(model, model)
