@@ -196,7 +196,7 @@ class Exchange:
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
-        if self._claim is not None or not self._recorder.tracker.is_limited(self._context):
+        if self._claim is not None or not self._recorder.tracker.limits(self._context):
             return
         asked = self._ask()
         embeds = self.operation == "embedding"

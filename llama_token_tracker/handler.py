@@ -50,7 +50,7 @@ from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.prompts import answer_of, as_message, messages_of
 from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
 from llama_token_tracker.said import Said, embedded, event_of
-from llama_token_tracker.scopes import Context
+from llama_token_tracker.scopes import Context, is_somewhere
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
 from llama_token_tracker.tokenizer import Tokenizers
@@ -176,25 +176,34 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             self._check_budget()
         # Without an id a start can't be told from another's, and its end says all that's needed.
         if payload is not None and event_id and event_type in _COUNTED:
+            texts: list[str] | None = None
+            call: OpenCall | None = None
             try:
                 call = _call(payload, event_id, active_span_id.get())
-                call.context = self.tracker.context(_tags())
-                texts: list[str] = []
+                tags = active_instrument_tags.get()
+                if tags or is_somewhere():
+                    call.context = self.tracker.context(_own(tags))
                 if event_type == _EMBEDDING:
-                    call.nests = False
-                    method = embedding(call.span_id)
-                    if method is not None:
-                        texts, call.served = method.next_batch()
+                    texts = self._embeds(call)
                 if event_type not in self.event_ends_to_ignore:
                     self._calls.start(call)
-                    if not call.nests and call.span_id is not None:
-                        self._ear.batches.start(call.span_id)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
-            else:
-                if self.tracker.is_limited(call.context):
-                    self._reserve(call, texts if event_type == _EMBEDDING else None)
+            tracker = self.tracker
+            if call is not None and (tracker.is_limited or call.context is not None):
+                self._reserve(call, texts)
         return event_id
+
+    def _embeds(self, call: OpenCall) -> list[str]:
+        """Note that a call embeds texts, and give them, as far as they are known."""
+        call.nests = False
+        if call.span_id is not None:
+            self._ear.batches.start(call.span_id)
+        method = embedding(call.span_id)
+        if method is None:
+            return []
+        texts, call.served = method.next_batch()
+        return texts
 
     def _reserve(self, call: OpenCall, texts: list[str] | None) -> None:
         """Hold in the budgets what a call may use, unless the call around it does so already.
@@ -203,7 +212,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             BudgetExceededError: It would pass a limit.
         """
         outer = call.parent
-        if outer is not None and _hold_of(outer) is not None:
+        if not self.tracker.limits(call.context) or (outer is not None and _hold_of(outer)):
             return
         try:
             if texts is None:
@@ -323,7 +332,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Record a plain call that has given its answer; its event is made later."""
         buckets = plainly_reported(response) or _NO_BUCKETS
         input_tokens, output_tokens = buckets.get("input_tokens"), buckets.get("output_tokens")
-        if input_tokens is None or output_tokens is None or _hold_of(call) is not None:
+        context: Context | None = call.context
+        is_held = context is not None and context.hold is not None
+        if input_tokens is None or output_tokens is None or is_held:
             self._record_otherwise(call, response)
             return
         prompt = call.prompt
@@ -331,7 +342,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             (
                 input_tokens,
                 output_tokens,
-                call.context,
+                context,
                 _plain_event,
                 texts_of(prompt, response) if self.keep_text else _NO_TEXTS,
                 buckets,
@@ -575,7 +586,7 @@ class _Ear:
         about = llm.to_payload() if isinstance(llm, BaseLLM) else None
         call = OpenCall(span_id, dict(arguments), about, span_id)
         call.has_callback = call.trusts_raw = False
-        call.context = handler.tracker.context(_tags())
+        call.context = handler.tracker.context(_own(active_instrument_tags.get()))
         self.calls.start(call)
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
@@ -633,15 +644,12 @@ def _settings(about: object) -> dict[str, Any]:
     return {} if output == DEFAULT_NUM_OUTPUTS else {"max_tokens": output}
 
 
-def _tags() -> Mapping[str, Any]:
+def _own(tags: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tags that users gave by `instrument_tags`.
 
     Those that LlamaIndex's workflows add for themselves are left out: they are new with each
     run, and hold the text of prompts.
     """
-    tags = active_instrument_tags.get()
-    if not tags:
-        return tags
     return {name: value for name, value in tags.items() if not str(name).startswith(_OWN_TAGS)}
 
 

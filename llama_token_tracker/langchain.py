@@ -302,7 +302,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a start could not be noted", error, "its call is not counted")
         else:
-            if is_news and self.tracker.is_limited(run.context):
+            if is_news and self.tracker.limits(run.context):
                 self._reserve(run, given, known)
 
     def _reserve(self, run: Run, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -263,6 +263,11 @@ def leave(token: Token[Any]) -> None:
     _current.reset(token)
 
 
+def is_somewhere() -> bool:
+    """Whether a call that starts here and now may be in any scope."""
+    return _current.get() is not None or bool(_in_generators)
+
+
 def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:
     """Where a call is that starts here and now; `None` if there's nothing to say.
 
@@ -270,8 +275,7 @@ def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:
         owner: The tracker that counts it.
         tags: LlamaIndex's tags.
     """
-    scope = _current.get()
-    if scope is None and not tags and not _in_generators:
+    if not tags and not is_somewhere():
         return None
     scope = current_scope(owner)
     if scope is None and not tags:

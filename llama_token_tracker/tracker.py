@@ -75,6 +75,9 @@ class Tracker(Readings):
             among the others too.
         prices: What tokens cost; by default what genai-prices knows.
         budget: A limit, or several, that calls are held to before they're sent.
+
+    Attributes:
+        is_limited: Whether it has a budget, which all calls are subject to.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Tracker(Readings):
             raise ValueError(msg)
         self.prices = prices or Prices()
         self._accounts: tuple[Accounts, ...] = accounts_of(budget)
+        self.is_limited = bool(self._accounts)
         self._book = self.new_book(max_events=max_events, include_failed=include_failed)
         # Appended to without the lock; taken from its front with it.
         self._pending: list[Recipe | _Waiting] = []
@@ -167,9 +171,9 @@ class Tracker(Readings):
         """
         return context(self, tags)
 
-    def is_limited(self, context: Context | None) -> bool:
+    def limits(self, context: Context | None) -> bool:
         """Whether a call with this context is subject to any budget."""
-        return bool(self._accounts) or (context is not None and bool(context.accounts))
+        return self.is_limited or (context is not None and bool(context.accounts))
 
     def reserve(
         self,
@@ -246,7 +250,7 @@ class Tracker(Readings):
         self._mark(event, context)
         self._book.take(event)
         self._share(event, context)
-        if self.is_limited(context):
+        if self.limits(context):
             self._unsettled.append((event, context))
 
     def _mark(self, event: TokenCountingEvent, context: Context | None) -> None:
@@ -401,6 +405,7 @@ class Tracker(Readings):
             prices=state["prices"],
         )
         self._accounts = state["accounts"]
+        self.is_limited = bool(self._accounts)
         self._book.restore(state["book"])
 
 
