@@ -123,6 +123,8 @@ def plainly_reported(response: Any) -> dict[str, int] | None:
     try:
         answer = response.__dict__
         body: Any = answer["raw"]
+        if body is None:
+            return None
         if body.__class__ is not dict:
             body = as_fields(body)
         usage: Any = body[_only_one[tuple(body)]]
