@@ -380,7 +380,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 prompt,
                 answer,
                 self.keep_text,
-                _tools(call.options),
+                None if call.options is None else _tools(call.options),
                 call.about,
                 time(),
                 perf_counter() - call.began,

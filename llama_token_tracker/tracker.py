@@ -46,10 +46,10 @@ class Uncounted(Protocol):
 
 
 class _Waiting(NamedTuple):
-    """A call that stands in line until it, or one before it, is counted."""
+    """A call within a scope that stands in line until it, or one before it, is counted."""
 
     call: Uncounted
-    context: Context | None
+    context: Context
 
 
 class _Ready:
@@ -63,6 +63,11 @@ class _Ready:
 
     def events(self) -> Iterable[TokenCountingEvent]:
         return (self._event,)
+
+
+def _uncounted(item: Any) -> Uncounted:
+    call: Uncounted = item.call if isinstance(item, _Waiting) else item
+    return call
 
 
 class Tracker(Readings):
@@ -96,7 +101,7 @@ class Tracker(Readings):
         self.is_limited = bool(self._accounts)
         self._book = self.new_book(max_events=max_events, include_failed=include_failed)
         # Appended to without the lock; taken from its front with it.
-        self._pending: list[Recipe | _Waiting] = []
+        self._pending: list[Recipe | _Waiting | Uncounted] = []
         self._summed = 0
         self._unsummed = _UNSUMMED if max_events is None else min(_UNSUMMED, max_events)
         self._sum_up_at = self._unsummed
@@ -240,7 +245,7 @@ class Tracker(Readings):
         """
         with LOCK:
             if self._uncounted:
-                self._wait(_Waiting(_Ready(event), context))
+                self._wait(_Ready(event), context)
             else:
                 self._take_pending()
                 self._take(event, context)
@@ -274,12 +279,12 @@ class Tracker(Readings):
         If too much text waits for that, one thread in the background counts it.
         """
         with LOCK:
-            self._wait(_Waiting(call, context))
+            self._wait(call, context)
 
-    def _wait(self, waiting: _Waiting) -> None:
-        self._pending.append(waiting)
+    def _wait(self, call: Uncounted, context: Context | None) -> None:
+        self._pending.append(call if context is None else _Waiting(call, context))
         self._uncounted += 1
-        self._held_bytes += waiting.call.held_bytes
+        self._held_bytes += call.held_bytes
         if self._held_bytes > MAX_HELD_BYTES or self._uncounted > MAX_WAITING:
             WORKER.ask(self.catch_up)
 
@@ -337,7 +342,7 @@ class Tracker(Readings):
             return
         if self._uncounted:
             with LOCK:
-                waiting = [item.call for item in self._pending if isinstance(item, _Waiting)]
+                waiting = [_uncounted(item) for item in self._pending if type(item) is not tuple]
             # Outside the lock, for counting takes time; backwards, to meet the thread that
             # may be counting already half-way.
             for call in reversed(waiting):
@@ -361,11 +366,12 @@ class Tracker(Readings):
                 self._sum_up_at = self._summed + self._unsummed
         self._held_bytes = 0
 
-    def _take_waiting(self, item: Recipe | _Waiting) -> None:
-        if isinstance(item, _Waiting):
+    def _take_waiting(self, item: Recipe | _Waiting | Uncounted) -> None:
+        if type(item) is not tuple:
             self._uncounted -= 1
-            for event in item.call.events():
-                self._take(event, item.context)
+            context = item.context if isinstance(item, _Waiting) else None
+            for event in _uncounted(item).events():
+                self._take(event, context)
         else:
             _, _, context, make, *arguments = item
             event = make(*arguments)
