@@ -102,6 +102,8 @@ class Tracker(Readings):
         self._book = self.new_book(max_events=max_events, include_failed=include_failed)
         # Appended to without the lock; taken from its front with it.
         self._pending: list[Recipe | _Waiting | Uncounted] = []
+        # What was taken from it, and is being looked at.
+        self._taking: deque[Recipe | _Waiting | Uncounted] = deque()
         self._summed = 0
         self._unsummed = _UNSUMMED if max_events is None else min(_UNSUMMED, max_events)
         self._sum_up_at = self._unsummed
@@ -338,11 +340,12 @@ class Tracker(Readings):
 
     def catch_up(self) -> None:
         """Make the events that were put off, if there are any."""
-        if not self._pending:
+        if not (self._pending or self._taking):
             return
         if self._uncounted:
             with LOCK:
-                waiting = [_uncounted(item) for item in self._pending if type(item) is not tuple]
+                items = [*self._taking, *self._pending]
+                waiting = [_uncounted(item) for item in items if type(item) is not tuple]
             # Outside the lock, for counting takes time; backwards, to meet the thread that
             # may be counting already half-way.
             for call in reversed(waiting):
@@ -352,18 +355,15 @@ class Tracker(Readings):
         self._settle()
 
     def _take_pending(self) -> None:
-        while self._pending:
+        while self._pending or self._taking:
             self._add_up()
-            done = 0
-            try:
-                for item in self._pending[: self._summed]:
-                    done += 1
-                    self._take_waiting(item)
-            finally:
-                # Also when somebody interrupts it half-way.
-                del self._pending[:done]
-                self._summed -= done
-                self._sum_up_at = self._summed + self._unsummed
+            # Taken out before any is looked at: the collector may close a stream meanwhile, and
+            # whoever records that comes in here again, with this thread's lock.
+            self._taking.extend(self._pending[: self._summed])
+            del self._pending[: self._summed]
+            self._summed, self._sum_up_at = 0, self._unsummed
+            while self._taking:
+                self._take_waiting(self._taking.popleft())
         self._held_bytes = 0
 
     def _take_waiting(self, item: Recipe | _Waiting | Uncounted) -> None:
@@ -372,12 +372,17 @@ class Tracker(Readings):
             context = item.context if isinstance(item, _Waiting) else None
             for event in _uncounted(item).events():
                 self._take(event, context)
-        else:
-            _, _, context, make, *arguments = item
+            return
+        _, _, context, make, *arguments = item
+        try:
             event = make(*arguments)
-            self._mark(event, context)
-            self._book.list_only(event)
-            self._share(event, context)
+        except KeyboardInterrupt:
+            # Its tokens are in the sums already.
+            self._taking.appendleft(item)
+            raise
+        self._mark(event, context)
+        self._book.list_only(event)
+        self._share(event, context)
 
     def reset(self) -> None:
         """Start again from nothing. A call that is under way counts when it ends.

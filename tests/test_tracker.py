@@ -376,3 +376,40 @@ def test_totals_equal_the_sum_of_the_events_whatever_is_done(moves: list[tuple[s
     )
     assert editor.tracker.llm_token_counts == editor.plain
     assert agree(editor.tracker)
+
+
+def test_a_call_that_is_recorded_while_another_is_taken_in_counts_once():
+    """The collector may close a stream, and so record it, in the midst of making an event."""
+    tracker = Tracker()
+    closing = [event(5, 7), event(11, 13)]
+
+    def interrupted(prompt: int, completion: int) -> TokenCountingEvent:
+        """Make an event, and record what the collector finds meanwhile."""
+        if closing:
+            tracker.record(closing.pop())
+        return event(prompt, completion)
+
+    for prompt in (1, 2, 3):
+        tracker.record_later((prompt, 1, None, interrupted, prompt, 1))
+    assert sorted(one.prompt_token_count for one in tracker.llm_token_counts) == [1, 2, 3, 5, 11]
+    assert tracker.prompt_llm_token_count == 22
+    assert agree(tracker)
+
+
+def test_an_interrupted_reading_loses_no_call():
+    """What was taken in stays, and the rest is found by whoever reads next."""
+    tracker = Tracker()
+    errors = [KeyboardInterrupt()]
+
+    def interrupted(prompt: int) -> TokenCountingEvent:
+        """Make an event, or be interrupted once."""
+        if prompt == 2 and errors:
+            raise errors.pop()
+        return event(prompt, 1)
+
+    for prompt in (1, 2, 3):
+        tracker.record_later((prompt, 1, None, interrupted, prompt))
+    with pytest.raises(KeyboardInterrupt):
+        len(tracker.llm_token_counts)
+    assert [one.prompt_token_count for one in tracker.llm_token_counts] == [1, 2, 3]
+    assert agree(tracker)
