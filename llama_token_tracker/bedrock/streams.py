@@ -7,6 +7,7 @@ the other way round, so that an answer nobody holds any more is known to be left
 import weakref
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from botocore.response import StreamingBody
@@ -52,11 +53,17 @@ class HeardEvents:
 
     def __iter__(self) -> Iterator[Any]:
         """The events, as they come."""
-        exchange = self._exchange
-        try:
+        with self._settled():
             for event in self._events:
                 self._take_in(event)
                 yield event
+
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        """Settle the exchange by how reading ends."""
+        exchange = self._exchange
+        try:
+            yield
         except GeneratorExit:
             # Whoever leaves this iteration may go on with another.
             raise
@@ -92,20 +99,10 @@ class HeardAsyncEvents(HeardEvents):
         return self._heard()
 
     async def _heard(self) -> AsyncIterator[Any]:
-        exchange = self._exchange
-        try:
+        with self._settled():
             async for event in self._events:
                 self._take_in(event)
                 yield event
-        except GeneratorExit:
-            raise
-        except _LEFT:
-            exchange.settle("abandoned")
-            raise
-        except BaseException:
-            exchange.settle("failed")
-            raise
-        exchange.settle("complete")
 
 
 def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:
