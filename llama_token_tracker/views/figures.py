@@ -4,8 +4,11 @@ A figure that wasn't reported by the provider bears a mark, `MARKS`, in front.
 """
 
 import unicodedata
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
+
+from llama_token_tracker.notices import notice
 
 MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
 """What stands before a figure; signs that every terminal has, and that need no colour."""
@@ -20,6 +23,20 @@ _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _CONTROL_PICTURES: Final = 0x2400
 _MOST_MARKS: Final = 2
 _LEAST: Final = Decimal("0.0001")
+
+
+def attempted(draw: Callable[[], str], instead: Callable[[str], str]) -> str:
+    """What is drawn; what says so if it can't be.
+
+    Args:
+        draw: What draws it.
+        instead: What is shown of a failure, which is told in a few words.
+    """
+    try:
+        return draw()
+    except Exception as error:  # noqa: BLE001 - what is shown must never break what shows it
+        notice("a card could not be drawn", error, "it says so")
+        return instead(f"can't be shown: {type(error).__name__}")
 
 
 def plain(text: object, limit: int) -> str:

@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Final
 
-from llama_token_tracker.notices import notice
-from llama_token_tracker.views.card import Call, Card, EventCard, Figure, Line, Part, amount
-from llama_token_tracker.views.figures import NOT_REPORTED, dollars, many, plain, tokens
+from llama_token_tracker.views.card import (
+    TITLE_LENGTH,
+    Call,
+    Card,
+    EventCard,
+    Figure,
+    Line,
+    Part,
+    amount,
+)
+from llama_token_tracker.views.figures import NOT_REPORTED, attempted, dollars, many, plain, tokens
 
 _COLOURS: Final = {
     "light": (
@@ -148,12 +156,10 @@ def drawn(draw: Callable[[], str], title: str) -> str:
         draw: What draws it.
         title: What was to be shown.
     """
-    try:
-        return draw()
-    except Exception as error:  # noqa: BLE001 - what is shown must never break what shows it
-        notice("a card could not be drawn", error, "it says so")
-        said = f"can't be shown: {type(error).__name__}"
-        return _frame(_tag("span", plain(title, 80), class_="title"), " ", said)
+    return attempted(
+        draw,
+        lambda said: _frame(_tag("span", plain(title, TITLE_LENGTH), class_="title"), " ", said),
+    )
 
 
 def card(card: Card) -> str:

@@ -11,9 +11,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llama_token_tracker.notices import notice
 from llama_token_tracker.views.card import Call, Card, Figure, Line, amount
-from llama_token_tracker.views.figures import dollars, many, mark, plain, tokens
+from llama_token_tracker.views.figures import attempted, dollars, many, mark, plain, tokens
 from llama_token_tracker.views.table import FileTable, Row, Table
 
 COLUMNS: Final = 80
@@ -93,11 +92,7 @@ def drawn(draw: Callable[[], str], title: str) -> str:
         draw: What draws it.
         title: What was to be shown.
     """
-    try:
-        return draw()
-    except Exception as error:  # noqa: BLE001 - what is shown must never break what shows it
-        notice("a card could not be drawn", error, "it says so")
-        return f"<{plain(title, COLUMNS)} can't be shown: {type(error).__name__}>"
+    return attempted(draw, lambda said: f"<{plain(title, COLUMNS)} {said}>")
 
 
 def card(card: Card) -> str:
