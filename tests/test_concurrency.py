@@ -235,17 +235,22 @@ print("done")
 '''
 
 
-def test_a_collector_that_runs_all_the_time_locks_nothing_up():
-    """Streams that the collector drops while other threads record neither wait nor get lost."""
+def printed_by(program: str) -> str:
+    """What a program prints that runs in a process of its own, and ends well."""
     ran = subprocess.run(
-        [sys.executable, "-c", COLLECTING.format(limit=240)],
+        [sys.executable, "-c", program],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr[-5_000:]
-    assert ran.stdout.endswith("done\n")
+    return ran.stdout
+
+
+def test_a_collector_that_runs_all_the_time_locks_nothing_up():
+    """Streams that the collector drops while other threads record neither wait nor get lost."""
+    assert printed_by(COLLECTING.format(limit=240)).endswith("done\n")
 
 
 def test_a_handler_is_left_while_its_calls_run():
@@ -329,12 +334,4 @@ print("done")
 
 def test_a_log_and_the_collector_lock_nothing_up():
     """A stream that is collected while its thread logs doesn't wait for one that logs it."""
-    ran = subprocess.run(
-        [sys.executable, "-c", MEETING.format(limit=30)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr[-5_000:]
-    assert ran.stdout == "done\n"
+    assert printed_by(MEETING.format(limit=30)) == "done\n"

@@ -12,6 +12,7 @@ from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider
+from tests.foreign import tolerate
 
 CLAUDE = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 TITAN = "amazon.titan-embed-text-v2:0"
@@ -26,15 +27,10 @@ BODY = json.dumps(
     }
 )
 
-_TOLERATED = ["ignore::ResourceWarning", "ignore::DeprecationWarning"]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take the SDKs and integrations as they are, with the warnings they cause."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            for warning_filter in _TOLERATED:
-                item.add_marker(pytest.mark.filterwarnings(warning_filter))
+    """Take the SDKs and integrations as they are, unmodified, with the warnings they cause."""
+    tolerate(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")

@@ -10,24 +10,13 @@ import pytest
 
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider
+from tests.foreign import tolerate
 from tests.langchain.integrations import forget_models
-
-_TOLERATED = [
-    # SDKs leave sockets to the garbage collector.
-    "ignore::ResourceWarning",
-    # The integrations call what their dependencies have deprecated; ours may not.
-    "ignore::DeprecationWarning",
-    r"error::DeprecationWarning:llama_token_tracker(\..*)?",
-]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take the SDKs and integrations as they are, with the warnings they cause."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            for warning_filter in _TOLERATED:
-                item.add_marker(pytest.mark.filterwarnings(warning_filter))
+    """Take the SDKs and integrations as they are, unmodified, with the warnings they cause."""
+    tolerate(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.testing import LoopbackProvider
+from tests.foreign import tolerate
 
 from .clients import ALL, bedrock_client
 
@@ -23,22 +24,9 @@ if TYPE_CHECKING:
     from .styles import Run
 
 
-_TOLERATED = [
-    # SDKs leave sockets to the garbage collector.
-    "ignore::ResourceWarning",
-    # The integrations call what their dependencies have deprecated; ours may not.
-    "ignore::DeprecationWarning",
-    r"error::DeprecationWarning:llama_token_tracker(\..*)?",
-]
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Take the SDKs and integrations as they are, unmodified, with the warnings they cause."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            for warning_filter in _TOLERATED:
-                item.add_marker(pytest.mark.filterwarnings(warning_filter))
+    tolerate(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
