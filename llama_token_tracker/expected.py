@@ -6,6 +6,7 @@ Only reservations rest on it; once the call has ended, what it really used takes
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
+from llama_token_tracker.notices import notice
 from llama_token_tracker.prompts import messages_of
 from llama_token_tracker.tokenizers import Message, Part, Text, Thinking, ToolCall, ToolResult
 
@@ -47,12 +48,20 @@ _SETTINGS: Final = (
 
 
 def expected_input(prompt: object, tools: object = None) -> int:
-    """About how many tokens a prompt has.
+    """About how many tokens a prompt has; never raises, whatever that holds.
 
     Args:
-        prompt: A text, several texts to embed, or messages in any form.
+        prompt: A text, or messages in any form.
         tools: The tools that are sent along.
     """
+    try:
+        return _of_prompt(prompt, tools)
+    except Exception as error:  # noqa: BLE001 - a foreign prompt may raise anything when read
+        notice("a prompt could not be judged", error, "its input is not reserved")
+        return 0
+
+
+def _of_prompt(prompt: object, tools: object) -> int:
     tokens = len(str(tools).encode(errors="replace")) // _BYTES_PER_TOKEN if tools else 0
     if isinstance(prompt, str):
         return tokens + _of_text(prompt)
@@ -62,7 +71,7 @@ def expected_input(prompt: object, tools: object = None) -> int:
 
 def expected_texts(texts: Iterable[str]) -> int:
     """About how many tokens these texts have, when they're embedded."""
-    return sum(_of_text(text) for text in texts)
+    return sum(expected_input(text) for text in texts)
 
 
 def _of_text(text: str) -> int:

@@ -42,7 +42,7 @@ from llama_token_tracker.claims import UNTOLD, Claim, Heard, is_running
 from llama_token_tracker.embedded import Batches, SharedTexts
 from llama_token_tracker.event import Operation, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, expected_texts, stated_output
-from llama_token_tracker.extraction.reader import extract_usage, plainly_reported, says_nothing
+from llama_token_tracker.extraction.reader import carefully_reported, plainly_reported, says_nothing
 from llama_token_tracker.holds import Hold
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, embedding, listen
@@ -214,14 +214,10 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         outer = call.parent
         if not self.tracker.limits(call.context) or (outer is not None and _hold_of(outer)):
             return
-        try:
-            if texts is None:
-                tokens = expected_input(call.prompt, _tools(call.options))
-            else:
-                tokens = expected_texts(text for text in texts if text not in (call.served or ()))
-        except Exception as error:  # noqa: BLE001 - a foreign prompt may raise anything when read
-            notice("a prompt could not be judged", error, "its input is not reserved")
-            tokens = 0
+        if texts is None:
+            tokens = expected_input(call.prompt, _tools(call.options))
+        else:
+            tokens = expected_texts(text for text in texts if text not in (call.served or ()))
         provider, model = _about(call.about)
         try:
             call.context = self.tracker.reserve(
@@ -332,10 +328,12 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Record a plain call that has given its answer; its event is made later."""
         buckets = plainly_reported(response) or _NO_BUCKETS
         input_tokens, output_tokens = buckets.get("input_tokens"), buckets.get("output_tokens")
-        context: Context | None = call.context
-        is_held = context is not None and context.hold is not None
-        if input_tokens is None or output_tokens is None or is_held:
+        if input_tokens is None or output_tokens is None:
             self._record_otherwise(call, response)
+            return
+        context: Context | None = call.context
+        if context is not None and context.hold is not None:
+            self._record(Outcome(call, response, "complete", Usage.of(buckets)))
             return
         prompt = call.prompt
         self.tracker.record_later(
@@ -359,7 +357,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
 
     def _record_otherwise(self, call: OpenCall, response: object) -> None:
         """Record a plain call whose usage is in an odd place, or nowhere."""
-        usage = None if says_nothing(response) else extract_usage(response)
+        usage = None if says_nothing(response) else carefully_reported(response)
         lines = plain_lines(call.prompt, response) if usage is None else None
         if lines is None or self._verbose:
             self._record(Outcome(call, response, "complete", usage))
@@ -394,24 +392,20 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         call, response, status, usage, input_is_sure, output_is_sure = outcome
         if not call.has_callback:
             call.prompt = _formatted(call.prompt)
-        duration_s = perf_counter() - call.began
         outermost = call.outermost
-        provider, model = _about(call.about)
         prompt, completion = texts_of(call.prompt, response) if self.keep_text else _NO_TEXTS
-        fields: dict[str, Any] = {
+        fields = _known(
+            call.about, time(), perf_counter() - call.began, call.event_id, call.span_id
+        )
+        fields |= {
             "prompt": prompt,
             "completion": completion,
-            "event_id": outermost.event_id,
             "status": status,
             "operation": _operation(call.prompt),
-            "provider": provider,
-            "model": model,
-            "started_s": time() - duration_s,
-            "duration_s": duration_s,
-            "inner_event_id": call.event_id,
+            "event_id": outermost.event_id,
             "span_id": outermost.span_id,
-            "inner_span_id": call.span_id,
         }
+        model: str | None = fields["model"]
         said = Said(usage, "reported" if input_is_sure else "estimated", output_is_sure)
         if said.is_all:
             event: TokenCountingEvent = event_of(LlamaIndexEvent, fields, said, NOTHING, NOTHING)
@@ -445,20 +439,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         if outcomes is not None and not outcomes:
             return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else _call(payload, event_id)
-        duration_s = perf_counter() - call.began
-        provider, model = _about(call.about)
-        fields: dict[str, Any] = {
-            "completion": "",
-            "event_id": event_id,
-            "operation": "embedding",
-            "provider": provider,
-            "model": model,
-            "started_s": time() - duration_s,
-            "duration_s": duration_s,
-            "inner_event_id": event_id,
-            "span_id": call.span_id,
-            "inner_span_id": call.span_id,
-        }
+        fields = _known(call.about, time(), perf_counter() - call.began, event_id, call.span_id)
+        fields |= {"completion": "", "operation": "embedding"}
         chunks = [(shown(chunk), chunk) for chunk in payload.get(_CHUNKS) or ()]
         requests, silent = self._heard(call, [text for text, _ in chunks])
         if (held := _hold_of(call)) is not None:
@@ -736,23 +718,15 @@ def _plain_event(
     span_id: str | None,
 ) -> LlamaIndexEvent:
     """Make the event of one call that gave one answer and reported its whole usage."""
-    provider, model = _about(about)
     return LlamaIndexEvent(
         *texts,
         completion_token_count=buckets["output_tokens"],
         prompt_token_count=buckets["input_tokens"],
-        event_id=event_id,
         usage=Usage.of(buckets),
         prompt_source="reported",
         completion_source="reported",
         operation="completion" if is_completion else "chat",
-        provider=provider,
-        model=model,
-        started_s=ended_s - duration_s,
-        duration_s=duration_s,
-        inner_event_id=event_id,
-        span_id=span_id,
-        inner_span_id=span_id,
+        **_known(about, ended_s, duration_s, event_id, span_id),
     )
 
 
@@ -769,19 +743,12 @@ def _silent_call(
     span_id: str | None,
 ) -> SilentCall:
     """Prepare to count a call of plain texts."""
-    provider, model = _about(about)
-    fields: dict[str, Any] = {
-        "prompt": printed(prompt) if keeps_text else "",
-        "completion": printed([answer]) if keeps_text else "",
-        "event_id": event_id,
-        "provider": provider,
-        "model": model,
-        "started_s": ended_s - duration_s,
-        "duration_s": duration_s,
-        "inner_event_id": event_id,
-        "span_id": span_id,
-        "inner_span_id": span_id,
-    }
+    fields = _known(about, ended_s, duration_s, event_id, span_id)
+    if keeps_text:
+        fields |= {"prompt": printed(prompt), "completion": printed([answer])}
+    else:
+        fields |= {"prompt": "", "completion": ""}
+    model: str | None = fields["model"]
     return SilentCall(
         partial(tokenizers.of, model),
         model,
@@ -790,6 +757,23 @@ def _silent_call(
         answer=(Text(answer[1]),),
         make=partial(event_of, LlamaIndexEvent, fields, Said(None, "estimated", False)),
     )
+
+
+def _known(
+    about: object, ended_s: float, duration_s: float, event_id: str, span_id: str | None
+) -> dict[str, Any]:
+    """What an event says of its call, whatever it used: whose it was, when, and its ids."""
+    provider, model = _about(about)
+    return {
+        "provider": provider,
+        "model": model,
+        "started_s": ended_s - duration_s,
+        "duration_s": duration_s,
+        "event_id": event_id,
+        "inner_event_id": event_id,
+        "span_id": span_id,
+        "inner_span_id": span_id,
+    }
 
 
 def _about(about: Any) -> tuple[str | None, str | None]:

@@ -318,16 +318,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         """
         if _takes_over(run):
             return
-        try:
-            tokens = expected_input(run.prompt, run.tools)
-        except Exception as error:  # noqa: BLE001 - a foreign prompt may raise anything when read
-            notice("a prompt could not be judged", error, "its input is not reserved")
-            tokens = 0
         limit = known.get("ls_max_tokens")
         try:
             run.context = self.tracker.reserve(
                 run.context,
-                input_tokens=tokens,
+                input_tokens=expected_input(run.prompt, run.tools),
                 output_tokens=stated_output(
                     given if limit is None else {**given, "max_tokens": limit}
                 ),
