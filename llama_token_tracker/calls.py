@@ -86,11 +86,8 @@ class OpenCall:
     held: "Outcome | None" = None
     stream: "weakref.ref[Stream] | None" = None
     progress: "Progress | None" = None
-    plain: bool = True
-    nests: bool = True
     has_callback: bool = True
     options: object = None
-    context: Any = None
     heard: "list[Heard] | None" = None
     served: frozenset[str] | None = frozenset()
 
@@ -101,6 +98,10 @@ class OpenCall:
         self.prompt = prompt
         self.about = about
         self.span_id = span_id
+        # What is asked of every call is quicker to find here than on the class.
+        self.plain = True
+        self.nests = True
+        self.context: Any = None
         self.began = time.perf_counter()
 
     @property

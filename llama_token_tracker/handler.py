@@ -52,7 +52,16 @@ from llama_token_tracker.providers import PROVIDERS, RETURNS_USERS_OBJECT
 from llama_token_tracker.said import Said, embedded, event_of
 from llama_token_tracker.scopes import Context, is_somewhere
 from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall
-from llama_token_tracker.texts import Line, plain_lines, printed, prompt_text, shown, texts_of
+from llama_token_tracker.texts import (
+    Line,
+    Words,
+    plain_lines,
+    printed,
+    prompt_text,
+    shown,
+    texts_of,
+    words_of,
+)
 from llama_token_tracker.tokenizer import Tokenizers
 from llama_token_tracker.tokenizers import Message, Text
 from llama_token_tracker.tracker import Tracker, Tracking
@@ -72,7 +81,7 @@ _EXCEPTION = EventPayload.EXCEPTION
 _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
 _LONGEST_PATH = 4096
-_NO_TEXTS = ("", "")
+_NO_WORDS: Words = ("", "")
 _NO_BUCKETS: dict[str, int] = {}
 # What waits for being counted, beside its texts, roughly.
 _BYTES_PER_CALL = 1_000
@@ -342,7 +351,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 output_tokens,
                 context,
                 _plain_event,
-                texts_of(prompt, response) if self.keep_text else _NO_TEXTS,
+                words_of(prompt, response) if self.keep_text else _NO_WORDS,
                 buckets,
                 call.about,
                 type(prompt) is str,
@@ -393,7 +402,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         if not call.has_callback:
             call.prompt = _formatted(call.prompt)
         outermost = call.outermost
-        prompt, completion = texts_of(call.prompt, response) if self.keep_text else _NO_TEXTS
+        words = words_of(call.prompt, response) if self.keep_text else _NO_WORDS
+        prompt, completion = texts_of(words)
         fields = _known(
             call.about, time(), perf_counter() - call.began, call.event_id, call.span_id
         )
@@ -708,7 +718,7 @@ def _is(thing: object, kind: type) -> bool:
 
 
 def _plain_event(
-    texts: tuple[str, str],
+    words: Words,
     buckets: dict[str, int],
     about: object,
     is_completion: bool,
@@ -719,7 +729,7 @@ def _plain_event(
 ) -> LlamaIndexEvent:
     """Make the event of one call that gave one answer and reported its whole usage."""
     return LlamaIndexEvent(
-        *texts,
+        *texts_of(words),
         completion_token_count=buckets["output_tokens"],
         prompt_token_count=buckets["input_tokens"],
         usage=Usage.of(buckets),

@@ -8,15 +8,55 @@ from llama_token_tracker.notices import notice
 _TUPLES = (tuple,)
 
 
-def texts_of(prompt: Any, response: Any) -> tuple[str, str]:
-    """The texts of an event's `prompt` and `completion`, as LlamaIndex prints them."""
+Words: TypeAlias = tuple[str, ...]
+"""A prompt and its completion. Or roles and texts of messages in turn, the answer's last: these
+are at least four, hold no memory of their own, and take no time until somebody reads them."""
+
+
+def words_of(prompt: Any, response: Any) -> Words:
+    """What was said, without printing it yet if it's messages of one text each."""
     try:
-        if type(prompt) in _TUPLES and len(prompt) == 1:
-            # The commonest call, and quick: one message, and one for an answer.
-            return _message_text(prompt[0]), _message_text(response.message)
-    except Exception:  # noqa: BLE001 - a completion has no message, and a foreign one may raise
+        if type(prompt) in _TUPLES and prompt:
+            answer = response.message
+            if len(prompt) > 1:
+                return _in_turn((*prompt, answer))
+            # The commonest call, and quick.
+            message = prompt[0]
+            (asked,), (said,) = message.blocks, answer.blocks
+            if asked.block_type == said.block_type == "text":
+                # `_value_` is quicker than `value`.
+                asker, question = message.role._value_, asked.text
+                speaker, reply = answer.role._value_, said.text
+                if type(asker) is type(question) is type(speaker) is type(reply) is str:
+                    return asker, question, speaker, reply
+    except Exception:  # noqa: BLE001 - all else is printed as it is, and a foreign one may raise
         pass
     return prompt_text(prompt), response_text(response)
+
+
+def _in_turn(messages: Iterable[Any]) -> Words:
+    """Role and text of each message.
+
+    Raises:
+        ValueError: A message isn't one text. A foreign one may raise anything.
+    """
+    words: list[str] = []
+    for message in messages:
+        (block,) = message.blocks
+        if block.block_type != "text":
+            raise ValueError
+        words += (message.role._value_, block.text)
+    if {*map(type, words)} != {str}:
+        raise ValueError
+    return tuple(words)
+
+
+def texts_of(words: Words) -> tuple[str, str]:
+    """The texts of an event's `prompt` and `completion`, as LlamaIndex prints them."""
+    if len(words) == len(("prompt", "completion")):
+        return words[0], words[1]
+    *lines, last = zip(words[::2], words[1::2], strict=True)
+    return printed(lines), printed([last])
 
 
 Line: TypeAlias = tuple[str, str]

@@ -125,13 +125,15 @@ def plainly_reported(response: Any) -> dict[str, int] | None:
         body: Any = answer["raw"]
         if body is None:
             return None
-        if body.__class__ is not dict:
+        if type(body) is not dict:
             body = as_fields(body)
         usage: Any = body[_only_one[tuple(body)]]
-        if usage.__class__ is not dict:
+        if type(usage) is not dict:
             usage = as_fields(usage)
-        glance = _glances.get(tuple(usage))
-        found = None if glance is None else glance.buckets(usage)
+        found: dict[str, int] | None = None
+        for glance in _glances[tuple(usage)]:
+            if (found := glance.buckets(usage)) is not None:
+                break
         if not found:
             return None
         copy = answer["additional_kwargs"]
@@ -296,7 +298,8 @@ def _learn_copy(copy: Fields) -> None:
 _plans: dict[tuple[str, ...], Plan | None] = {}
 
 
-_glances: dict[tuple[str, ...], Glance] = {}
+_MOST_GLANCES: Final = 8
+_glances: dict[tuple[str, ...], list[Glance]] = {}
 """By all keys of a usage, null or not, how to read it in one look."""
 
 
@@ -311,8 +314,8 @@ def _take(place: str, usage: Fields, found: list[Finding]) -> None:
         plan = _plans[keys]
     except KeyError:
         plan = remember(_plans, keys, _plan(keys))
-        if plan is not None and type(usage) is dict:
-            _learn(tuple(usage))
+    if type(usage) is dict and plan is not None:
+        _learn(plan, tuple(usage), keys)
     if plan is not None:
         found.append((place, usage, plan))
 
@@ -322,12 +325,14 @@ def _plan(keys: tuple[str, ...]) -> Plan | None:
     return SHAPES[min(ranks)].plan(keys) if ranks else None
 
 
-def _learn(keys: tuple[str, ...]) -> None:
-    """Remember how to glance at usages with these keys, null or not."""
-    plan = _plan(keys)
-    mark = min((key for key in keys if key in _MARKS), key=lambda key: _MARKS[key])
-    if plan is not None:
-        remember(_glances, keys, Glance(plan, mark))
+def _learn(plan: Plan, keys: tuple[str, ...], filled: tuple[str, ...]) -> None:
+    """Remember how to glance at usages with these keys, of which the others are null."""
+    glances = _glances.get(keys)
+    if glances is None:
+        glances = remember(_glances, keys, [])
+    nulls = tuple([key for key in keys if key not in filled])
+    if len(glances) < _MOST_GLANCES and all(glance.nulls != nulls for glance in glances):
+        glances.append(Glance(plan, filled, nulls))
 
 
 class StreamedUsage:

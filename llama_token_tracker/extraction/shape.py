@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from llama_token_tracker.notices import notice
@@ -341,31 +342,52 @@ class Plan:
 
 
 class Glance:
-    """Reads usages that have all of the same keys, null or not, in one look.
+    """Reads usages that have all of the same keys, and the same of them null, in one look.
 
     Whole numbers under keys of their own need none of the care that all else does.
 
     Args:
         plan: How to read such usages with care.
-        mark: The key that tells their shape, and must not be null.
+        filled: Those of their keys that are not null.
+        nulls: The others.
     """
 
-    __slots__ = ("_lists", "_mark", "_nested", "_others", "_parts", "_plan", "_rows", "_total")
+    __slots__ = (
+        "_all_null",
+        "_filled",
+        "_is_more",
+        "_lists",
+        "_nested",
+        "_nulls",
+        "_others",
+        "_own",
+        "_parts",
+        "_plan",
+        "_shared",
+        "_total",
+        "nulls",
+    )
 
-    def __init__(self, plan: Plan, mark: str) -> None:
+    def __init__(self, plan: Plan, filled: tuple[str, ...], nulls: tuple[str, ...]) -> None:
+        self.nulls = nulls
+        self._filled = filled
+        self._nulls = itemgetter(*nulls) if nulls else None
+        self._all_null = (None,) * len(nulls) if len(nulls) > 1 else None
         self._plan = plan
-        self._mark = mark
         self._total = plan.shape.total if plan.shape.excluded else None
-        # By key: the bucket that is empty until this key is read, and those it adds to.
-        self._rows: list[tuple[str, str | None, tuple[str, ...]]] = []
+        # By key: the bucket that is its own.
+        self._own: list[tuple[str, str]] = []
+        # By key: the buckets that it adds to, be they empty or not.
+        self._shared: list[tuple[str, tuple[str, ...]]] = []
         # By key: the keys inside, and the bucket of each.
         self._nested: list[tuple[str, list[tuple[str, str]]]] = []
-        # By key: the field that tells the entries of a list, and what is looked for in it.
-        self._lists: list[tuple[str, str, set[str]]] = []
-        self._others: list[str] = []
+        # By key: the field that tells the entries of a list, what is looked for in it, and what
+        # was found there instead.
+        self._lists: list[tuple[str, str, set[str], set[str]]] = []
+        self._others = False
         # The buckets that aren't added to their whole by the same key.
         self._parts: list[str] = []
-        filled: set[str] = set()
+        taken: set[str] = set()
         adds, doubled = plan.shape.adds, plan.doubled()
         for key, step in plan.steps():
             paths = step.paths()
@@ -374,51 +396,60 @@ class Glance:
             leaves = {name: adds.get(inner.path or "", ()) for name, inner in step.inside.items()}
             inside = [(name, into[0]) for name, into in leaves.items() if len(into) == 1]
             if doubled.intersection(paths):
-                self._others.append(key)
+                self._others = True
+            elif step.path is not None and len(names) == 1 and taken.isdisjoint(names):
+                self._own.append((key, names[0]))
             elif step.path is not None:
-                own = next((name for name in names if name not in filled), None)
-                self._rows.append((key, own, tuple(name for name in names if name != own)))
+                self._shared.append((key, tuple(names)))
             elif len(fields) == 1 and "" not in fields:
-                self._lists.append((key, fields.pop(), {value for _, value, _ in step.entries}))
-            elif len(inside) == len(names) == len(step.inside) and filled.isdisjoint(names):
+                wanted = {value for _, value, _ in step.entries}
+                self._lists.append((key, fields.pop(), wanted, set()))
+                continue  # what is found there takes care
+            elif len(inside) == len(names) == len(step.inside) and taken.isdisjoint(names):
                 self._nested.append((key, inside))
             else:
-                self._others.append(key)
-            filled.update(names)
+                self._others = True
+            taken.update(names)
             self._parts += [name for name in names if WHOLES.get(name, name) not in names]
+        self._is_more = bool(self._others or self._shared or self._nested or self._parts)
 
     def buckets(self, usage: dict[str, Any]) -> dict[str, int] | None:
-        """Tokens by bucket; `None` if it's of another shape, or holds no count."""
-        if usage[self._mark] is None:
+        """Tokens by bucket; `None` if others of its keys are null, or it holds no count."""
+        if self._nulls is not None and self._nulls(usage) != self._all_null:
             return None
-        for key in self._others:
-            if usage[key] is not None:
-                return self._with_care(usage)
         buckets: dict[str, int] = {}
-        for key, own, more in self._rows:
+        for key, name in self._own:
             count = usage[key]
-            if count is None:
-                continue
             if type(count) is not int or not 0 <= count <= MAX_TOKENS:
                 return self._with_care(usage)
-            if own:
-                buckets[own] = count
-            if more:
-                for name in more:
-                    buckets[name] = buckets[name] + count if name in buckets else count
-        if (self._nested or self._lists) and not self._look_inside(usage, buckets):
-            return self._with_care(usage)
-        if self._parts and self._is_odd(usage, buckets):
+            buckets[name] = count
+        for key, field_name, wanted, unwanted in self._lists:
+            for entry in usage[key]:
+                if type(entry) is not dict or (
+                    entry[field_name] not in unwanted
+                    and not _is_unwanted(entry[field_name], wanted, unwanted)
+                ):
+                    return self._with_care(usage)
+        if self._is_more and (self._others or not self._add(usage, buckets)):
             return self._with_care(usage)
         return buckets
+
+    def _add(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
+        """Add all that isn't a count with a bucket of its own, or say `False` if it takes care."""
+        for key, names in self._shared:
+            count = usage[key]
+            if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+                return False
+            for name in names:
+                buckets[name] = buckets[name] + count if name in buckets else count
+        if self._nested and not self._look_inside(usage, buckets):
+            return False
+        return not (self._parts and self._is_odd(usage, buckets))
 
     def _look_inside(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
         """Read what stands further inside, or say `False` if that takes care."""
         for key, inside in self._nested:
-            value = usage[key]
-            if value is None:
-                continue
-            fields = as_fields(value)
+            fields = as_fields(usage[key])
             if type(fields) is not dict:
                 return False
             for inner, name in inside:
@@ -428,11 +459,6 @@ class Glance:
                 if type(count) is not int or not 0 <= count <= MAX_TOKENS:
                     return False
                 buckets[name] = count
-        for key, field_name, wanted in self._lists:
-            entries: Any = usage[key] or ()
-            for entry in entries:
-                if entry.__class__ is not dict or entry[field_name].lower() in wanted:
-                    return False
         return True
 
     def _is_odd(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
@@ -449,8 +475,20 @@ class Glance:
         return contradiction(buckets) is not None
 
     def _with_care(self, usage: dict[str, object]) -> dict[str, int] | None:
+        if any(usage[key] is None for key in self._filled):
+            return None
         found = self._plan.usage(usage)
         return None if found is None else found.reported()
+
+
+def _is_unwanted(value: object, wanted: set[str], known: set[str]) -> bool:
+    """Whether an entry of a list isn't looked for, and remember so."""
+    said = _said(value)
+    if not said or said in wanted:
+        return False
+    if len(known) < _REMEMBERED:
+        known.add(cast("str", value))
+    return True
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:
