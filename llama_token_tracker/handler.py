@@ -43,6 +43,7 @@ from llama_token_tracker.embedded import Batches, SharedTexts
 from llama_token_tracker.event import Operation, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, expected_texts, stated_output
 from llama_token_tracker.extraction.reader import carefully_reported, plainly_reported, says_nothing
+from llama_token_tracker.extraction.shape import Glance
 from llama_token_tracker.holds import Hold
 from llama_token_tracker.notices import notice
 from llama_token_tracker.observer import SPANS, embedding, listen
@@ -65,7 +66,6 @@ from llama_token_tracker.texts import (
 from llama_token_tracker.tokenizer import Tokenizers
 from llama_token_tracker.tokenizers import Message, Text
 from llama_token_tracker.tracker import Tracker, Tracking
-from llama_token_tracker.usage import Usage
 
 _LLM = CBEventType.LLM
 _EMBEDDING = CBEventType.EMBEDDING
@@ -82,7 +82,6 @@ _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
 _LONGEST_PATH = 4096
 _NO_WORDS: Words = ("", "")
-_NO_BUCKETS: dict[str, int] = {}
 # What waits for being counted, beside its texts, roughly.
 _BYTES_PER_CALL = 1_000
 _OWN_TAGS = "llamaindex."
@@ -335,14 +334,14 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
 
     def _record_complete(self, call: OpenCall, response: object) -> None:
         """Record a plain call that has given its answer; its event is made later."""
-        buckets = plainly_reported(response) or _NO_BUCKETS
-        input_tokens, output_tokens = buckets.get("input_tokens"), buckets.get("output_tokens")
-        if input_tokens is None or output_tokens is None:
+        glanced = plainly_reported(response)
+        if glanced is None:
             self._record_otherwise(call, response)
             return
+        input_tokens, output_tokens, glance, values = glanced
         context: Context | None = call.context
         if context is not None and context.hold is not None:
-            self._record(Outcome(call, response, "complete", Usage.of(buckets)))
+            self._record(Outcome(call, response, "complete", glance.usage(values)))
             return
         prompt = call.prompt
         self.tracker.record_later(
@@ -352,7 +351,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 context,
                 _plain_event,
                 words_of(prompt, response) if self.keep_text else _NO_WORDS,
-                buckets,
+                glance,
+                values,
                 call.about,
                 type(prompt) is str,
                 time(),
@@ -719,7 +719,8 @@ def _is(thing: object, kind: type) -> bool:
 
 def _plain_event(
     words: Words,
-    buckets: dict[str, int],
+    glance: Glance,
+    values: tuple[Any, ...],
     about: object,
     is_completion: bool,
     ended_s: float,
@@ -728,11 +729,12 @@ def _plain_event(
     span_id: str | None,
 ) -> LlamaIndexEvent:
     """Make the event of one call that gave one answer and reported its whole usage."""
+    usage = glance.usage(values)
     return LlamaIndexEvent(
         *texts_of(words),
-        completion_token_count=buckets["output_tokens"],
-        prompt_token_count=buckets["input_tokens"],
-        usage=Usage.of(buckets),
+        completion_token_count=usage.output_tokens or 0,
+        prompt_token_count=usage.input_tokens or 0,
+        usage=usage,
         prompt_source="reported",
         completion_source="reported",
         operation="completion" if is_completion else "chat",

@@ -5,6 +5,10 @@ process, with what was found.
 """
 
 import logging
+import threading
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 
 logger = logging.getLogger("llama_token_tracker")
@@ -14,6 +18,16 @@ _MAX_KINDS: Final = 256
 _FOUND_LIMIT: Final = 120
 
 _seen: dict[str, object] = {}
+
+
+class _Thread(threading.local):
+    """How many blocks of this thread put notices off."""
+
+    blocks = 0
+
+
+_thread = _Thread()
+_late: deque[tuple[str, str, str]] = deque()
 
 
 def notice(kind: str, found: object, consequence: str) -> None:
@@ -29,7 +43,38 @@ def notice(kind: str, found: object, consequence: str) -> None:
     mine = object()
     # One step, so that of two threads one logs it.
     if _seen.setdefault(kind, mine) is mine:
-        logger.warning("%s: found %s; %s", kind, printable(found), consequence)
+        said = kind, printable(found), consequence
+        if _thread.blocks:
+            _late.append(said)
+        else:
+            _log(*said)
+
+
+@contextmanager
+def put_off() -> Generator[None]:
+    """Log nothing in this block, but keep it for `say_late`.
+
+    Whoever holds a lock must not log: what listens to the log may wait for that lock.
+    """
+    _thread.blocks += 1
+    try:
+        yield
+    finally:
+        _thread.blocks -= 1
+
+
+def say_late() -> None:
+    """Log what was put off."""
+    while _late:
+        try:
+            said = _late.popleft()
+        except IndexError:
+            return  # another thread was quicker
+        _log(*said)
+
+
+def _log(kind: str, found: str, consequence: str) -> None:
+    logger.warning("%s: found %s; %s", kind, found, consequence)
 
 
 def forget_notices() -> None:

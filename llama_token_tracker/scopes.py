@@ -265,7 +265,9 @@ def leave(token: Token[Any]) -> None:
 
 def is_somewhere() -> bool:
     """Whether a call that starts here and now may be in any scope."""
-    return _current.get() is not None or bool(_in_generators)
+    if _in_generators:
+        return True
+    return _current.get() is not None
 
 
 def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:

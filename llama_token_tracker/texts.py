@@ -8,7 +8,7 @@ from llama_token_tracker.notices import notice
 _TUPLES = (tuple,)
 
 
-Words: TypeAlias = tuple[str, ...]
+Words: TypeAlias = tuple[Any, ...]
 """A prompt and its completion. Or roles and texts of messages in turn, the answer's last: these
 are at least four, hold no memory of their own, and take no time until somebody reads them."""
 
@@ -22,13 +22,10 @@ def words_of(prompt: Any, response: Any) -> Words:
                 return _in_turn((*prompt, answer))
             # The commonest call, and quick.
             message = prompt[0]
-            (asked,), (said,) = message.blocks, answer.blocks
+            (asked,) = message.blocks
+            (said,) = answer.blocks
             if asked.block_type == said.block_type == "text":
-                # `_value_` is quicker than `value`.
-                asker, question = message.role._value_, asked.text
-                speaker, reply = answer.role._value_, said.text
-                if type(asker) is type(question) is type(speaker) is type(reply) is str:
-                    return asker, question, speaker, reply
+                return message.role, asked.text, answer.role, said.text
     except Exception:  # noqa: BLE001 - all else is printed as it is, and a foreign one may raise
         pass
     return prompt_text(prompt), response_text(response)
@@ -40,14 +37,12 @@ def _in_turn(messages: Iterable[Any]) -> Words:
     Raises:
         ValueError: A message isn't one text. A foreign one may raise anything.
     """
-    words: list[str] = []
+    words: list[Any] = []
     for message in messages:
         (block,) = message.blocks
         if block.block_type != "text":
             raise ValueError
-        words += (message.role._value_, block.text)
-    if {*map(type, words)} != {str}:
-        raise ValueError
+        words += (message.role, block.text)
     return tuple(words)
 
 
@@ -55,8 +50,16 @@ def texts_of(words: Words) -> tuple[str, str]:
     """The texts of an event's `prompt` and `completion`, as LlamaIndex prints them."""
     if len(words) == len(("prompt", "completion")):
         return words[0], words[1]
-    *lines, last = zip(words[::2], words[1::2], strict=True)
-    return printed(lines), printed([last])
+    *lines, last = [
+        f"{_role(role)}: {text if type(text) is str else shown(text)}"
+        for role, text in zip(words[::2], words[1::2], strict=True)
+    ]
+    return "\n".join(lines), last
+
+
+def _role(role: Any) -> str:
+    value = _field(role, "value")
+    return value if type(value) is str else shown(role)
 
 
 Line: TypeAlias = tuple[str, str]

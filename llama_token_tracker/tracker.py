@@ -14,6 +14,7 @@ from llama_token_tracker.claims import Claim, Claimant
 from llama_token_tracker.event import Operation, TokenCountingEvent
 from llama_token_tracker.holds import accounts_of, hold, spend
 from llama_token_tracker.lock import LOCK
+from llama_token_tracker.notices import put_off, say_late
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.readings import Readings, price
 from llama_token_tracker.scopes import Context, Scope, context
@@ -227,6 +228,7 @@ class Tracker(Readings):
 
     def _settle(self) -> None:
         """Settle what calls held; the caller doesn't hold the lock, for clocks are users'."""
+        say_late()
         while self._unsettled:
             try:
                 event, context = self._unsettled.popleft()
@@ -326,6 +328,7 @@ class Tracker(Readings):
                 elif len(self._pending) > max_events + MAX_WAITING:
                     WORKER.ask(self.catch_up)
             self._add_up()
+        say_late()
 
     def _add_up(self) -> None:
         """Add up what was put off since the last time; the caller holds the lock."""
@@ -362,8 +365,9 @@ class Tracker(Readings):
             self._taking.extend(self._pending[: self._summed])
             del self._pending[: self._summed]
             self._summed, self._sum_up_at = 0, self._unsummed
-            while self._taking:
-                self._take_waiting(self._taking.popleft())
+            with put_off():
+                while self._taking:
+                    self._take_waiting(self._taking.popleft())
         self._held_bytes = 0
 
     def _take_waiting(self, item: Recipe | _Waiting | Uncounted) -> None:

@@ -22,13 +22,14 @@ from llama_token_tracker.extraction.shape import (
     Counts,
     Fields,
     Glance,
+    Glanced,
     Plan,
     WireShape,
     as_fields,
     remember,
 )
 from llama_token_tracker.notices import notice
-from llama_token_tracker.usage import Usage
+from llama_token_tracker.usage import WHOLE_SUMS, Usage
 
 SHAPES: Final[tuple[WireShape, ...]] = (
     # Anthropic's marks are the plainest, so whoever has marks of their own comes first; and
@@ -46,6 +47,7 @@ _MARKS: Final = {
     mark: rank for rank, shape in reversed(list(enumerate(SHAPES))) for mark in shape.marks
 }
 _KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.outer_keys()}))
+_TELLING: Final = frozenset(_MARKS).union(_KEYS)
 
 WITHIN: Final[dict[str, tuple[str, ...]]] = {
     "usage": (),
@@ -91,9 +93,10 @@ def extract_usage(response: object) -> Usage | None:
         Tokens in inclusive buckets, or `None` when the response carries no usage. What
         cannot be read is logged once and left out; nothing is raised.
     """
-    buckets = plainly_reported(response)
-    if buckets is not None:
-        return Usage.of(buckets)
+    glanced = plainly_reported(response)
+    if glanced is not None:
+        _, _, glance, values = glanced
+        return glance.usage(values)
     return carefully_reported(response)
 
 
@@ -111,44 +114,45 @@ def extract_fullest(places: Iterable[object]) -> Usage | None:
     return best
 
 
-def plainly_reported(response: Any) -> dict[str, int] | None:
-    """Read the usage of the commonest layout: one in the body, and copies that know no more.
+def plainly_reported(response: Any) -> Glanced | None:
+    """Read the sums of the commonest layout: one usage in the body, and copies that know no more.
 
     This gives what `carefully_reported` gives, several times as fast, and leaves to it
     whatever is not as plain as that: it runs once per call, in the user's own.
 
     Returns:
-        Tokens by bucket, from which a `Usage` can be made; `None` for any other layout.
+        The sums, and how to read all else; `None` for any other layout.
     """
     try:
         answer = response.__dict__
         body: Any = answer["raw"]
         if body is None:
             return None
-        if type(body) is not dict:
+        if body.__class__ is not dict:
             body = as_fields(body)
         usage: Any = body[_only_one[tuple(body)]]
-        if type(usage) is not dict:
+        if usage.__class__ is not dict:
             usage = as_fields(usage)
-        found: dict[str, int] | None = None
-        for glance in _glances[tuple(usage)]:
-            if (found := glance.buckets(usage)) is not None:
-                break
-        if not found:
+        glances = _glances[keys := tuple(usage)]
+        glanced = glances[0].look(usage)
+        if glanced is None:
+            glanced = _another_look(usage, keys, glances)
+        if glanced is None:
             return None
         copy = answer["additional_kwargs"]
         message = answer.get("message")
         if copy or (message is not None and message.additional_kwargs):
-            # An input and an output are as much as most copies hold.
-            least = 2 if found.get("input_tokens") and found.get("output_tokens") else 0
-            if copy and _copies[tuple(copy)][0] > least and _may_know_more(copy, found):
+            input_tokens, output_tokens, _, _ = glanced
+            # A zero tells nothing. An input and an output are as much as most copies hold.
+            poor = _poor_copies if input_tokens and output_tokens else ()
+            if copy and tuple(copy) not in poor and _may_know_more(copy, glanced):
                 return None
             copy = None if message is None else message.additional_kwargs
-            if copy and _copies[tuple(copy)][0] > least and _may_know_more(copy, found):
+            if copy and tuple(copy) not in poor and _may_know_more(copy, glanced):
                 return None
     except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
         return None
-    return found
+    return glanced
 
 
 def says_nothing(response: Any) -> bool:
@@ -174,12 +178,24 @@ def carefully_reported(response: object) -> Usage | None:
         return None
 
 
-def _may_know_more(copy: Any, found: dict[str, int]) -> bool:
-    """Whether a copy whose keys are known may fill more buckets than were found."""
-    _, filled = _copies[tuple(copy)]
-    # A zero tells nothing.
-    most = sum([number for key, number in filled if copy[key]])
-    return most > len([count for count in found.values() if count])
+def _another_look(
+    usage: dict[str, Any], keys: tuple[str, ...], glances: list[Glance]
+) -> Glanced | None:
+    """Look in all other ways that are known; the next usage is looked at like this first."""
+    for glance in glances[1:]:
+        glanced = glance.look(usage)
+        if glanced is not None:
+            _glances[keys] = [glance, *(other for other in glances if other is not glance)]
+            return glanced
+    return None
+
+
+def _may_know_more(copy: Any, glanced: Glanced) -> bool:
+    """Whether a copy may fill more buckets than a usage does; a zero tells nothing."""
+    input_tokens, output_tokens, glance, values = glanced
+    least = bool(input_tokens) + bool(output_tokens)
+    most = sum([number for key, number in _copies[tuple(copy)] if copy[key]])
+    return most > least and most > knows(glance.usage(values))
 
 
 def _thoroughly(response: object) -> Usage | None:
@@ -282,8 +298,10 @@ def _route(keys: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
     return speaks, names
 
 
-_copies: dict[tuple[str, ...], tuple[int, tuple[tuple[str, int], ...]]] = {}
-"""By all keys of a copy, how many buckets it can fill at most, and each of its keys can."""
+_copies: dict[tuple[str, ...], tuple[tuple[str, int], ...]] = {}
+"""By all keys of a copy, how many buckets each of them can fill at most."""
+_poor_copies: set[tuple[str, ...]] = set()
+"""All keys of such a copy, if together they can fill no more than two buckets."""
 
 
 def _learn_copy(copy: Fields) -> None:
@@ -291,8 +309,9 @@ def _learn_copy(copy: Fields) -> None:
         return
     if not any(key in WITHIN for key in keys):
         plan = _plan(keys)
-        known = (0, ()) if plan is None else (plan.most, tuple(plan.filled().items()))
-        remember(_copies, keys, known)
+        remember(_copies, keys, () if plan is None else tuple(plan.filled().items()))
+        if keys in _copies and (plan is None or plan.most <= len(WHOLE_SUMS)):
+            _poor_copies.add(keys)
 
 
 _plans: dict[tuple[str, ...], Plan | None] = {}
@@ -330,9 +349,11 @@ def _learn(plan: Plan, keys: tuple[str, ...], filled: tuple[str, ...]) -> None:
     glances = _glances.get(keys)
     if glances is None:
         glances = remember(_glances, keys, [])
-    nulls = tuple([key for key in keys if key not in filled])
+    nulls = tuple([key for key in keys if key in _TELLING and key not in filled])
     if len(glances) < _MOST_GLANCES and all(glance.nulls != nulls for glance in glances):
-        glances.append(Glance(plan, filled, nulls))
+        glance = plan.glance(nulls)
+        if glance is not None:
+            glances.append(glance)
 
 
 class StreamedUsage:

@@ -6,7 +6,7 @@ keys add to `input_tokens` as well as to their own bucket.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from operator import itemgetter
@@ -324,171 +324,115 @@ class Plan:
 
     def filled(self) -> dict[str, int]:
         """How many buckets each key can fill."""
-        buckets = {
+        return {key: len(names) for key, names in self._buckets().items() if names}
+
+    def _buckets(self) -> dict[str, set[str]]:
+        """The buckets that each key can fill."""
+        return {
             key: {name for path in step.paths() for name in self.shape.adds.get(path, ())}
             for key, step in self._steps
         }
-        return {key: len(names) for key, names in buckets.items() if names}
 
-    def doubled(self) -> set[str]:
-        """The paths that name a count which another path names as well."""
-        paths = {path for _, step in self._steps for path in step.paths()}
-        return {path for group in self.shape.same if len(paths & {*group}) > 1 for path in group}
+    def glance(self, nulls: tuple[str, ...]) -> "Glance | None":
+        """How to read such usages in one look, if their sums can be read like that.
 
-    def steps(self) -> Steps:
-        """The keys that fill a bucket, and what to do with the value of each."""
-        filled = self.filled()
-        return tuple((key, step) for key, step in self._steps if key in filled)
+        Args:
+            nulls: Those of their keys that are null.
+        """
+        keys = tuple(key for key, _ in self._steps)
+        buckets = self._buckets()
+        inside = {key for key, step in self._steps if step.path is None}
+        sums = {key for key, names in buckets.items() if names & WHOLE_SUMS}
+        one = [{path.partition(".")[0] for path in group} for group in self.shape.same]
+        if sums & inside or any(group & sums and group & inside for group in one):
+            return None
+        total = None
+        if any(names & {*self.shape.excluded} for names in buckets.values()):
+            if self.shape.total not in keys:
+                return None
+            total = keys.index(self.shape.total)
+        wholes = [
+            [keys.index(path) for path, names in self.shape.sums_of(keys) if whole in names]
+            for whole in ("input_tokens", "output_tokens")
+        ]
+        return Glance(self, keys, nulls, wholes, total) if all(wholes) else None
 
 
 class Glance:
-    """Reads usages that have all of the same keys, and the same of them null, in one look.
+    """Reads the sums of usages that have all of the same keys, and the same of them null.
 
-    Whole numbers under keys of their own need none of the care that all else does.
+    Sums are wanted at once; all else that a usage says can wait until somebody reads it.
 
     Args:
         plan: How to read such usages with care.
-        filled: Those of their keys that are not null.
-        nulls: The others.
+        keys: What that looks at.
+        nulls: Those of all their keys that are null.
+        wholes: Which of `keys` add to the input, and which to the output.
+        total: Which of them is the provider's own sum, if parts may be left out of the others.
     """
 
     __slots__ = (
         "_all_null",
         "_filled",
-        "_is_more",
-        "_lists",
-        "_nested",
-        "_nulls",
-        "_others",
-        "_own",
+        "_inputs",
+        "_keys",
+        "_outputs",
         "_parts",
         "_plan",
-        "_shared",
         "_total",
+        "_values",
         "nulls",
     )
 
-    def __init__(self, plan: Plan, filled: tuple[str, ...], nulls: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        keys: tuple[str, ...],
+        nulls: tuple[str, ...],
+        wholes: Sequence[Sequence[int]],
+        total: int | None,
+    ) -> None:
         self.nulls = nulls
-        self._filled = filled
-        self._nulls = itemgetter(*nulls) if nulls else None
-        self._all_null = (None,) * len(nulls) if len(nulls) > 1 else None
+        self._all_null = (None,) * len(nulls)
         self._plan = plan
-        self._total = plan.shape.total if plan.shape.excluded else None
-        # By key: the bucket that is its own.
-        self._own: list[tuple[str, str]] = []
-        # By key: the buckets that it adds to, be they empty or not.
-        self._shared: list[tuple[str, tuple[str, ...]]] = []
-        # By key: the keys inside, and the bucket of each.
-        self._nested: list[tuple[str, list[tuple[str, str]]]] = []
-        # By key: the field that tells the entries of a list, what is looked for in it, and what
-        # was found there instead.
-        self._lists: list[tuple[str, str, set[str], set[str]]] = []
-        self._others = False
-        # The buckets that aren't added to their whole by the same key.
-        self._parts: list[str] = []
-        taken: set[str] = set()
-        adds, doubled = plan.shape.adds, plan.doubled()
-        for key, step in plan.steps():
-            paths = step.paths()
-            names = [name for path in paths for name in adds.get(path, ())]
-            fields = {name for name, _, _ in step.entries}
-            leaves = {name: adds.get(inner.path or "", ()) for name, inner in step.inside.items()}
-            inside = [(name, into[0]) for name, into in leaves.items() if len(into) == 1]
-            if doubled.intersection(paths):
-                self._others = True
-            elif step.path is not None and len(names) == 1 and taken.isdisjoint(names):
-                self._own.append((key, names[0]))
-            elif step.path is not None:
-                self._shared.append((key, tuple(names)))
-            elif len(fields) == 1 and "" not in fields:
-                wanted = {value for _, value, _ in step.entries}
-                self._lists.append((key, fields.pop(), wanted, set()))
-                continue  # what is found there takes care
-            elif len(inside) == len(names) == len(step.inside) and taken.isdisjoint(names):
-                self._nested.append((key, inside))
-            else:
-                self._others = True
-            taken.update(names)
-            self._parts += [name for name in names if WHOLES.get(name, name) not in names]
-        self._is_more = bool(self._others or self._shared or self._nested or self._parts)
+        self._keys = (*keys, *nulls)
+        self._filled = len(keys)
+        self._values: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*self._keys)
+        self._inputs, self._outputs = (tuple(whole) for whole in wholes)
+        self._parts = tuple({*range(len(keys))}.difference(self._inputs, self._outputs))
+        self._total = total
 
-    def buckets(self, usage: dict[str, Any]) -> dict[str, int] | None:
-        """Tokens by bucket; `None` if others of its keys are null, or it holds no count."""
-        if self._nulls is not None and self._nulls(usage) != self._all_null:
+    def look(self, usage: dict[str, Any]) -> "Glanced | None":
+        """Read its sums; `None` if other keys are null, or reading it takes care."""
+        values = self._values(usage)
+        if values[self._filled :] != self._all_null:
             return None
-        buckets: dict[str, int] = {}
-        for key, name in self._own:
-            count = usage[key]
+        input_tokens = output_tokens = 0
+        for at in self._inputs:
+            count = values[at]
             if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                return self._with_care(usage)
-            buckets[name] = count
-        for key, field_name, wanted, unwanted in self._lists:
-            for entry in usage[key]:
-                if type(entry) is not dict or (
-                    entry[field_name] not in unwanted
-                    and not _is_unwanted(entry[field_name], wanted, unwanted)
-                ):
-                    return self._with_care(usage)
-        if self._is_more and (self._others or not self._add(usage, buckets)):
-            return self._with_care(usage)
-        return buckets
-
-    def _add(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
-        """Add all that isn't a count with a bucket of its own, or say `False` if it takes care."""
-        for key, names in self._shared:
-            count = usage[key]
+                return None
+            input_tokens += count
+        for at in self._outputs:
+            count = values[at]
             if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                return False
-            for name in names:
-                buckets[name] = buckets[name] + count if name in buckets else count
-        if self._nested and not self._look_inside(usage, buckets):
-            return False
-        return not (self._parts and self._is_odd(usage, buckets))
-
-    def _look_inside(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
-        """Read what stands further inside, or say `False` if that takes care."""
-        for key, inside in self._nested:
-            fields = as_fields(usage[key])
-            if type(fields) is not dict:
-                return False
-            for inner, name in inside:
-                count = fields.get(inner)
-                if count is None:
-                    continue
-                if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                    return False
-                buckets[name] = count
-        return True
-
-    def _is_odd(self, usage: dict[str, Any], buckets: dict[str, int]) -> bool:
-        """Whether the parts don't agree with their wholes, or may not be in them."""
-        for name in self._parts:
-            if name in buckets and (buckets[name] or WHOLES[name] not in buckets):
-                break
-        else:
-            return False  # a zero contradicts no whole
-        if self._total is not None:
-            known = buckets.get("input_tokens", 0) + buckets.get("output_tokens", 0)
-            if usage.get(self._total) != known:
-                return True
-        return contradiction(buckets) is not None
-
-    def _with_care(self, usage: dict[str, object]) -> dict[str, int] | None:
-        if any(usage[key] is None for key in self._filled):
+                return None
+            output_tokens += count
+        for at in self._parts:
+            if values[at] is None:
+                return None
+        if self._total is not None and values[self._total] != input_tokens + output_tokens:
             return None
-        found = self._plan.usage(usage)
-        return None if found is None else found.reported()
+        return input_tokens, output_tokens, self, values
+
+    def usage(self, values: tuple[Any, ...]) -> Usage:
+        """All that the values say, of which the sums were read before."""
+        usage = self._plan.usage(dict(zip(self._keys, values, strict=True)))
+        return Usage() if usage is None else usage
 
 
-def _is_unwanted(value: object, wanted: set[str], known: set[str]) -> bool:
-    """Whether an entry of a list isn't looked for, and remember so."""
-    said = _said(value)
-    if not said or said in wanted:
-        return False
-    if len(known) < _REMEMBERED:
-        known.add(cast("str", value))
-    return True
+Glanced: TypeAlias = tuple[int, int, Glance, tuple[Any, ...]]
+"""Input and output tokens; and what reads all else that a usage says, of which values."""
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:

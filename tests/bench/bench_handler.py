@@ -109,10 +109,21 @@ def responses() -> dict[str, ChatResponse]:
         },
         "metrics": {},
     }
-    metadata = gemini.GenerateContentResponseUsageMetadata(
-        prompt_token_count=12, candidates_token_count=5, total_token_count=17
+    text = [gemini.ModalityTokenCount(modality=gemini.MediaModality.TEXT, token_count=12)]
+    generated, thought = (
+        {
+            "content": {},
+            "finish_reason": "STOP",
+            "usage_metadata": gemini.GenerateContentResponseUsageMetadata(
+                prompt_token_count=12,
+                prompt_tokens_details=text,
+                candidates_token_count=5,
+                thoughts_token_count=thoughts,
+                total_token_count=17 + (thoughts or 0),
+            ).model_dump(),
+        }
+        for thoughts in (None, 90)
     )
-    generated = {"content": {}, "finish_reason": "STOP", "usage_metadata": metadata.model_dump()}
     return {
         "openai chat": response(chat, copy),
         "anthropic": response(dict(message)),
@@ -120,6 +131,7 @@ def responses() -> dict[str, ChatResponse]:
             converse, {**copy, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
         ),
         "gemini": response(generated, copy),
+        "gemini, thinking": response(thought, copy),
         "plain dict": response({"usage": copy}),
         "no usage": response(None),
     }

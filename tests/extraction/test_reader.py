@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llama_token_tracker import Usage, extract_usage
 from llama_token_tracker.extraction import SHAPES, StreamedUsage
-from llama_token_tracker.extraction.reader import WITHIN, _thoroughly
+from llama_token_tracker.extraction.reader import WITHIN, _thoroughly, plainly_reported
 from llama_token_tracker.notices import forget_notices
 
 OPENAI = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
@@ -373,7 +373,62 @@ def test_the_quick_way_gives_what_the_thorough_way_gives(listed: list[object], r
     order = list(range(len(listed))) * 2
     random.shuffle(order)
     for index in order:
-        assert extract_usage(listed[index]) == expected[index], listed[index]
+        usage = expected[index]
+        assert extract_usage(listed[index]) == usage, listed[index]
+        glanced = plainly_reported(listed[index])
+        if glanced is not None:
+            assert usage is not None
+            assert glanced[:2] == (usage.input_tokens, usage.output_tokens)
+
+
+COMMON = {
+    "openai": {**OPENAI, "prompt_tokens_details": {"cached_tokens": 16, "audio_tokens": 0}},
+    "openai.responses": {
+        "input_tokens": 40,
+        "output_tokens": 7,
+        "total_tokens": 47,
+        "output_tokens_details": {"reasoning_tokens": 3},
+    },
+    "anthropic": {
+        "input_tokens": 3,
+        "output_tokens": 50,
+        "cache_read_input_tokens": 21_500,
+        "cache_creation_input_tokens": 12,
+        "cache_creation": {"ephemeral_5m_input_tokens": 12, "ephemeral_1h_input_tokens": 0},
+    },
+    "converse": {"inputTokens": 12, "outputTokens": 5, "cacheReadInputTokens": 100},
+    "gemini": {
+        "prompt_token_count": 12,
+        "candidates_token_count": 5,
+        "thoughts_token_count": 7,
+        "cached_content_token_count": None,
+        "prompt_tokens_details": [{"modality": "TEXT", "token_count": 12}],
+    },
+}
+
+
+@pytest.mark.parametrize("usage", COMMON.values(), ids=COMMON)
+def test_common_usages_are_read_in_one_look(usage: dict[str, Any]):
+    """The sums of each provider's ordinary usage are read the quick way, once one was seen."""
+    response = chat({"id": "x", "usage": usage}, copy=dict(OPENAI))
+    expected = extract_usage(response)
+    glanced = plainly_reported(response)
+    assert expected is not None
+    assert glanced is not None
+    assert glanced[:2] == (expected.input_tokens, expected.output_tokens)
+    assert extract_usage(response) == expected
+
+
+def test_what_a_glance_has_seen_can_be_changed_afterwards():
+    """Whoever changes a response after its call ended doesn't change what the call used."""
+    usage = dict(COMMON["anthropic"])
+    response = chat({"id": "x", "usage": usage})
+    expected = extract_usage(response)
+    glanced = plainly_reported(response)
+    assert glanced is not None
+    usage["input_tokens"] = usage["cache_read_input_tokens"] = 10**6
+    _, _, glance, values = glanced
+    assert glance.usage(values) == expected
 
 
 @given(st.lists(wire_usages(), min_size=2, max_size=5))
