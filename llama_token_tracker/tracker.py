@@ -332,12 +332,15 @@ class Tracker(Readings):
 
     def _add_up(self) -> None:
         """Add up what was put off since the last time; the caller holds the lock."""
-        pair = self._book.llm.pair
         end = len(self._pending)
+        prompt = completion = 0
         for call in self._pending[self._summed : end]:
             if type(call) is tuple:
-                pair.prompt += call[0]
-                pair.completion += call[1]
+                prompt += call[0]
+                completion += call[1]
+        pair = self._book.llm.pair
+        pair.prompt += prompt
+        pair.completion += completion
         self._summed = end
         self._sum_up_at = end + self._unsummed
 

@@ -130,26 +130,26 @@ def plainly_reported(response: Any) -> Glanced | None:
             return None
         if body.__class__ is not dict:
             body = as_fields(body)
-        usage: Any = body[_only_one[tuple(body)]]
+        place = _only_one[tuple(body)]
+        usage: Any = body[place.key]
         if usage.__class__ is not dict:
             usage = as_fields(usage)
-        glances = _glances[keys := tuple(usage)]
-        glanced = glances[0].look(usage)
+        keys, glance = place.newest
+        glanced = glance.look(usage) if keys == tuple(usage) else None
         if glanced is None:
-            glanced = _another_look(usage, keys, glances)
+            glanced = place.another_look(usage)
         if glanced is None:
             return None
-        copy = answer["additional_kwargs"]
-        message = answer.get("message")
-        if copy or (message is not None and message.additional_kwargs):
+        copy, message = answer["additional_kwargs"], answer.get("message")
+        inner = None if message is None else message.additional_kwargs
+        if copy or inner:
             input_tokens, output_tokens, _, _ = glanced
             # A zero tells nothing. An input and an output are as much as most copies hold.
             poor = _poor_copies if input_tokens and output_tokens else ()
             if copy and tuple(copy) not in poor and _may_know_more(copy, glanced):
                 return None
-            copy = None if message is None else message.additional_kwargs
-            if copy and tuple(copy) not in poor and _may_know_more(copy, glanced):
-                return None
+            if inner and inner is not copy and tuple(inner) not in poor:
+                return None if _may_know_more(inner, glanced) else glanced
     except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
         return None
     return glanced
@@ -176,18 +176,6 @@ def carefully_reported(response: object) -> Usage | None:
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice(f"unreadable {type(response).__name__}", error, "it counts as silent")
         return None
-
-
-def _another_look(
-    usage: dict[str, Any], keys: tuple[str, ...], glances: list[Glance]
-) -> Glanced | None:
-    """Look in all other ways that are known; the next usage is looked at like this first."""
-    for glance in glances[1:]:
-        glanced = glance.look(usage)
-        if glanced is not None:
-            _glances[keys] = [glance, *(other for other in glances if other is not glance)]
-            return glanced
-    return None
 
 
 def _may_know_more(copy: Any, glanced: Glanced) -> bool:
@@ -286,15 +274,46 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
 
 _NOWHERE: Final[tuple[bool, tuple[str, ...]]] = (False, ())
 _routes: dict[tuple[str, ...], tuple[bool, tuple[str, ...]]] = {}
-_only_one: dict[tuple[str, ...], str] = {}
-"""By all keys of a body that can hold only one usage, the key of that."""
+
+
+class _Place:
+    """Where the bodies of one form hold their only usage.
+
+    Attributes:
+        key: The key of that.
+        newest: All keys of the newest usage there that was read in one look, and how that was.
+    """
+
+    __slots__ = ("key", "newest")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.newest: tuple[tuple[str, ...] | None, Any] = (None, None)
+
+    def another_look(self, usage: dict[str, Any]) -> Glanced | None:
+        """Look at a usage in all ways that are known for its keys.
+
+        Raises:
+            KeyError: None is.
+        """
+        keys = tuple(usage)
+        for glance in _glances[keys]:
+            glanced = glance.look(usage)
+            if glanced is not None:
+                self.newest = keys, glance
+                return glanced
+        return None
+
+
+_only_one: dict[tuple[str, ...], _Place] = {}
+"""By all keys of a body that can hold only one usage, the place of that."""
 
 
 def _route(keys: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
     speaks = any(key in _MARKS for key in keys)
     names = tuple(key for key in keys if key in WITHIN)
     if not speaks and len(names) == 1 and not WITHIN[names[0]]:
-        remember(_only_one, keys, names[0])
+        remember(_only_one, keys, _Place(names[0]))
     return speaks, names
 
 

@@ -130,8 +130,8 @@ def responses() -> dict[str, ChatResponse]:
         "bedrock converse": response(
             converse, {**copy, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
         ),
-        "gemini": response(generated, copy),
-        "gemini, thinking": response(thought, copy),
+        "gemini": response(generated, {"thought_signatures": [None], **copy}),
+        "gemini, thinking": response(thought, {"thought_signatures": [None], **copy}),
         "plain dict": response({"usage": copy}),
         "no usage": response(None),
     }
