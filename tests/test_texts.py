@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
-from llama_token_tracker.texts import prompt_text, response_text
+from llama_token_tracker.texts import prompt_text, response_text, texts_of, words_of
 
 BLOCKS = st.one_of(
     st.builds(TextBlock, text=st.text(max_size=10)),
@@ -48,6 +48,63 @@ def test_a_response_reads_as_llamaindex_prints_it(message: ChatMessage, text: st
     assert response_text(chat) == str(chat)
     assert response_text(CompletionResponse(text=text)) == text
     assert prompt_text(text) == text
+
+
+@given(st.lists(MESSAGES, max_size=3), MESSAGES)
+def test_what_is_printed_later_reads_the_same(messages: list[ChatMessage], message: ChatMessage):
+    """Putting the printing off changes no text."""
+    chat = ChatResponse(message=message)
+    expected = "\n".join([str(message) for message in messages]), str(chat)
+    assert texts_of(words_of(tuple(messages), chat)) == expected
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_only_texts_are_put_off(number: int):
+    """A block that has a text, but isn't one, is printed as LlamaIndex does: not at all."""
+
+    class Aside(TextBlock):
+        block_type: Any = "aside"
+
+    aside = ChatMessage.model_construct(role=MessageRole.USER, blocks=[Aside(text="no")])
+    plain = ChatMessage("hi", role="user")
+    said = ChatResponse(message=ChatMessage("hello", role="assistant"))
+    for messages in ([aside] * number, [plain] * (number - 1) + [aside]):
+        assert texts_of(words_of(tuple(messages), said))[0] == prompt_text(messages)
+    unsaid = ChatResponse.model_construct(message=aside, raw=None)
+    assert texts_of(words_of((plain,) * number, unsaid))[1] == response_text(unsaid)
+
+
+def test_a_list_that_grows_later_changes_nothing():
+    """What was said is held as it was said."""
+    message, answer = ChatMessage("hi", role="user"), ChatMessage("hello", role="assistant")
+    words = words_of((message,), ChatResponse(message=answer))
+    message.content = answer.content = "something else"
+    message.role = answer.role = MessageRole.TOOL
+    assert texts_of(words) == ("user: hi", "assistant: hello")
+
+
+class Mute:
+    """Can't be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __format__ = None
+
+
+@pytest.mark.parametrize("text", [None, 5, Mute()], ids=["none", "five", "mute"])
+@pytest.mark.parametrize("role", ["user", Mute(), MessageRole.USER], ids=["text", "mute", "role"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_odd_roles_and_texts_are_printed_as_far_as_they_can_be(text: Any, role: Any, number: int):
+    """Whoever assigns something odd to a message loses no event by it."""
+    message = ChatMessage("hi", role="user")
+    message.blocks[0].text, message.role = text, role
+    printed = (
+        f"{'' if isinstance(role, Mute) else 'user'}: {'' if isinstance(text, Mute) else text}"
+    )
+    prompt, completion = texts_of(words_of((message,) * number, ChatResponse(message=message)))
+    assert prompt == "\n".join([printed] * number)
+    assert completion == printed
 
 
 def test_nothing_is_empty():

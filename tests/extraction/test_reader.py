@@ -5,8 +5,11 @@ import json
 import math
 from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
+from itertools import product
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -18,11 +21,12 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 from pydantic import BaseModel, ConfigDict
 
 from llama_token_tracker import Usage, extract_usage
-from llama_token_tracker.extraction import SHAPES, StreamedUsage
+from llama_token_tracker.extraction import SHAPES, StreamedUsage, WireShape
 from llama_token_tracker.extraction.reader import WITHIN, _thoroughly, plainly_reported
 from llama_token_tracker.notices import forget_notices
 
 OPENAI = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
+CLAUDE = {"input_tokens": 40, "output_tokens": 7, "cache_read_input_tokens": 90}
 EXPECTED = Usage(input_tokens=40, output_tokens=7)
 
 
@@ -150,6 +154,62 @@ def test_the_one_that_knows_more_wins():
         assert extract_usage(chat(raw, copy, copy)) == full
     # The other way round too: what is in a copy alone is not lost.
     assert extract_usage(chat({"usage": copy}, raw)) == full
+
+
+ZERO = {"prompt_tokens": 0, "completion_tokens": 0}
+
+
+@pytest.mark.parametrize(
+    ("usage", "copy", "expected"),
+    [
+        (OPENAI, {"prompt_tokens": 1, "completion_tokens": 1}, EXPECTED),
+        (OPENAI, {**CLAUDE, "cache_read_input_tokens": 0}, EXPECTED),
+        (OPENAI, CLAUDE, Usage(input_tokens=130, output_tokens=7, cache_read_tokens=90)),
+        (ZERO, OPENAI, EXPECTED),
+        ({**OPENAI, "completion_tokens": 0}, OPENAI, EXPECTED),
+        (OPENAI, ZERO, EXPECTED),
+    ],
+)
+def test_a_copy_that_knows_more_wins_wherever_it_stands(
+    usage: dict[str, Any], copy: dict[str, Any], expected: Usage
+):
+    """So it is at each call, also when both forms have been seen before."""
+    for _ in range(3):
+        for places in ((copy, None), (None, copy), (copy, copy), (copy, dict(copy))):
+            response = chat({"id": "x", "usage": usage}, *places)
+            assert extract_usage(response) == _thoroughly(response) == expected
+
+
+def test_what_is_left_out_of_a_sum_is_seen_at_each_call():
+    """OpenAI's total says whether cached tokens are outside of `prompt_tokens`."""
+    inside = {
+        "prompt_tokens": 140,
+        "completion_tokens": 7,
+        "total_tokens": 147,
+        "prompt_tokens_details": {"cached_tokens": 100},
+    }
+    outside = {**inside, "prompt_tokens": 40}
+    expected = Usage(input_tokens=140, output_tokens=7, cache_read_tokens=100)
+    for _ in range(2):
+        for usage in (inside, outside):
+            assert extract_usage(chat({"id": "x", "usage": usage})) == expected
+
+
+def test_sums_inside_of_lists_and_objects_take_care():
+    """A shape whose sums aren't all at the top isn't read in one look."""
+    shape = WireShape(
+        name="mixed",
+        source="",
+        checked=date(2026, 11, 22),
+        marks=("input",),
+        adds={
+            "input": ("input_tokens",),
+            "output": ("output_tokens",),
+            "tools.input": ("input_tokens",),
+        },
+    )
+    assert shape.plan(["input", "output"]).glance(()) is not None
+    assert shape.plan(["input", "output", "tools"]).glance(()) is None
 
 
 def test_among_equals_the_place_nearer_to_the_wire_wins():
@@ -429,6 +489,19 @@ def test_what_a_glance_has_seen_can_be_changed_afterwards():
     usage["input_tokens"] = usage["cache_read_input_tokens"] = 10**6
     _, _, glance, values = glanced
     assert glance.usage(values) == expected
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_each_key_may_be_null_the_next_time(shape: WireShape):
+    """A form that was learned is read rightly with any of its keys null, and with any two."""
+    full: dict[str, Any] = {}
+    for number, path in enumerate(sorted({*shape.adds, shape.total or "id"})):
+        with suppress(TypeError):  # one shape has a number and a list under one name
+            put(full, path, 10 ** (number % 6))
+    for first, second in product(full, repeat=2):
+        for usage in (full, {**full, first: None}, {**full, first: None, second: None}, full):
+            response = chat({"id": "x", "usage": usage})
+            assert extract_usage(response) == _thoroughly(response)
 
 
 @given(st.lists(wire_usages(), min_size=2, max_size=5))
