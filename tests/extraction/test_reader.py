@@ -192,7 +192,10 @@ def test_what_is_left_out_of_a_sum_is_seen_at_each_call():
     expected = Usage(input_tokens=140, output_tokens=7, cache_read_tokens=100)
     for _ in range(2):
         for usage in (inside, outside):
-            assert extract_usage(chat({"id": "x", "usage": usage})) == expected
+            response = chat({"id": "x", "usage": usage})
+            assert extract_usage(response) == expected
+            glanced = plainly_reported(response)
+            assert glanced is None or glanced[:2] == (140, 7)
 
 
 def test_sums_inside_of_lists_and_objects_take_care():
