@@ -4,10 +4,8 @@ Each wrapper stands where botocore's own object stood and hands everything on. I
 the other way round, so that an answer nobody holds any more is known to be left.
 """
 
-import weakref
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from botocore.response import StreamingBody
@@ -21,23 +19,6 @@ Hear = Callable[[Exchange, Any], None]
 _LEFT: Final = (CancelledError, KeyboardInterrupt)
 
 
-def hear_converse(exchange: Exchange, event: Any) -> None:
-    """Take in one event of ConverseStream."""
-    if "contentBlockDelta" in event:
-        exchange.keep(event)
-    elif "metadata" in event:
-        exchange.hear(event["metadata"])
-
-
-def hear_chunk(exchange: Exchange, event: Any) -> None:
-    """Take in one chunk of InvokeModelWithResponseStream."""
-    chunk = event.get("chunk", {}).get("bytes", b"")
-    exchange.keep(chunk)
-    # Every vendor's word for it holds this; most chunks say nothing of it, and are quick.
-    if b"oken" in chunk and (fields := decoded(chunk)) is not None:
-        exchange.hear(fields)
-
-
 class HeardEvents:
     """An `EventStream` of botocore's, each of whose events is heard on its way."""
 
@@ -45,41 +26,24 @@ class HeardEvents:
         self._events = events
         self._exchange = exchange
         self._hear = hear
-        # At exit nobody counts any more.
-        weakref.finalize(self, exchange.lost).atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._events, name)
 
     def __iter__(self) -> Iterator[Any]:
         """The events, as they come."""
-        with self._settled():
-            for event in self._events:
-                self._take_in(event)
-                yield event
-
-    @contextmanager
-    def _settled(self) -> Iterator[None]:
-        """Settle the exchange by how reading ends."""
-        exchange = self._exchange
+        exchange, hear = self._exchange, self._hear
         try:
-            yield
-        except GeneratorExit:
-            # Whoever leaves this iteration may go on with another.
-            raise
-        except _LEFT:
-            exchange.settle("abandoned")
-            raise
-        except BaseException:
-            exchange.settle("failed")
+            for event in self._events:
+                try:
+                    hear(exchange, event)
+                except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+                    _unread(error)
+                yield event
+        except BaseException as error:
+            _settle_by(exchange, error)
             raise
         exchange.settle("complete")
-
-    def _take_in(self, event: Any) -> None:
-        try:
-            self._hear(self._exchange, event)
-        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-            notice("an event of Bedrock's could not be read", error, "its figures may be missing")
 
     def close(self) -> Any:
         """Close the stream: what hasn't come will not come."""
@@ -99,10 +63,29 @@ class HeardAsyncEvents(HeardEvents):
         return self._heard()
 
     async def _heard(self) -> AsyncIterator[Any]:
-        with self._settled():
+        exchange, hear = self._exchange, self._hear
+        try:
             async for event in self._events:
-                self._take_in(event)
+                try:
+                    hear(exchange, event)
+                except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+                    _unread(error)
                 yield event
+        except BaseException as error:
+            _settle_by(exchange, error)
+            raise
+        exchange.settle("complete")
+
+
+def _unread(error: Exception) -> None:
+    notice("an event of Bedrock's could not be read", error, "its figures may be missing")
+
+
+def _settle_by(exchange: Exchange, error: BaseException) -> None:
+    """Settle an exchange by what has ended its reading."""
+    # Whoever leaves this iteration may go on with another.
+    if not isinstance(error, GeneratorExit):
+        exchange.settle("abandoned" if isinstance(error, _LEFT) else "failed")
 
 
 def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:
@@ -148,7 +131,6 @@ class HeardBody(StreamingBody):
         # As botocore makes it, of the header; its stubs know only of numbers.
         super().__init__(raw, cast("int", length))
         self._pieces = _Pieces(exchange, length)
-        weakref.finalize(self, exchange.lost).atexit = False
 
     def read(self, amt: int | None = None) -> bytes:
         """Read at most so many bytes, or all."""
@@ -185,7 +167,6 @@ def _heard_async_body(base: Any) -> Any:
             base.__init__(self, raw, length)
             # A proxy keeps what begins like this for itself.
             self._self_pieces = _Pieces(exchange, length)
-            weakref.finalize(self, exchange.lost).atexit = False
 
         _async_bodies[base] = type("HeardAsyncBody", (base,), {"__init__": make, "read": read})
     return _async_bodies[base]
