@@ -21,7 +21,7 @@ from llama_token_tracker.holds import Hold
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.said import Said, embedded, event_of
-from llama_token_tracker.scopes import Context
+from llama_token_tracker.scopes import Context, is_somewhere
 from llama_token_tracker.silent import NOTHING, Count, SilentCall, texts_in
 from llama_token_tracker.tokenizer import Tokenizers
 from llama_token_tracker.tokenizers import Message, Part
@@ -108,8 +108,9 @@ class Recorder:
 
         The request ends in `Exchange.settle`, once and in any case.
         """
-        claim, context = self.tracker.claim(), self.tracker.context(_NO_TAGS)
-        return Exchange(self, claim, context, provider, model, operation, dialect, body)
+        tracker = self.tracker
+        context = tracker.context(_NO_TAGS) if is_somewhere() else None
+        return Exchange(self, tracker.claim(), context, provider, model, operation, dialect, body)
 
 
 class Exchange:
@@ -129,40 +130,29 @@ class Exchange:
         body: The request's body.
 
     Attributes:
+        body: The request's body, as long as nobody has read it.
         id: What the provider calls the request, once that's known.
         keeps_pieces: Whether the pieces of the answer are needed for an event.
         status: How it ended; abandoned until then.
         duration_s: How long it took until then, in seconds.
+        held_bytes: About how much memory it takes from then on until it's counted.
+        is_settled: Whether it's over, as far as its event goes.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_asked",
-        "_began",
-        "_body",
-        "_came",
-        "_claim",
-        "_context",
-        "_dialect",
-        "_event",
-        "_events",
-        "_figures_at",
-        "_pieces",
-        "_put_off",
-        "_recorder",
-        "_settled",
-        "_started_s",
-        "_usage",
-        "_whole",
-        "_whole_put_off",
-        "duration_s",
-        "id",
-        "keeps_pieces",
-        "model",
-        "operation",
-        "provider",
-        "status",
-    )
+    # Here rather than in `__init__`, which runs in the user's call.
+    id = ""
+    status: Status = "abandoned"
+    duration_s = 0.0
+    held_bytes = 0
+    is_settled = False
+    _asked: Asked | None = None
+    _usage: StreamedUsage | None = None
+    _whole: Usage | None = None
+    _whole_put_off: object = None
+    _came = 0
+    _figures_at = 0
+    _event: TokenCountingEvent | None = None
+    _events: list[TokenCountingEvent] | None = None
 
     def __init__(
         self,
@@ -178,33 +168,21 @@ class Exchange:
         self.provider = provider
         self.model = model
         self.operation: Operation = operation
-        self.id = ""
-        self.status: Status = "abandoned"
-        self.duration_s = 0.0
         self.keeps_pieces = claim is None
         self._recorder = recorder
         self._claim = claim
         self._context = context
         self._dialect = dialect
-        self._body = body
-        self._asked: Asked | None = None
-        self._began = perf_counter()
-        self._started_s = time()
-        self._usage: StreamedUsage | None = None
-        self._whole: Usage | None = None
-        self._whole_put_off: object = None
-        self._came = 0
-        self._figures_at = 0
+        self.body = body
         self._pieces: list[Any] = []
         self._put_off: list[tuple[int, Read | None, Any]] = []
-        self._event: TokenCountingEvent | None = None
-        self._events: list[TokenCountingEvent] | None = None
-        self._settled = False
+        self._started_s = time()
+        self._began = perf_counter()
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         """Count what nobody waits for any more; whoever counts it holds it again."""
         # At exit nobody counts any more.
-        if not (self._settled or is_exiting()):
+        if not (self.is_settled or is_exiting()):
             self.lost()
 
     def reserve(self) -> None:
@@ -215,14 +193,17 @@ class Exchange:
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
-        if self._claim is not None or not self._recorder.tracker.limits(self._context):
+        tracker, context = self._recorder.tracker, self._context
+        if self._claim is not None or (context is None and not tracker.is_limited):
+            return
+        if not tracker.limits(context):
             return
         # Until it may be sent it is no request that could be lost.
-        self._settled = True
+        self.is_settled = True
         asked = self._ask()
         embeds = self.operation == "embedding"
-        self._context = self._recorder.tracker.reserve(
-            self._context,
+        self._context = tracker.reserve(
+            context,
             input_tokens=expected_texts(asked.texts)
             if embeds
             else expected_input(asked.prompt, asked.tools),
@@ -231,7 +212,7 @@ class Exchange:
             model=self.model,
             operation=self.operation,
         )
-        self._settled = False
+        self.is_settled = False
 
     # --- what the watch hears --------------------------------------------------------------
 
@@ -251,7 +232,11 @@ class Exchange:
         if usage is None:
             usage = self._usage = StreamedUsage()
         if usage.hear(fields):
-            self._figures_at = self._came
+            self._figures_at = self._parts()
+
+    def _parts(self) -> int:
+        """A number that grows with every part that comes."""
+        return self._came + len(self._pieces) + len(self._put_off)
 
     def hear_later(self, part: Any, read: Read | None = None) -> None:
         """Take in such a part, and look at it when somebody asks for the figures.
@@ -260,50 +245,47 @@ class Exchange:
             part: It is kept until then, so it should be small, and nobody may change it.
             read: Gives what it says; by default that's the part itself.
         """
-        if self._claim is None:
-            self._came += 1
-            self._put_off.append((self._came, read, part))
+        # Frameworks' calls ask for the figures where nothing may be logged.
+        if self._claim is None and self._usage is None:
+            self._put_off.append((self._parts() + 1, read, part))
         else:
-            # Frameworks' calls ask for the figures where nothing may be logged.
             self.hear(part if read is None else read(part))
 
     def hear_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_usage(fields)
 
-    def hear_all_later(self, fields: object) -> None:
-        """Take in such an answer, and look at it when somebody asks for the figures.
+    def ends_with(self, fields: object) -> None:
+        """Take in such an answer as it begins, which settles the request: it is complete.
 
         Args:
-            fields: They are kept until then, so they should be few, and nobody may change them.
+            fields: They are looked at when somebody asks for the figures, so they should be few,
+                and nobody may change them.
         """
         if self._claim is None:
             self._whole_put_off = fields
         else:
             self.hear_all(fields)
+            self._claim.hear(self)
+        self.settle("complete")
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
-        self._came += 1
         if self.keeps_pieces:
             self._pieces.append(piece)
+        else:
+            self._came += 1
 
-    @property
-    def body(self) -> Any:
-        """The request's body, as long as nobody has read it."""
-        return self._body
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it's over, as far as its event goes."""
-        return self._settled
+    def keeper(self) -> Callable[[Any], None]:
+        """What takes in the parts of a stream as `keep` does, and is quicker."""
+        return self._pieces.append if self.keeps_pieces else self.keep
 
     def settle(self, status: Status) -> None:
         """Note that the request is over; all but the first time do nothing."""
         with LOCK:
-            if self._settled:
+            if self.is_settled:
                 return
-            self._settled = True
+            self.is_settled = True
         self.status = status
         self.duration_s = perf_counter() - self._began
         if self._claim is None:
@@ -318,7 +300,7 @@ class Exchange:
         event = self._event
         if event is not None:
             event.completion = self._completion(event.operation)
-            self._pieces = []
+            self._pieces.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
 
@@ -331,9 +313,9 @@ class Exchange:
             return Reading(whole)
         usage, figures_at = self._heard()
         reading = None if usage is None else usage.read()
-        if reading is None or (self._settled and self.status == "complete"):
+        if reading is None or (self.is_settled and self.status == "complete"):
             return reading
-        return reading._replace(output_is_sure=figures_at == self._came)
+        return reading._replace(output_is_sure=figures_at == self._parts())
 
     def _heard(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
@@ -358,7 +340,7 @@ class Exchange:
     def disown(self) -> None:
         """Record it here after all."""
         with LOCK:
-            was_settled, self._claim = self._settled, None
+            was_settled, self._claim = self.is_settled, None
         if was_settled:
             self._record()
 
@@ -366,9 +348,15 @@ class Exchange:
 
     def _record(self) -> None:
         try:
-            if _length(self._body) > _LONGEST_BODY:
+            # In a row rather than by functions, as this is done in the user's call.
+            body, context = self.body, self._context
+            length = len(body) if isinstance(body, _SIZED) else 0
+            if length > _LONGEST_BODY:
                 self._ask()
-            context = self._context
+            held = _BYTES_PER_CALL + length
+            for piece in self._pieces:
+                held += len(piece) if isinstance(piece, _SIZED) else _BYTES_PER_CALL
+            self.held_bytes = held
             if context is not None and context.hold is not None:
                 self._record_held(context, context.hold)
             else:
@@ -387,14 +375,6 @@ class Exchange:
         if embeds:
             hold.expect(len(self.texts()))
         tracker.record_uncounted(self, context)
-
-    @property
-    def held_bytes(self) -> int:
-        """About how much memory it takes until it's counted."""
-        held = _BYTES_PER_CALL + _length(self._body)
-        if self._pieces:
-            held += sum([_length(piece) or _BYTES_PER_CALL for piece in self._pieces])
-        return held
 
     def events(self) -> list[TokenCountingEvent]:
         """Its events, counted; two threads that ask at once find the same. Never raises."""
@@ -445,7 +425,10 @@ class Exchange:
         """Let go of what only its events needed; of an unread answer the text may follow."""
         if self.operation != "embedding" and events:
             self._event = events[0]
-        self._asked, self._body, self._pieces, self._put_off = Asked(), None, [], []
+        self._asked, self.body = Asked(), None
+        # Whoever takes in the rest of it holds these very lists.
+        self._pieces.clear()
+        self._put_off.clear()
 
     def _make(self, said: Said, prompt: Count, answer: Count) -> TokenCountingEvent:
         asked = self._ask()
@@ -498,23 +481,19 @@ class Exchange:
     def _ask(self) -> Asked:
         if self._asked is None:
             try:
-                asked = self._dialect.asked(self._body)
+                asked = self._dialect.asked(self.body)
             except Exception as error:  # noqa: BLE001 - the body may be anything at all
                 notice("a request could not be read", error, "its prompt is left empty")
                 asked = Asked()
             with LOCK:
                 # Another thread that was quicker has let go of the body, too.
                 if self._asked is None:
-                    self._asked, self._body = asked, None
+                    self._asked, self.body = asked, None
         return self._asked
 
 
 def _joined(parts: Sequence[Part]) -> str:
     return "".join(texts_in(parts))
-
-
-def _length(part: object) -> int:
-    return len(part) if isinstance(part, _SIZED) else 0
 
 
 def _is_richer(body: Usage | None, known: Usage | None) -> bool:

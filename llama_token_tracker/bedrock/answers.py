@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
-from llama_token_tracker.bedrock.bodies import BODIES, CHUNKS, CONVERSE, decoded, is_embedding
-from llama_token_tracker.bedrock.streams import heard_body, heard_events
+from llama_token_tracker.bedrock.bodies import BODIES, CHUNKS, CONVERSE, decoded, embeds
+from llama_token_tracker.bedrock.streams import Keep, heard_body, heard_events
 from llama_token_tracker.exchange import Dialect, Exchange
 from llama_token_tracker.extraction.bedrock import HEADERS
 
@@ -28,20 +28,30 @@ class Operation(NamedTuple):
 
 def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
     headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    if exchange.operation == "embedding" or is_embedding(exchange.model, exchange.body, headers):
+    if exchange.operation == "embedding" or _is_embedding(exchange, headers):
         exchange.operation = "embedding"
         exchange.keeps_pieces = False
-    counts = {name: headers[name] for name in _COUNTS if name in headers}
-    is_counted = not _MARKS.isdisjoint(counts)
-    if is_counted:
-        exchange.hear_all_later(counts)
-    exchange.answered()
+    counts: dict[str, str] = {}
+    for name in _COUNTS:
+        if name in headers:
+            counts[name] = headers[name]
+    is_counted, is_heard = not counts.keys().isdisjoint(HEADERS.marks), False
     if exchange.keeps_pieces or not is_counted:
-        body = parsed["body"]
-        parsed["body"] = heard_body(body, response, headers.get("content-length"), exchange)
-        is_counted = is_counted or parsed["body"] is body
+        length = headers.get("content-length")
+        parsed["body"], is_heard = heard_body(parsed["body"], response, length, exchange)
     if is_counted:
-        exchange.settle("complete")
+        exchange.ends_with(counts)
+    else:
+        exchange.answered()
+        if not is_heard:
+            exchange.settle("complete")
+
+
+def _is_embedding(exchange: Exchange, headers: Mapping[str, str]) -> bool:
+    """Whether a model without a name, that of an application inference profile, has embedded."""
+    if not exchange.model.startswith("arn:") or _OUTPUT_COUNT in headers:
+        return False
+    return embeds(exchange.body)
 
 
 def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
@@ -49,10 +59,10 @@ def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -
     exchange.answered()
 
 
-def hear_chunk(exchange: Exchange, event: Any) -> None:
+def hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
     """Take in one chunk of InvokeModelWithResponseStream."""
-    chunk = event.get("chunk", {}).get("bytes", b"")
-    exchange.keep(chunk)
+    chunk = event["chunk"]["bytes"] if "chunk" in event else b""
+    keep(chunk)
     # Every vendor's word for it holds this; most chunks say nothing of it.
     if b"oken" in chunk:
         exchange.hear_later(chunk, decoded)
@@ -62,9 +72,7 @@ def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> Non
     if exchange.keeps_pieces:
         for block in parsed["output"].get("message", {}).get("content", ()):
             exchange.keep(block)
-    exchange.hear_all_later(_usage(parsed))
-    exchange.answered()
-    exchange.settle("complete")
+    exchange.ends_with(_usage(parsed))
 
 
 def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
@@ -72,10 +80,10 @@ def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any])
     exchange.answered()
 
 
-def hear_converse(exchange: Exchange, event: Any) -> None:
+def hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
     """Take in one event of ConverseStream."""
     if "contentBlockDelta" in event:
-        exchange.keep(event)
+        keep(event)
     elif "metadata" in event:
         exchange.hear_later(_usage(event["metadata"]))
 
@@ -87,8 +95,8 @@ def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
     return {"usage": deepcopy(usage) if "cacheDetails" in (usage or ()) else dict(usage or {})}
 
 
+_OUTPUT_COUNT: Final = "x-amzn-bedrock-output-token-count"
 _COUNTS: Final = tuple(HEADERS.adds)
-_MARKS: Final = frozenset(HEADERS.marks)
 
 OPERATIONS: Final = {
     "InvokeModel": Operation(BODIES, _invoke),

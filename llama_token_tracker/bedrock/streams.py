@@ -14,7 +14,8 @@ from llama_token_tracker.bedrock.bodies import decoded
 from llama_token_tracker.exchange import Exchange
 from llama_token_tracker.notices import notice
 
-Hear = Callable[[Exchange, Any], None]
+Keep = Callable[[Any], None]
+Hear = Callable[[Exchange, Keep, Any], None]
 
 _LEFT: Final = (CancelledError, KeyboardInterrupt)
 
@@ -32,11 +33,11 @@ class HeardEvents:
 
     def __iter__(self) -> Iterator[Any]:
         """The events, as they come."""
-        exchange, hear = self._exchange, self._hear
+        exchange, hear, keep = self._exchange, self._hear, self._exchange.keeper()
         try:
             for event in self._events:
                 try:
-                    hear(exchange, event)
+                    hear(exchange, keep, event)
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
@@ -63,11 +64,11 @@ class HeardAsyncEvents(HeardEvents):
         return self._heard()
 
     async def _heard(self) -> AsyncIterator[Any]:
-        exchange, hear = self._exchange, self._hear
+        exchange, hear, keep = self._exchange, self._hear, self._exchange.keeper()
         try:
             async for event in self._events:
                 try:
-                    hear(exchange, event)
+                    hear(exchange, keep, event)
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
@@ -104,49 +105,58 @@ class _Pieces:
 
     def take_in(self, piece: bytes, amount: int | None) -> None:
         """Note that these bytes were read, when so many were asked for."""
+        exchange = self._exchange
         try:
-            self._exchange.keep(piece)
-            if not self._exchange.is_settled:
-                self._read.append(piece)
+            exchange.keep(piece)
             if self._missing is not None:
                 self._missing -= len(piece)
-            if amount is None or amount < 0 or not piece or self._missing == 0:
-                self._finish()
+            is_whole = amount is None or amount < 0 or not piece or self._missing == 0
+            # Else the headers have said it all.
+            if not exchange.is_settled:
+                self._read.append(piece)
+                if is_whole:
+                    self._finish()
+            if is_whole:
+                exchange.is_whole()
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
 
     def _finish(self) -> None:
         read, self._read = self._read, []
-        # If it's settled, the headers have said it all.
-        if read and (fields := decoded(b"".join(read))) is not None:
+        if (fields := decoded(b"".join(read))) is not None:
             self._exchange.hear(fields)
         self._exchange.settle("complete")
-        self._exchange.is_whole()
 
 
 class HeardBody(StreamingBody):
     """A `StreamingBody` of botocore's, heard on its way."""
 
-    def __init__(self, raw: Any, length: str | None, exchange: Exchange) -> None:
-        # As botocore makes it, of the header; its stubs know only of numbers.
-        super().__init__(raw, cast("int", length))
-        self._pieces = _Pieces(exchange, length)
+    pieces: _Pieces
 
     def read(self, amt: int | None = None) -> bytes:
         """Read at most so many bytes, or all."""
         piece = super().read(amt)
-        self._pieces.take_in(piece, amt)
+        self.pieces.take_in(piece, amt)
         return piece
 
 
-def heard_body(body: Any, response: Any, length: str | None, exchange: Exchange) -> Any:
-    """Put a body that is heard in the place of one that isn't; of another kind, that itself."""
-    if type(body) is StreamingBody:
-        return HeardBody(response.raw, length, exchange)
+def heard_body(
+    body: Any, response: Any, length: str | None, exchange: Exchange
+) -> tuple[Any, bool]:
+    """Have a body heard.
+
+    Returns:
+        It, or what stands for it now; and whether it's heard, which one of another kind isn't.
+    """
     kind = cast("Any", type(body))
+    if kind is StreamingBody:
+        # The very body that botocore made, whoever else holds it; and quicker than another.
+        body.__class__ = HeardBody
+        body.pieces = _Pieces(exchange, length)
+        return body, True
     if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
-        return body
-    return _heard_async_body(kind)(response.raw, length, exchange)
+        return body, False
+    return _heard_async_body(kind)(response.raw, length, exchange), True
 
 
 _ASYNC_BODY: Final = ("aiobotocore.response", "StreamingBody")

@@ -1,11 +1,17 @@
 """What watching a Bedrock client costs: the same calls with and without it, in one run.
 
-Run it with `python -m tests.bench.watching`. Three clients take turns, call by call: two that
-nobody watches, and one that is watched. What the second costs more than the first is the noise
-of this machine; only what the third costs beyond that is ours. Figures are CPU time of this
-process, the provider's threads included. Of each call the client's own thread is shown, too,
-where all that watching does is done: the provider's threads add only noise. Nothing here passes
-or fails.
+Run it with `python -m tests.bench.watching`. Three clients take turns, call by call: one that is
+watched, and two that nobody watches, the second as a control. Clients differ by more than what
+is looked for, as their memory lies differently; so the three change their parts, block by
+block, until each has had each part equally often. What the control costs more than the first
+is then noise, and should be about nothing.
+
+Figures are CPU time of one call until its answer is read, in microseconds: the mean of the blocks,
+each the mean of the middle half of its calls, with the standard error over the blocks. They are
+those of the whole process, with the provider's threads and all that runs in the background.
+The calling thread's own are shown beside them: all that a watch does in a call is done there, and
+the other threads only add noise. Last comes what waits until somebody asks for a figure, per call.
+The garbage collector is off. Nothing here passes or fails.
 """
 
 import argparse
@@ -13,6 +19,8 @@ import gc
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import permutations
+from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
 import boto3
@@ -47,13 +55,13 @@ CALLS: dict[str, Callable[[Any], object]] = {
     )["body"].read(),
 }
 
-# In every order, so that each client follows each other equally often.
-_ORDERS: Final = ((0, 1, 2), (2, 1, 0), (1, 0, 2), (2, 0, 1), (0, 2, 1), (1, 2, 0))
-_SETTLING: Final = 60
+_PARTS: Final = 3
+_ORDERS: Final = tuple(permutations(range(_PARTS)))
+_SETTLING: Final = 4
 
 
 class Cost(NamedTuple):
-    """CPU time of one call, in microseconds.
+    """CPU time in microseconds.
 
     Attributes:
         process: Of the whole process.
@@ -72,70 +80,78 @@ def cost_of(call: Callable[[Any], object], client: Any) -> Cost:
     return Cost((ended - began) / 1e3, (ended_here - began_here) / 1e3)
 
 
-def measured(
-    call: Callable[[Any], object], clients: Sequence[Any], rounds: int
-) -> list[list[Cost]]:
-    """What a call costs by each client, round by round."""
+def typical(values: Sequence[float]) -> float:
+    """The mean of the middle half: whatever else runs on the machine is in the rest."""
+    rest = len(values) // 4
+    return fmean(sorted(values)[rest : len(values) - rest])
+
+
+def block(call: Callable[[Any], object], clients: Sequence[Any], rounds: int) -> list[Cost]:
+    """What a call typically costs by each client, when they take turns."""
     costs: list[list[Cost]] = [[] for _ in clients]
-    for number in range(rounds):
+    for number in range(-_SETTLING, rounds):
         for which in _ORDERS[number % len(_ORDERS)]:
             costs[which].append(cost_of(call, clients[which]))
+    return [Cost(*map(typical, zip(*one[_SETTLING:], strict=True))) for one in costs]
+
+
+def blocks(
+    call: Callable[[Any], object], clients: Sequence[Any], tracker: Tracker, rounds: int
+) -> list[list[Cost]]:
+    """The typical costs of each block: plain, as a control, and watched."""
+    costs: list[list[Cost]] = []
+    for parts in _ORDERS * 3:
+        plain, control, watched = (clients[part] for part in parts)
+        with watch(watched, tracker):
+            costs.append(block(call, (plain, control, watched), rounds))
     return costs
 
 
-def typical(values: Sequence[float]) -> float:
-    """The mean of the middle half: whatever else runs on the machine is in the rest."""
-    inner = sorted(values)[len(values) // 4 : -(len(values) // 4) or None]
-    return sum(inner) / len(inner)
+def later(tracker: Tracker) -> float:
+    """CPU time of a call that waits until somebody asks for its figures, in microseconds."""
+    began = time.thread_time_ns()
+    calls = len(tracker.llm_token_counts) + len(tracker.embedding_token_counts)
+    return (time.thread_time_ns() - began) / 1e3 / calls
 
 
-def row(name: str, costs: list[list[Cost]]) -> list[str]:
+def row(name: str, costs: list[list[Cost]], waits_us: float) -> list[str]:
     """What is printed of an operation."""
-    plain, control, watched = [typical([cost.process for cost in one]) for one in costs]
-    here = [typical([cost.thread for cost in one]) for one in costs]
-    more, noise = watched - (plain + control) / 2, control - plain
-    more_here, noise_here = here[2] - (here[0] + here[1]) / 2, here[1] - here[0]
-    return [
-        name,
-        f"{plain:.0f}",
-        f"{noise:+.0f}",
-        f"{more:+.0f}",
-        f"{more / plain * 100:+.1f}",
-        f"{noise_here:+.0f}",
-        f"{more_here:+.0f}",
-        f"{more_here / plain * 100:+.1f}",
-    ]
+    plain = fmean([(one[0].process + one[1].process) / 2 for one in costs])
+    cells = [name, f"{plain:.0f}"]
+    for field in (0, 1):
+        noise = [one[1][field] - one[0][field] for one in costs]
+        more = [one[2][field] - (one[0][field] + one[1][field]) / 2 for one in costs]
+        percent = fmean(more) / plain * 100
+        cells += [_with_error(noise), _with_error(more), f"{percent:.1f}"]
+    return [*cells, f"{waits_us:.0f}"]
+
+
+def _with_error(values: Sequence[float]) -> str:
+    return f"{fmean(values):+.0f} ±{stdev(values) / len(values) ** 0.5:.0f}"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=600)
-    rounds = parser.parse_args().rounds
-    table = Table(
-        "operation",
-        "plain, us",
-        "control, us",
-        "watched, us",
-        "watched, %",
-        "control here, us",
-        "watched here, us",
-        "watched here, % of plain",
-    )
+    parser.add_argument("--rounds", type=int, default=30, help="calls of each client a block")
+    parser.add_argument("--operation", choices=CALLS, help="this one alone")
+    options = parser.parse_args()
+    table = Table("operation", "plain", "control", "watched", "%", title="CPU time, microseconds")
+    for column in ("control, own thread", "watched, own thread", "%", "later"):
+        table.add_column(column)
     with LoopbackProvider() as provider:
-        # What is registered on a client empties all that botocore remembers for it.
-        clients = [
-            boto3.client("bedrock-runtime", **provider.arguments("bedrock")) for _ in range(3)
-        ]
-        watch(clients[2], Tracker())
+        arguments = provider.arguments("bedrock")
+        clients = [boto3.client("bedrock-runtime", **arguments) for _ in range(_PARTS)]
         for name, call in CALLS.items():
-            measured(call, clients, _SETTLING)
-            gc.collect()
-            gc.disable()
-            costs = measured(call, clients, rounds)
-            gc.enable()
-            table.add_row(*row(name, costs))
-    Console(width=140).print(table)
+            if options.operation in (None, name):
+                tracker = Tracker()
+                block(call, clients, options.rounds)
+                gc.collect()
+                gc.disable()
+                costs = blocks(call, clients, tracker, options.rounds)
+                gc.enable()
+                table.add_row(*row(name, costs, later(tracker)))
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":
