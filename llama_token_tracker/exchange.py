@@ -36,7 +36,7 @@ _NO_TAGS: Final[dict[str, Any]] = {}
 _NO_TOKENIZER: Final = Tokenizers(None, lambda: None)
 
 Read: TypeAlias = Callable[[Any], object]
-"""Gives what a part of an answer says, as fields."""
+"""Gives what a piece of an answer says, as fields, or `None`."""
 
 
 class Asked(NamedTuple):
@@ -133,6 +133,9 @@ class Exchange:
         body: The request's body, as long as nobody has read it.
         id: What the provider calls the request, once that's known.
         keeps_pieces: Whether the pieces of the answer are needed for an event.
+        pieces: Those that have come, if they are needed.
+        told_by: Gives what a piece tells of its tokens, as fields or `None`, if pieces do so;
+            they are looked at when somebody asks for the figures.
         status: How it ended; abandoned until then.
         duration_s: How long it took until then, in seconds.
         held_bytes: About how much memory it takes from then on until it's counted.
@@ -145,6 +148,7 @@ class Exchange:
     duration_s = 0.0
     held_bytes = 0
     is_settled = False
+    told_by: Read | None = None
     _asked: Asked | None = None
     _usage: StreamedUsage | None = None
     _whole: Usage | None = None
@@ -174,8 +178,8 @@ class Exchange:
         self._context = context
         self._dialect = dialect
         self.body = body
-        self._pieces: list[Any] = []
-        self._put_off: list[tuple[int, Read | None, Any]] = []
+        self.pieces: list[Any] = []
+        self._put_off: list[tuple[int, Any]] = []
         self._started_s = time()
         self._began = perf_counter()
 
@@ -236,20 +240,19 @@ class Exchange:
 
     def _parts(self) -> int:
         """A number that grows with every part that comes."""
-        return self._came + len(self._pieces) + len(self._put_off)
+        return self._came + len(self.pieces) + len(self._put_off)
 
-    def hear_later(self, part: Any, read: Read | None = None) -> None:
+    def hear_later(self, fields: object) -> None:
         """Take in such a part, and look at it when somebody asks for the figures.
 
         Args:
-            part: It is kept until then, so it should be small, and nobody may change it.
-            read: Gives what it says; by default that's the part itself.
+            fields: They are kept until then, so they should be few, and nobody may change them.
         """
         # Frameworks' calls ask for the figures where nothing may be logged.
         if self._claim is None and self._usage is None:
-            self._put_off.append((self._parts() + 1, read, part))
+            self._put_off.append((self._parts() + 1, fields))
         else:
-            self.hear(part if read is None else read(part))
+            self.hear(fields)
 
     def hear_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
@@ -272,13 +275,9 @@ class Exchange:
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
         if self.keeps_pieces:
-            self._pieces.append(piece)
+            self.pieces.append(piece)
         else:
             self._came += 1
-
-    def keeper(self) -> Callable[[Any], None]:
-        """What takes in the parts of a stream as `keep` does, and is quicker."""
-        return self._pieces.append if self.keeps_pieces else self.keep
 
     def settle(self, status: Status) -> None:
         """Note that the request is over; all but the first time do nothing."""
@@ -300,7 +299,7 @@ class Exchange:
         event = self._event
         if event is not None:
             event.completion = self._completion(event.operation)
-            self._pieces.clear()
+            self.pieces.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
 
@@ -319,17 +318,19 @@ class Exchange:
 
     def _heard(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
-        if not self._put_off:
+        told_by = self.told_by
+        parts = self._put_off if told_by is None else list(enumerate(self.pieces, 1))
+        if not parts:
             return self._usage, self._figures_at
         # Made anew each time, for two threads may ask at once.
         usage, figures_at = StreamedUsage(), 0
-        for at, read, part in self._put_off:
+        for at, part in parts:
             try:
-                fields = part if read is None else read(part)
+                fields = part if told_by is None else told_by(part)
             except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
                 notice("a part of an answer could not be read", error, "its figures are missing")
                 continue
-            if usage.hear(fields):
+            if fields is not None and usage.hear(fields):
                 figures_at = at
         return usage, figures_at
 
@@ -354,7 +355,7 @@ class Exchange:
             if length > _LONGEST_BODY:
                 self._ask()
             held = _BYTES_PER_CALL + length
-            for piece in self._pieces:
+            for piece in self.pieces:
                 held += len(piece) if isinstance(piece, _SIZED) else _BYTES_PER_CALL
             self.held_bytes = held
             if context is not None and context.hold is not None:
@@ -416,10 +417,10 @@ class Exchange:
 
     def _has_nothing(self, said: Said) -> bool:
         """Whether it failed before anything was billed."""
-        return self.status == "failed" and said.usage is None and not self._pieces
+        return self.status == "failed" and said.usage is None and not self.pieces
 
     def _answered(self) -> Answered:
-        return self._dialect.answered(self._pieces)
+        return self._dialect.answered(self.pieces)
 
     def _forget(self, events: list[TokenCountingEvent]) -> None:
         """Let go of what only its events needed; of an unread answer the text may follow."""
@@ -427,7 +428,7 @@ class Exchange:
             self._event = events[0]
         self._asked, self.body = Asked(), None
         # Whoever takes in the rest of it holds these very lists.
-        self._pieces.clear()
+        self.pieces.clear()
         self._put_off.clear()
 
     def _make(self, said: Said, prompt: Count, answer: Count) -> TokenCountingEvent:
@@ -436,7 +437,7 @@ class Exchange:
         if operation == "chat" and isinstance(asked.prompt, str):
             operation = "completion"
         fields = self._fields(operation, self._text(asked), self._completion(operation))
-        body = self._answered().usage if self._pieces else None
+        body = self._answered().usage if self.pieces else None
         if _is_richer(body, said.usage):
             said = said._replace(usage=body)
         return event_of(TokenCountingEvent, fields, said, prompt, answer)
@@ -470,7 +471,7 @@ class Exchange:
         return "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
 
     def _completion(self, operation: Operation) -> str:
-        if not (self._pieces and self._recorder.keeps_text):
+        if not (self.pieces and self._recorder.keeps_text):
             return ""
         text = _joined(self._answered().parts)
         return f"assistant: {text}" if operation == "chat" else text

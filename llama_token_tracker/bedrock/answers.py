@@ -55,33 +55,43 @@ def _is_embedding(exchange: Exchange, headers: Mapping[str, str]) -> bool:
 
 
 def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    parsed["body"] = heard_events(parsed["body"], exchange, hear_chunk)
+    if exchange.keeps_pieces:
+        exchange.told_by = _said_by
+    hear = _keep_chunk if exchange.keeps_pieces else _hear_chunk
+    parsed["body"] = heard_events(parsed["body"], exchange, hear)
     exchange.answered()
 
 
-def hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
-    """Take in one chunk of InvokeModelWithResponseStream."""
-    chunk = event["chunk"]["bytes"] if "chunk" in event else b""
-    keep(chunk)
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "chunk" in event:
+        keep(event["chunk"].get("bytes", b""))
+
+
+def _hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "chunk" in event:
+        chunk = event["chunk"].get("bytes", b"")
+        keep(chunk)
+        if (fields := _said_by(chunk)) is not None:
+            exchange.hear(fields)
+
+
+def _said_by(chunk: bytes) -> dict[str, Any] | None:
     # Every vendor's word for it holds this; most chunks say nothing of it.
-    if b"oken" in chunk:
-        exchange.hear_later(chunk, decoded)
+    return decoded(chunk) if b"oken" in chunk else None
 
 
 def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
     if exchange.keeps_pieces:
-        for block in parsed["output"].get("message", {}).get("content", ()):
-            exchange.keep(block)
+        exchange.pieces += parsed["output"].get("message", {}).get("content", ())
     exchange.ends_with(_usage(parsed))
 
 
 def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    parsed["stream"] = heard_events(parsed["stream"], exchange, hear_converse)
+    parsed["stream"] = heard_events(parsed["stream"], exchange, _hear_converse)
     exchange.answered()
 
 
-def hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
-    """Take in one event of ConverseStream."""
+def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
     if "contentBlockDelta" in event:
         keep(event)
     elif "metadata" in event:

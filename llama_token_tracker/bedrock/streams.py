@@ -26,6 +26,7 @@ class HeardEvents:
     def __init__(self, events: Any, exchange: Exchange, hear: Hear) -> None:
         self._events = events
         self._exchange = exchange
+        self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
         self._hear = hear
 
     def __getattr__(self, name: str) -> Any:
@@ -33,7 +34,7 @@ class HeardEvents:
 
     def __iter__(self) -> Iterator[Any]:
         """The events, as they come."""
-        exchange, hear, keep = self._exchange, self._hear, self._exchange.keeper()
+        exchange, keep, hear = self._exchange, self._keep, self._hear
         try:
             for event in self._events:
                 try:
@@ -64,7 +65,7 @@ class HeardAsyncEvents(HeardEvents):
         return self._heard()
 
     async def _heard(self) -> AsyncIterator[Any]:
-        exchange, hear, keep = self._exchange, self._hear, self._exchange.keeper()
+        exchange, keep, hear = self._exchange, self._keep, self._hear
         try:
             async for event in self._events:
                 try:
