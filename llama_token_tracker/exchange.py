@@ -110,7 +110,11 @@ class Recorder:
         """
         tracker = self.tracker
         context = tracker.context(_NO_TAGS) if is_somewhere() else None
-        return Exchange(self, tracker.claim(), context, provider, model, operation, dialect, body)
+        claim = tracker.claim()
+        exchange = Exchange(self, claim, context, provider, model, operation, dialect, body)
+        if claim is None and (tracker.is_limited or context is not None):
+            exchange.is_limited = tracker.limits(context)
+        return exchange
 
 
 class Exchange:
@@ -139,6 +143,7 @@ class Exchange:
         status: How it ended; abandoned until then.
         duration_s: How long it took until then, in seconds.
         held_bytes: About how much memory it takes from then on until it's counted.
+        is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
     """
 
@@ -147,6 +152,7 @@ class Exchange:
     status: Status = "abandoned"
     duration_s = 0.0
     held_bytes = 0
+    is_limited = False
     is_settled = False
     told_by: Read | None = None
     _asked: Asked | None = None
@@ -197,17 +203,14 @@ class Exchange:
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
-        tracker, context = self._recorder.tracker, self._context
-        if self._claim is not None or (context is None and not tracker.is_limited):
-            return
-        if not tracker.limits(context):
+        if not self.is_limited:
             return
         # Until it may be sent it is no request that could be lost.
         self.is_settled = True
         asked = self._ask()
         embeds = self.operation == "embedding"
-        self._context = tracker.reserve(
-            context,
+        self._context = self._recorder.tracker.reserve(
+            self._context,
             input_tokens=expected_texts(asked.texts)
             if embeds
             else expected_input(asked.prompt, asked.tools),
@@ -284,10 +287,11 @@ class Exchange:
         with LOCK:
             if self.is_settled:
                 return
-            self.is_settled = True
-        self.status = status
-        self.duration_s = perf_counter() - self._began
-        if self._claim is None:
+            self.is_settled, self.status = True, status
+            self.duration_s = perf_counter() - self._began
+            # Whoever disowns it from now on records it.
+            is_ours = self._claim is None
+        if is_ours:
             self._record()
 
     def lost(self) -> None:
@@ -298,7 +302,7 @@ class Exchange:
         """Note that the body of an answer that is recorded already has been read, too."""
         event = self._event
         if event is not None:
-            event.completion = self._completion(event.operation)
+            event.completion = self._completion(event.operation, self._answered())
             self.pieces.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
@@ -420,7 +424,13 @@ class Exchange:
         return self.status == "failed" and said.usage is None and not self.pieces
 
     def _answered(self) -> Answered:
-        return self._dialect.answered(self.pieces)
+        if not self.pieces:
+            return Answered()
+        try:
+            return self._dialect.answered(self.pieces)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("an answer could not be read", error, "its text is left empty")
+            return Answered()
 
     def _forget(self, events: list[TokenCountingEvent]) -> None:
         """Let go of what only its events needed; of an unread answer the text may follow."""
@@ -436,10 +446,11 @@ class Exchange:
         operation = self.operation
         if operation == "chat" and isinstance(asked.prompt, str):
             operation = "completion"
-        fields = self._fields(operation, self._text(asked), self._completion(operation))
-        body = self._answered().usage if self.pieces else None
-        if _is_richer(body, said.usage):
-            said = said._replace(usage=body)
+        answered = self._answered()
+        completion = self._completion(operation, answered)
+        fields = self._fields(operation, self._text(asked), completion)
+        if _is_richer(answered.usage, said.usage):
+            said = said._replace(usage=answered.usage)
         return event_of(TokenCountingEvent, fields, said, prompt, answer)
 
     def _make_embedded(self, text: str, count: Count) -> TokenCountingEvent:
@@ -470,10 +481,10 @@ class Exchange:
             return asked.prompt
         return "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
 
-    def _completion(self, operation: Operation) -> str:
+    def _completion(self, operation: Operation, answered: Answered) -> str:
         if not (self.pieces and self._recorder.keeps_text):
             return ""
-        text = _joined(self._answered().parts)
+        text = _joined(answered.parts)
         return f"assistant: {text}" if operation == "chat" else text
 
     def _tokenizer(self) -> Any:

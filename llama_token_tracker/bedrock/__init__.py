@@ -33,7 +33,7 @@ class Watch:
     def __init__(self, token_counter: Any) -> None:
         self._recorder = Recorder(token_counter)
         # Handlers of one tracker that meet on a client, through its session, hear a call once.
-        self._key = ("llama_token_tracker", id(self._recorder.tracker))
+        self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
         self._emitters: list[weakref.ref[Any]] = []
         self._operations: dict[str, Operation] = {}
         self._is_on = False
@@ -104,7 +104,8 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return
-        exchange.reserve()
+        if exchange.is_limited:
+            exchange.reserve()
         # Where nobody hears of its answer, it's lost with this context.
         context[self._key] = exchange
 
@@ -138,9 +139,7 @@ def _model_id(path: str) -> str:
 
 # --- what users call -----------------------------------------------------------------------
 
-_watches: Final["weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Watch]]"] = (
-    weakref.WeakKeyDictionary()
-)
+_watches: Final["weakref.WeakKeyDictionary[Any, dict[str, Watch]]"] = weakref.WeakKeyDictionary()
 
 
 def watch(client: Any, token_counter: Any) -> Watch:

@@ -35,7 +35,7 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
     for name in _COUNTS:
         if name in headers:
             counts[name] = headers[name]
-    is_counted, is_heard = not counts.keys().isdisjoint(HEADERS.marks), False
+    is_counted, is_heard = _INPUT_COUNT in counts or _OUTPUT_COUNT in counts, False
     if exchange.keeps_pieces or not is_counted:
         length = headers.get("content-length")
         parsed["body"], is_heard = heard_body(parsed["body"], response, length, exchange)
@@ -105,7 +105,7 @@ def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
     return {"usage": deepcopy(usage) if "cacheDetails" in (usage or ()) else dict(usage or {})}
 
 
-_OUTPUT_COUNT: Final = "x-amzn-bedrock-output-token-count"
+_INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
 _COUNTS: Final = tuple(HEADERS.adds)
 
 OPERATIONS: Final = {

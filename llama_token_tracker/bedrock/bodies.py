@@ -166,6 +166,6 @@ def decoded(body: object) -> Json | None:
         return None
     try:
         fields: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("Json", fields) if isinstance(fields, dict) else None
