@@ -1,26 +1,28 @@
 """One request of a watched client, from its leaving to the end of its answer.
 
 What it used is read off the wire. If a framework has claimed it, its own event takes the
-figures; else an event is recorded here. Texts are looked at when somebody reads the event.
+figures; else an event is recorded here. Figures and texts are looked at when somebody asks for
+them: in the user's own call every line costs, for the code comes out of a cold cache.
 """
 
+import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter, time
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from llama_token_tracker.claims import Claim
 from llama_token_tracker.embedded import SharedTexts
-from llama_token_tracker.event import Operation, Status, TokenCountingEvent
+from llama_token_tracker.event import Operation, Source, Status, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, expected_texts
 from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
 from llama_token_tracker.holds import Hold
 from llama_token_tracker.lock import LOCK
 from llama_token_tracker.notices import notice
 from llama_token_tracker.said import Said, embedded, event_of
-from llama_token_tracker.scopes import Context
-from llama_token_tracker.silent import NOTHING, Count, LateCall, SilentCall, texts_in
+from llama_token_tracker.scopes import Context, is_somewhere
+from llama_token_tracker.silent import NOTHING, Count, SilentCall, texts_in
 from llama_token_tracker.tokenizer import Tokenizers
 from llama_token_tracker.tokenizers import Message, Part
 from llama_token_tracker.tracker import Tracker
@@ -29,8 +31,12 @@ from llama_token_tracker.usage import Usage
 _BYTES_PER_CALL: Final = 1_000
 # Pictures stand in a request as text; what is read of them is their size alone.
 _LONGEST_BODY: Final = 262_144
+_SIZED: Final = (bytes, str, bytearray)
 _NO_TAGS: Final[dict[str, Any]] = {}
 _NO_TOKENIZER: Final = Tokenizers(None, lambda: None)
+
+Read: TypeAlias = Callable[[Any], object]
+"""Gives what a piece of an answer says, as fields, or `None`."""
 
 
 class Asked(NamedTuple):
@@ -102,12 +108,20 @@ class Recorder:
 
         The request ends in `Exchange.settle`, once and in any case.
         """
-        claim, context = self.tracker.claim(), self.tracker.context(_NO_TAGS)
-        return Exchange(self, claim, context, provider, model, operation, dialect, body)
+        tracker = self.tracker
+        context = tracker.context(_NO_TAGS) if is_somewhere() else None
+        claim = tracker.claim()
+        exchange = Exchange(self, claim, context, provider, model, operation, dialect, body)
+        if claim is None and (tracker.is_limited or context is not None):
+            exchange.is_limited = tracker.limits(context)
+        return exchange
 
 
 class Exchange:
     """A request that has left, and what is known of its answer.
+
+    It stands in the tracker's line itself until it's counted. One that nobody holds any more
+    before it's settled is lost: it was cancelled, or its answer was dropped half-way.
 
     Args:
         recorder: Where it goes.
@@ -120,38 +134,35 @@ class Exchange:
         body: The request's body.
 
     Attributes:
+        body: The request's body, as long as nobody has read it.
         id: What the provider calls the request, once that's known.
         keeps_pieces: Whether the pieces of the answer are needed for an event.
+        pieces: Those that have come, if they are needed.
+        told_by: Gives what a piece tells of its tokens, as fields or `None`, if pieces do so;
+            they are looked at when somebody asks for the figures.
         status: How it ended; abandoned until then.
         duration_s: How long it took until then, in seconds.
+        held_bytes: About how much memory it takes from then on until it's counted.
+        is_limited: Whether it's subject to any budget, and may use only what it has reserved.
+        is_settled: Whether it's over, as far as its event goes.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_asked",
-        "_began",
-        "_body",
-        "_came",
-        "_claim",
-        "_context",
-        "_dialect",
-        "_event",
-        "_figures_at",
-        "_length",
-        "_pieces",
-        "_recorder",
-        "_settled",
-        "_started_s",
-        "_usage",
-        "_whole",
-        "duration_s",
-        "id",
-        "keeps_pieces",
-        "model",
-        "operation",
-        "provider",
-        "status",
-    )
+    # Here rather than in `__init__`, which runs in the user's call.
+    id = ""
+    status: Status = "abandoned"
+    duration_s = 0.0
+    held_bytes = 0
+    is_limited = False
+    is_settled = False
+    told_by: Read | None = None
+    _asked: Asked | None = None
+    _usage: StreamedUsage | None = None
+    _whole: Usage | None = None
+    _whole_put_off: object = None
+    _came = 0
+    _figures_at = 0
+    _event: TokenCountingEvent | None = None
+    _events: list[TokenCountingEvent] | None = None
 
     def __init__(
         self,
@@ -167,26 +178,22 @@ class Exchange:
         self.provider = provider
         self.model = model
         self.operation: Operation = operation
-        self.id = ""
-        self.status: Status = "abandoned"
-        self.duration_s = 0.0
         self.keeps_pieces = claim is None
         self._recorder = recorder
         self._claim = claim
         self._context = context
         self._dialect = dialect
-        self._body = body
-        self._length = len(body) if isinstance(body, str | bytes | bytearray) else 0
-        self._asked: Asked | None = None
-        self._began = perf_counter()
+        self.body = body
+        self.pieces: list[Any] = []
+        self._put_off: list[tuple[int, Any]] = []
         self._started_s = time()
-        self._usage = StreamedUsage()
-        self._whole: Usage | None = None
-        self._came = 0
-        self._figures_at = 0
-        self._pieces: list[Any] = []
-        self._settled = False
-        self._event: TokenCountingEvent | None = None
+        self._began = perf_counter()
+
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Count what nobody waits for any more; whoever counts it holds it again."""
+        # At exit nobody counts any more.
+        if not (self.is_settled or is_exiting()):
+            self.lost()
 
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
@@ -196,8 +203,10 @@ class Exchange:
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
-        if self._claim is not None or not self._recorder.tracker.limits(self._context):
+        if not self.is_limited:
             return
+        # Until it may be sent it is no request that could be lost.
+        self.is_settled = True
         asked = self._ask()
         embeds = self.operation == "embedding"
         self._context = self._recorder.tracker.reserve(
@@ -210,10 +219,7 @@ class Exchange:
             model=self.model,
             operation=self.operation,
         )
-
-    @property
-    def _hold(self) -> Hold | None:
-        return None if self._context is None else self._context.hold
+        self.is_settled = False
 
     # --- what the watch hears --------------------------------------------------------------
 
@@ -224,40 +230,69 @@ class Exchange:
 
     def hear(self, fields: object) -> None:
         """Take in a part of the answer that may say something of its tokens."""
+        if self._put_off:
+            # In the order in which they came.
+            self.hear_later(fields)
+            return
         self._came += 1
-        if self._usage.hear(fields):
-            self._figures_at = self._came
+        usage = self._usage
+        if usage is None:
+            usage = self._usage = StreamedUsage()
+        if usage.hear(fields):
+            self._figures_at = self._parts()
+
+    def _parts(self) -> int:
+        """A number that grows with every part that comes."""
+        return self._came + len(self.pieces) + len(self._put_off)
+
+    def hear_later(self, fields: object) -> None:
+        """Take in such a part, and look at it when somebody asks for the figures.
+
+        Args:
+            fields: They are kept until then, so they should be few, and nobody may change them.
+        """
+        # Frameworks' calls ask for the figures where nothing may be logged.
+        if self._claim is None and self._usage is None:
+            self._put_off.append((self._parts() + 1, fields))
+        else:
+            self.hear(fields)
 
     def hear_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_usage(fields)
 
+    def ends_with(self, fields: object) -> None:
+        """Take in such an answer as it begins, which settles the request: it is complete.
+
+        Args:
+            fields: They are looked at when somebody asks for the figures, so they should be few,
+                and nobody may change them.
+        """
+        if self._claim is None:
+            self._whole_put_off = fields
+        else:
+            self.hear_all(fields)
+            self._claim.hear(self)
+        self.settle("complete")
+
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
-        self._came += 1
         if self.keeps_pieces:
-            self._pieces.append(piece)
-
-    @property
-    def body(self) -> Any:
-        """The request's body, as long as nobody has read it."""
-        return self._body
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it's over, as far as its event goes."""
-        return self._settled
+            self.pieces.append(piece)
+        else:
+            self._came += 1
 
     def settle(self, status: Status) -> None:
         """Note that the request is over; all but the first time do nothing."""
         with LOCK:
-            if self._settled:
+            if self.is_settled:
                 return
-            self._settled = True
-        self.status = status
-        self.duration_s = perf_counter() - self._began
-        if self._claim is None:
-            self._record_safely()
+            self.is_settled, self.status = True, status
+            self.duration_s = perf_counter() - self._began
+            # Whoever disowns it from now on records it.
+            is_ours = self._claim is None
+        if is_ours:
+            self._record()
 
     def lost(self) -> None:
         """Note that nobody waits for the rest of the answer any more."""
@@ -267,19 +302,41 @@ class Exchange:
         """Note that the body of an answer that is recorded already has been read, too."""
         event = self._event
         if event is not None:
-            event.completion = self._completion(event.operation)
-            self._pieces = []
+            event.completion = self._completion(event.operation, self._answered())
+            self.pieces.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
 
     def reading(self) -> Reading | None:
         """What the wire has said of its tokens so far, or `None`."""
-        if self._whole is not None:
-            return Reading(self._whole)
-        reading = self._usage.read()
-        if reading is None or (self._settled and self.status == "complete"):
+        whole = self._whole
+        if whole is None and self._whole_put_off is not None:
+            whole = self._whole = extract_usage(self._whole_put_off)
+        if whole is not None:
+            return Reading(whole)
+        usage, figures_at = self._heard()
+        reading = None if usage is None else usage.read()
+        if reading is None or (self.is_settled and self.status == "complete"):
             return reading
-        return reading._replace(output_is_sure=self._figures_at == self._came)
+        return reading._replace(output_is_sure=figures_at == self._parts())
+
+    def _heard(self) -> tuple[StreamedUsage | None, int]:
+        """The figures that came in parts, and after how many parts the last of them came."""
+        told_by = self.told_by
+        parts = self._put_off if told_by is None else list(enumerate(self.pieces, 1))
+        if not parts:
+            return self._usage, self._figures_at
+        # Made anew each time, for two threads may ask at once.
+        usage, figures_at = StreamedUsage(), 0
+        for at, part in parts:
+            try:
+                fields = part if told_by is None else told_by(part)
+            except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+                notice("a part of an answer could not be read", error, "its figures are missing")
+                continue
+            if fields is not None and usage.hear(fields):
+                figures_at = at
+        return usage, figures_at
 
     def texts(self) -> tuple[str, ...]:
         """The texts that it had embedded."""
@@ -288,83 +345,113 @@ class Exchange:
     def disown(self) -> None:
         """Record it here after all."""
         with LOCK:
-            was_settled, self._claim = self._settled, None
+            was_settled, self._claim = self.is_settled, None
         if was_settled:
-            self._record_safely()
+            self._record()
 
     # --- its event -------------------------------------------------------------------------
 
-    def _record_safely(self) -> None:
+    def _record(self) -> None:
         try:
-            self._record()
+            # In a row rather than by functions, as this is done in the user's call.
+            body, context = self.body, self._context
+            length = len(body) if isinstance(body, _SIZED) else 0
+            if length > _LONGEST_BODY:
+                self._ask()
+            held = _BYTES_PER_CALL + length
+            for piece in self.pieces:
+                held += len(piece) if isinstance(piece, _SIZED) else _BYTES_PER_CALL
+            self.held_bytes = held
+            if context is not None and context.hold is not None:
+                self._record_held(context, context.hold)
+            else:
+                self._recorder.tracker.record_uncounted(self, context)
         except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
             notice("a request could not be counted", error, "it is left out")
 
-    def _record(self) -> None:
-        if self._length > _LONGEST_BODY:
-            self._ask()
-        tracker, reading = self._recorder.tracker, self.reading()
-        if self.status == "failed" and reading is None and not self._pieces:
-            tracker.record(
-                self._make(Said(None, "estimated", True), NOTHING, NOTHING), self._context
-            )
-        elif self.operation == "embedding":
+    def _record_held(self, context: Context, hold: Hold) -> None:
+        """Record it, and give back soon what it holds in budgets."""
+        tracker, embeds = self._recorder.tracker, self.operation == "embedding"
+        said = self._said(self.reading())
+        if self._has_nothing(said) or (said.is_all and not embeds):
+            for event in self.events():
+                tracker.record(event, context)
+            return
+        if embeds:
+            hold.expect(len(self.texts()))
+        tracker.record_uncounted(self, context)
+
+    def events(self) -> list[TokenCountingEvent]:
+        """Its events, counted; two threads that ask at once find the same. Never raises."""
+        if self._events is None:
+            try:
+                events = self._counted()
+            except Exception as error:  # noqa: BLE001 - a figure is asked for long after the call
+                notice("a request could not be counted", error, "it is left out")
+                events = []
+            with LOCK:
+                if self._events is None:
+                    self._events = events
+                    self._forget(events)
+        return self._events
+
+    def _counted(self) -> list[TokenCountingEvent]:
+        reading = self.reading()
+        said = self._said(reading)
+        if self._has_nothing(said):
+            return [self._make(said, NOTHING, NOTHING)]
+        if self.operation == "embedding":
             total = None if reading is None else reading.usage.input_tokens
-            if self._hold is not None:
-                self._hold.expect(len(self.texts()))
-            texts = SharedTexts(
-                self._length + _BYTES_PER_CALL,
-                self.texts,
-                total,
-                self._tokenizer,
-                self._make_embedded,
-            )
-            tracker.record_uncounted(texts, self._context)
-        else:
-            self._record_chat(tracker, reading)
-
-    def _record_chat(self, tracker: Tracker, reading: Reading | None) -> None:
-        said = Said(
-            None if reading is None else reading.usage,
-            "reported" if reading is None or reading.input_is_sure else "estimated",
-            reading is not None and reading.output_is_sure,
-        )
-        if said.is_all and self._hold is not None:
-            tracker.record(self._make(said, NOTHING, NOTHING), self._context)
-        elif said.is_all and said.usage is not None:
-            tokens = said.usage.input_tokens, said.usage.output_tokens
-            recipe = (*tokens, self._context, self._make, said, NOTHING, NOTHING)
-            tracker.record_later(recipe)
-        else:
-            held = self._length + sum(map(_length, self._pieces)) + _BYTES_PER_CALL
-            tracker.record_uncounted(LateCall(held, self._count, said), self._context)
-
-    def _count(self, said: Said) -> SilentCall:
+            return SharedTexts(0, self.texts, total, self._tokenizer, self._make_embedded).events()
         asked = self._ask()
-        is_answered = said.is_all_of_the_answer
         return SilentCall(
             self._tokenizer,
             self.model,
             prompt=None if said.prompt is not None else asked.prompt,
             tools=asked.tools,
-            answer=None if is_answered else self._dialect.answered(self._pieces).parts,
+            answer=None if said.is_all_of_the_answer else self._answered().parts,
             make=partial(self._make, said),
-        )
+        ).events()
+
+    def _said(self, reading: Reading | None) -> Said:
+        if reading is None:
+            return Said(None, "reported", False)
+        source: Source = "reported" if reading.input_is_sure else "estimated"
+        return Said(reading.usage, source, reading.output_is_sure)
+
+    def _has_nothing(self, said: Said) -> bool:
+        """Whether it failed before anything was billed."""
+        return self.status == "failed" and said.usage is None and not self.pieces
+
+    def _answered(self) -> Answered:
+        if not self.pieces:
+            return Answered()
+        try:
+            return self._dialect.answered(self.pieces)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("an answer could not be read", error, "its text is left empty")
+            return Answered()
+
+    def _forget(self, events: list[TokenCountingEvent]) -> None:
+        """Let go of what only its events needed; of an unread answer the text may follow."""
+        if self.operation != "embedding" and events:
+            self._event = events[0]
+        self._asked, self.body = Asked(), None
+        # Whoever takes in the rest of it holds these very lists.
+        self.pieces.clear()
+        self._put_off.clear()
 
     def _make(self, said: Said, prompt: Count, answer: Count) -> TokenCountingEvent:
         asked = self._ask()
         operation = self.operation
         if operation == "chat" and isinstance(asked.prompt, str):
             operation = "completion"
-        fields = self._fields(operation, self._text(asked), self._completion(operation))
-        body = self._dialect.answered(self._pieces).usage if self._pieces else None
-        if _is_richer(body, said.usage):
-            said = said._replace(usage=body)
-        event = event_of(TokenCountingEvent, fields, said, prompt, answer)
-        self._event = event
-        # Only the event needed it; of an answer that nobody has read yet the text may follow.
-        self._asked, self._pieces = Asked(), []
-        return event
+        answered = self._answered()
+        completion = self._completion(operation, answered)
+        fields = self._fields(operation, self._text(asked), completion)
+        if _is_richer(answered.usage, said.usage):
+            said = said._replace(usage=answered.usage)
+        return event_of(TokenCountingEvent, fields, said, prompt, answer)
 
     def _make_embedded(self, text: str, count: Count) -> TokenCountingEvent:
         kept = text if self._recorder.keeps_text else ""
@@ -394,33 +481,31 @@ class Exchange:
             return asked.prompt
         return "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
 
-    def _completion(self, operation: Operation) -> str:
-        if not (self._pieces and self._recorder.keeps_text):
+    def _completion(self, operation: Operation, answered: Answered) -> str:
+        if not (self.pieces and self._recorder.keeps_text):
             return ""
-        text = _joined(self._dialect.answered(self._pieces).parts)
+        text = _joined(answered.parts)
         return f"assistant: {text}" if operation == "chat" else text
 
     def _tokenizer(self) -> Any:
         return self._recorder.tokenizer(self.model)
 
     def _ask(self) -> Asked:
-        asked = self._asked
-        if asked is None:
+        if self._asked is None:
             try:
-                asked = self._dialect.asked(self._body)
+                asked = self._dialect.asked(self.body)
             except Exception as error:  # noqa: BLE001 - the body may be anything at all
                 notice("a request could not be read", error, "its prompt is left empty")
                 asked = Asked()
-            self._asked, self._body = asked, None
-        return asked
+            with LOCK:
+                # Another thread that was quicker has let go of the body, too.
+                if self._asked is None:
+                    self._asked, self.body = asked, None
+        return self._asked
 
 
 def _joined(parts: Sequence[Part]) -> str:
     return "".join(texts_in(parts))
-
-
-def _length(piece: object) -> int:
-    return len(piece) if isinstance(piece, str | bytes) else _BYTES_PER_CALL
 
 
 def _is_richer(body: Usage | None, known: Usage | None) -> bool:

@@ -249,7 +249,7 @@ class Tracker(Readings):
         """
         with LOCK:
             if self._uncounted:
-                self._wait(_Ready(event), context)
+                self.record_uncounted(_Ready(event), context)
             else:
                 self._take_pending()
                 self._take(event, context)
@@ -283,14 +283,11 @@ class Tracker(Readings):
         If too much text waits for that, one thread in the background counts it.
         """
         with LOCK:
-            self._wait(call, context)
-
-    def _wait(self, call: Uncounted, context: Context | None) -> None:
-        self._pending.append(call if context is None else _Waiting(call, context))
-        self._uncounted += 1
-        self._held_bytes += call.held_bytes
-        if self._held_bytes > MAX_HELD_BYTES or self._uncounted > MAX_WAITING:
-            WORKER.ask(self.catch_up)
+            self._pending.append(call if context is None else _Waiting(call, context))
+            self._uncounted += 1
+            self._held_bytes += call.held_bytes
+            if self._held_bytes > MAX_HELD_BYTES or self._uncounted > MAX_WAITING:
+                WORKER.ask(self.catch_up)
 
     def record_later(self, recipe: Recipe) -> None:
         """Take in one call to a language model, whose event can wait until it's asked for.

@@ -5,23 +5,19 @@ in headers, which frameworks drop, embeddings' included. Importing this loads no
 """
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote
 
-from llama_token_tracker.bedrock.bodies import (
-    BODIES,
-    CHUNKS,
-    CONVERSE,
-    is_embedding,
-)
 from llama_token_tracker.errors import WatchError
-from llama_token_tracker.exchange import Dialect, Exchange, Recorder
-from llama_token_tracker.extraction.bedrock import HEADERS
+from llama_token_tracker.exchange import Recorder
 from llama_token_tracker.notices import notice
 from llama_token_tracker.tracker import Tracker
+
+if TYPE_CHECKING:
+    from llama_token_tracker.bedrock.answers import Operation
 
 _SERVICE: Final = "bedrock-runtime"
 _PROVIDER: Final = "aws.bedrock"
@@ -31,34 +27,22 @@ _WITHIN: Final = ("_client", "_async_client", "_asession", "client", "async_clie
 """Where models of LlamaIndex and of LangChain keep their clients, and sessions to make them."""
 
 
-class _Operation(NamedTuple):
-    """An operation of the service, and what is heard of its answer.
-
-    Attributes:
-        dialect: How its bodies are read.
-        hear: Takes in the parsed answer of a request and may put wrappers into it.
-    """
-
-    dialect: Dialect
-    hear: Callable[[Exchange, Any, dict[str, Any]], None]
-
-
 class Watch:
     """What listens to a client. Made by `watch`; as a context manager it stops at the end."""
 
     def __init__(self, token_counter: Any) -> None:
         self._recorder = Recorder(token_counter)
         # Handlers of one tracker that meet on a client, through its session, hear a call once.
-        self._key = ("llama_token_tracker", id(self._recorder.tracker))
+        self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
         self._emitters: list[weakref.ref[Any]] = []
+        self._operations: dict[str, Operation] = {}
         self._is_on = False
 
     def start(self, emitters: list[Any]) -> None:
         """Listen to these event systems."""
-        # Not while a request is answered: that's the host's time.
-        from llama_token_tracker.bedrock import streams
+        from llama_token_tracker.bedrock.answers import OPERATIONS
 
-        del streams
+        self._operations = OPERATIONS
         self._is_on = True
         for emitter in emitters:
             self._emitters.append(weakref.ref(emitter))
@@ -85,7 +69,7 @@ class Watch:
         return [
             (f"{event}.{_SERVICE}.{operation}", hear)
             for event, hear in heard.items()
-            for operation in _OPERATIONS
+            for operation in self._operations
         ]
 
     def __enter__(self) -> Self:
@@ -114,53 +98,37 @@ class Watch:
                 model_id,
                 # What its answer says later stands; of an opaque ARN nothing else tells.
                 "embedding" if "embed" in model_id else "chat",
-                _OPERATIONS[model.name].dialect,
+                self._operations[model.name].dialect,
                 params.get("body"),
             )
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return
-        exchange.reserve()
-        context[self._key] = _Underway(exchange)
+        if exchange.is_limited:
+            exchange.reserve()
+        # Where nobody hears of its answer, it's lost with this context.
+        context[self._key] = exchange
 
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
-        underway = context.pop(self._key, None)
-        if underway is None:
+        exchange = context.pop(self._key, None)
+        if exchange is None:
             return
-        exchange = underway.arrived()
-        exchange.id = _metadata(parsed)[0].get("RequestId", "")
         try:
+            exchange.id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                _OPERATIONS[model.name].hear(exchange, http_response, parsed)
+                self._operations[model.name].hear(exchange, http_response, parsed)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be heard", error, "its figures may be missing")
             exchange.settle("complete")
 
     def _failed(self, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
-        underway = context.pop(self._key, None)
-        if underway is not None:
-            underway.arrived().settle("failed")
-
-
-class _Underway:
-    """A request without an answer yet: cancelled, it's forgotten without a word."""
-
-    __slots__ = ("__weakref__", "_exchange", "_lost")
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._lost = weakref.finalize(self, exchange.lost)
-        # At exit nobody counts any more.
-        self._lost.atexit = False
-
-    def arrived(self) -> Exchange:
-        """The request, which is in other hands from now on."""
-        self._lost.detach()
-        return self._exchange
+        exchange = context.pop(self._key, None)
+        if exchange is not None:
+            exchange.settle("failed")
 
 
 @lru_cache(maxsize=256)
@@ -169,69 +137,9 @@ def _model_id(path: str) -> str:
     return unquote(path.removeprefix("/model/").rpartition("/")[0])
 
 
-# --- what the operations answer ------------------------------------------------------------
-
-
-def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
-    from llama_token_tracker.bedrock.streams import heard_body
-
-    headers = _metadata(parsed)[1]
-    if is_embedding(exchange.model, exchange.body, headers):
-        exchange.operation = "embedding"
-        exchange.keeps_pieces = False
-    is_counted = any(mark in headers for mark in HEADERS.marks)
-    if is_counted:
-        exchange.hear_all(headers)
-    exchange.answered()
-    if exchange.keeps_pieces or not is_counted:
-        body = parsed["body"]
-        parsed["body"] = heard_body(body, response, headers.get("content-length"), exchange)
-        is_counted = is_counted or parsed["body"] is body
-    if is_counted:
-        exchange.settle("complete")
-
-
-def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    from llama_token_tracker.bedrock.streams import hear_chunk, heard_events
-
-    parsed["body"] = heard_events(parsed["body"], exchange, hear_chunk)
-    exchange.answered()
-
-
-def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    if exchange.keeps_pieces:
-        for block in parsed["output"].get("message", {}).get("content", ()):
-            exchange.keep(block)
-    exchange.hear_all(parsed)
-    exchange.answered()
-    exchange.settle("complete")
-
-
-def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    from llama_token_tracker.bedrock.streams import hear_converse, heard_events
-
-    parsed["stream"] = heard_events(parsed["stream"], exchange, hear_converse)
-    exchange.answered()
-
-
-def _metadata(parsed: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    metadata = parsed.get("ResponseMetadata", {})
-    return metadata, metadata.get("HTTPHeaders", {})
-
-
-_OPERATIONS: Final = {
-    "InvokeModel": _Operation(BODIES, _invoke),
-    "InvokeModelWithResponseStream": _Operation(CHUNKS, _invoke_stream),
-    "Converse": _Operation(CONVERSE, _converse),
-    "ConverseStream": _Operation(CONVERSE, _converse_stream),
-}
-
-
 # --- what users call -----------------------------------------------------------------------
 
-_watches: Final["weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Watch]]"] = (
-    weakref.WeakKeyDictionary()
-)
+_watches: Final["weakref.WeakKeyDictionary[Any, dict[str, Watch]]"] = weakref.WeakKeyDictionary()
 
 
 def watch(client: Any, token_counter: Any) -> Watch:

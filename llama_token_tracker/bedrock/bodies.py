@@ -118,23 +118,10 @@ CHUNKS: Final = Chunks()
 CONVERSE: Final = Converse()
 
 
-def is_embedding(model: str, body: object, counts: Mapping[str, str]) -> bool:
-    """Whether InvokeModel was asked to embed.
-
-    Args:
-        model: The model's id; that of an application inference profile names no model.
-        body: The request's body.
-        counts: The headers of the answer: one to an embedding counts no output.
-    """
-    if "embed" in model:
-        return True
-    if not model.startswith("arn:") or _OUTPUT_COUNT in counts:
-        return False
+def embeds(body: object) -> bool:
+    """Whether the request's body, as InvokeModel sends it, asks to embed."""
     fields = decoded(body) or {}
     return "texts" in fields or ("inputText" in fields and "textGenerationConfig" not in fields)
-
-
-_OUTPUT_COUNT: Final = "x-amzn-bedrock-output-token-count"
 
 
 def _said(documents: Sequence[Json]) -> tuple[Part, ...]:
@@ -179,6 +166,6 @@ def decoded(body: object) -> Json | None:
         return None
     try:
         fields: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("Json", fields) if isinstance(fields, dict) else None

@@ -4,10 +4,8 @@ Each wrapper stands where botocore's own object stood and hands everything on. I
 the other way round, so that an answer nobody holds any more is known to be left.
 """
 
-import weakref
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from botocore.response import StreamingBody
@@ -16,26 +14,10 @@ from llama_token_tracker.bedrock.bodies import decoded
 from llama_token_tracker.exchange import Exchange
 from llama_token_tracker.notices import notice
 
-Hear = Callable[[Exchange, Any], None]
+Keep = Callable[[Any], None]
+Hear = Callable[[Exchange, Keep, Any], None]
 
 _LEFT: Final = (CancelledError, KeyboardInterrupt)
-
-
-def hear_converse(exchange: Exchange, event: Any) -> None:
-    """Take in one event of ConverseStream."""
-    if "contentBlockDelta" in event:
-        exchange.keep(event)
-    elif "metadata" in event:
-        exchange.hear(event["metadata"])
-
-
-def hear_chunk(exchange: Exchange, event: Any) -> None:
-    """Take in one chunk of InvokeModelWithResponseStream."""
-    chunk = event.get("chunk", {}).get("bytes", b"")
-    exchange.keep(chunk)
-    # Every vendor's word for it holds this; most chunks say nothing of it, and are quick.
-    if b"oken" in chunk and (fields := decoded(chunk)) is not None:
-        exchange.hear(fields)
 
 
 class HeardEvents:
@@ -44,42 +26,26 @@ class HeardEvents:
     def __init__(self, events: Any, exchange: Exchange, hear: Hear) -> None:
         self._events = events
         self._exchange = exchange
+        self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
         self._hear = hear
-        # At exit nobody counts any more.
-        weakref.finalize(self, exchange.lost).atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._events, name)
 
     def __iter__(self) -> Iterator[Any]:
         """The events, as they come."""
-        with self._settled():
-            for event in self._events:
-                self._take_in(event)
-                yield event
-
-    @contextmanager
-    def _settled(self) -> Iterator[None]:
-        """Settle the exchange by how reading ends."""
-        exchange = self._exchange
+        exchange, keep, hear = self._exchange, self._keep, self._hear
         try:
-            yield
-        except GeneratorExit:
-            # Whoever leaves this iteration may go on with another.
-            raise
-        except _LEFT:
-            exchange.settle("abandoned")
-            raise
-        except BaseException:
-            exchange.settle("failed")
+            for event in self._events:
+                try:
+                    hear(exchange, keep, event)
+                except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+                    _unread(error)
+                yield event
+        except BaseException as error:
+            _settle_by(exchange, error)
             raise
         exchange.settle("complete")
-
-    def _take_in(self, event: Any) -> None:
-        try:
-            self._hear(self._exchange, event)
-        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-            notice("an event of Bedrock's could not be read", error, "its figures may be missing")
 
     def close(self) -> Any:
         """Close the stream: what hasn't come will not come."""
@@ -99,10 +65,29 @@ class HeardAsyncEvents(HeardEvents):
         return self._heard()
 
     async def _heard(self) -> AsyncIterator[Any]:
-        with self._settled():
+        exchange, keep, hear = self._exchange, self._keep, self._hear
+        try:
             async for event in self._events:
-                self._take_in(event)
+                try:
+                    hear(exchange, keep, event)
+                except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+                    _unread(error)
                 yield event
+        except BaseException as error:
+            _settle_by(exchange, error)
+            raise
+        exchange.settle("complete")
+
+
+def _unread(error: Exception) -> None:
+    notice("an event of Bedrock's could not be read", error, "its figures may be missing")
+
+
+def _settle_by(exchange: Exchange, error: BaseException) -> None:
+    """Settle an exchange by what has ended its reading."""
+    # Whoever leaves this iteration may go on with another.
+    if not isinstance(error, GeneratorExit):
+        exchange.settle("abandoned" if isinstance(error, _LEFT) else "failed")
 
 
 def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:
@@ -121,50 +106,58 @@ class _Pieces:
 
     def take_in(self, piece: bytes, amount: int | None) -> None:
         """Note that these bytes were read, when so many were asked for."""
+        exchange = self._exchange
         try:
-            self._exchange.keep(piece)
-            if not self._exchange.is_settled:
-                self._read.append(piece)
+            exchange.keep(piece)
             if self._missing is not None:
                 self._missing -= len(piece)
-            if amount is None or amount < 0 or not piece or self._missing == 0:
-                self._finish()
+            is_whole = amount is None or amount < 0 or not piece or self._missing == 0
+            # Else the headers have said it all.
+            if not exchange.is_settled:
+                self._read.append(piece)
+                if is_whole:
+                    self._finish()
+            if is_whole:
+                exchange.is_whole()
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
 
     def _finish(self) -> None:
         read, self._read = self._read, []
-        # If it's settled, the headers have said it all.
-        if read and (fields := decoded(b"".join(read))) is not None:
+        if (fields := decoded(b"".join(read))) is not None:
             self._exchange.hear(fields)
         self._exchange.settle("complete")
-        self._exchange.is_whole()
 
 
 class HeardBody(StreamingBody):
     """A `StreamingBody` of botocore's, heard on its way."""
 
-    def __init__(self, raw: Any, length: str | None, exchange: Exchange) -> None:
-        # As botocore makes it, of the header; its stubs know only of numbers.
-        super().__init__(raw, cast("int", length))
-        self._pieces = _Pieces(exchange, length)
-        weakref.finalize(self, exchange.lost).atexit = False
+    pieces: _Pieces
 
     def read(self, amt: int | None = None) -> bytes:
         """Read at most so many bytes, or all."""
         piece = super().read(amt)
-        self._pieces.take_in(piece, amt)
+        self.pieces.take_in(piece, amt)
         return piece
 
 
-def heard_body(body: Any, response: Any, length: str | None, exchange: Exchange) -> Any:
-    """Put a body that is heard in the place of one that isn't; of another kind, that itself."""
-    if type(body) is StreamingBody:
-        return HeardBody(response.raw, length, exchange)
+def heard_body(
+    body: Any, response: Any, length: str | None, exchange: Exchange
+) -> tuple[Any, bool]:
+    """Have a body heard.
+
+    Returns:
+        It, or what stands for it now; and whether it's heard, which one of another kind isn't.
+    """
     kind = cast("Any", type(body))
+    if kind is StreamingBody:
+        # The very body that botocore made, whoever else holds it; and quicker than another.
+        body.__class__ = HeardBody
+        body.pieces = _Pieces(exchange, length)
+        return body, True
     if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
-        return body
-    return _heard_async_body(kind)(response.raw, length, exchange)
+        return body, False
+    return _heard_async_body(kind)(response.raw, length, exchange), True
 
 
 _ASYNC_BODY: Final = ("aiobotocore.response", "StreamingBody")
@@ -185,7 +178,6 @@ def _heard_async_body(base: Any) -> Any:
             base.__init__(self, raw, length)
             # A proxy keeps what begins like this for itself.
             self._self_pieces = _Pieces(exchange, length)
-            weakref.finalize(self, exchange.lost).atexit = False
 
         _async_bodies[base] = type("HeardAsyncBody", (base,), {"__init__": make, "read": read})
     return _async_bodies[base]

@@ -231,8 +231,9 @@ def test_a_stream_that_is_left_counts_what_came(
     watch(client, tracker)
     stream = _stream(client, way)
     events = iter(stream)
-    while SAID[: len(SAID) // 3] not in _text_so_far(events):
-        pass
+    said = ""
+    while SAID[: len(SAID) // 3] not in said:
+        said += _text(next(events))
     if leaving == "close":
         stream.close()
     del events, stream
@@ -249,17 +250,11 @@ def test_a_stream_that_is_left_counts_what_came(
         assert (event.prompt_source, event.prompt_token_count) == ("reported", 22_734)
 
 
-_seen: dict[int, str] = {}
-
-
-def _text_so_far(events: Any) -> str:
-    event = next(events)
+def _text(event: Any) -> str:
     if "chunk" in event:
-        text = json.loads(event["chunk"]["bytes"]).get("delta", {}).get("text", "")
-    else:
-        text = event.get("contentBlockDelta", {}).get("delta", {}).get("text", "")
-    _seen[id(events)] = _seen.get(id(events), "") + text
-    return _seen[id(events)]
+        text: str = json.loads(event["chunk"]["bytes"]).get("delta", {}).get("text", "")
+        return text
+    return event.get("contentBlockDelta", {}).get("delta", {}).get("text", "")
 
 
 def _stream(client: Any, way: str) -> Any:

@@ -1,16 +1,27 @@
 """What watching a Bedrock client costs: the same calls with and without it, in one run.
 
-Run it with `python -m tests.bench.watching`. Figures are CPU time of this process, the provider's
-threads included, and the median of many rounds in which both take turns. Nothing here passes or
-fails.
+Run it with `python -m tests.bench.watching`. Three clients take turns, call by call: one that is
+watched, and two that nobody watches, the second as a control. Clients differ by more than what
+is looked for, as their memory lies differently; so the three change their parts, block by
+block, until each has had each part equally often. What the control costs more than the first
+is then noise, and should be about nothing.
+
+Figures are CPU time of one call until its answer is read, in microseconds: the mean of the blocks,
+each the mean of the middle half of its calls, with the standard error over the blocks. They are
+those of the whole process, with the provider's threads and all that runs in the background.
+The calling thread's own are shown beside them: all that a watch does in a call is done there, and
+the other threads only add noise. Last comes what waits until somebody asks for a figure, per call.
+The garbage collector is off. Nothing here passes or fails.
 """
 
 import argparse
 import gc
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from statistics import fmean, stdev
+from typing import Any, Final, NamedTuple
 
 import boto3
 from rich.console import Console
@@ -44,53 +55,103 @@ CALLS: dict[str, Callable[[Any], object]] = {
     )["body"].read(),
 }
 
+_PARTS: Final = 3
+_ORDERS: Final = tuple(permutations(range(_PARTS)))
+_SETTLING: Final = 4
 
-def cpu_of(call: Callable[[Any], object], client: Any) -> float:
-    """CPU time of one call, in microseconds."""
-    began = time.process_time()
+
+class Cost(NamedTuple):
+    """CPU time in microseconds.
+
+    Attributes:
+        process: Of the whole process.
+        thread: Of the thread that calls.
+    """
+
+    process: float
+    thread: float
+
+
+def cost_of(call: Callable[[Any], object], client: Any) -> Cost:
+    """What one call costs, until what it returned is dropped."""
+    began, began_here = time.process_time_ns(), time.thread_time_ns()
     call(client)
-    return (time.process_time() - began) * 1e6
+    ended_here, ended = time.thread_time_ns(), time.process_time_ns()
+    return Cost((ended - began) / 1e3, (ended_here - began_here) / 1e3)
 
 
-def measured(
-    call: Callable[[Any], object], plain: Any, watched: Any, rounds: int
-) -> tuple[float, float]:
-    """CPU time of a call by each client, in microseconds: the median of all rounds."""
-    times: tuple[list[float], list[float]] = [], []
-    for number in range(rounds):
-        # Whoever is second finds warmer caches.
-        for which in (0, 1) if number % 2 else (1, 0):
-            times[which].append(cpu_of(call, (plain, watched)[which]))
-    return sorted(times[0])[rounds // 2], sorted(times[1])[rounds // 2]
+def typical(values: Sequence[float]) -> float:
+    """The mean of the middle half: whatever else runs on the machine is in the rest."""
+    rest = len(values) // 4
+    return fmean(sorted(values)[rest : len(values) - rest])
+
+
+def block(call: Callable[[Any], object], clients: Sequence[Any], rounds: int) -> list[Cost]:
+    """What a call typically costs by each client, when they take turns."""
+    costs: list[list[Cost]] = [[] for _ in clients]
+    for number in range(-_SETTLING, rounds):
+        for which in _ORDERS[number % len(_ORDERS)]:
+            costs[which].append(cost_of(call, clients[which]))
+    return [Cost(*map(typical, zip(*one[_SETTLING:], strict=True))) for one in costs]
+
+
+def blocks(
+    call: Callable[[Any], object], clients: Sequence[Any], tracker: Tracker, rounds: int
+) -> list[list[Cost]]:
+    """The typical costs of each block: plain, as a control, and watched."""
+    costs: list[list[Cost]] = []
+    for parts in _ORDERS * 3:
+        plain, control, watched = (clients[part] for part in parts)
+        with watch(watched, tracker):
+            costs.append(block(call, (plain, control, watched), rounds))
+    return costs
+
+
+def later(tracker: Tracker) -> float:
+    """CPU time of a call that waits until somebody asks for its figures, in microseconds."""
+    began = time.thread_time_ns()
+    calls = len(tracker.llm_token_counts) + len(tracker.embedding_token_counts)
+    return (time.thread_time_ns() - began) / 1e3 / calls
+
+
+def row(name: str, costs: list[list[Cost]], waits_us: float) -> list[str]:
+    """What is printed of an operation."""
+    plain = fmean([(one[0].process + one[1].process) / 2 for one in costs])
+    cells = [name, f"{plain:.0f}"]
+    for field in (0, 1):
+        noise = [one[1][field] - one[0][field] for one in costs]
+        more = [one[2][field] - (one[0][field] + one[1][field]) / 2 for one in costs]
+        percent = fmean(more) / plain * 100
+        cells += [_with_error(noise), _with_error(more), f"{percent:.1f}"]
+    return [*cells, f"{waits_us:.0f}"]
+
+
+def _with_error(values: Sequence[float]) -> str:
+    return f"{fmean(values):+.0f} ±{stdev(values) / len(values) ** 0.5:.0f}"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=400)
-    rounds = parser.parse_args().rounds
-    table = Table("operation", "plain, us", "watched, us", "more, us", "more, %")
+    parser.add_argument("--rounds", type=int, default=30, help="calls of each client a block")
+    parser.add_argument("--operation", choices=CALLS, help="this one alone")
+    options = parser.parse_args()
+    table = Table("operation", "plain", "control", "watched", "%", title="CPU time, microseconds")
+    for column in ("control, own thread", "watched, own thread", "%", "later"):
+        table.add_column(column)
     with LoopbackProvider() as provider:
-        # Two clients: whatever is registered on one empties all that botocore remembers for it.
-        plain, watched = (
-            boto3.client("bedrock-runtime", **provider.arguments("bedrock")) for _ in range(2)
-        )
-        watch(watched, Tracker())
+        arguments = provider.arguments("bedrock")
+        clients = [boto3.client("bedrock-runtime", **arguments) for _ in range(_PARTS)]
         for name, call in CALLS.items():
-            measured(call, plain, watched, 20)
-            gc.collect()
-            gc.disable()
-            without, with_it = measured(call, plain, watched, rounds)
-            gc.enable()
-            more = with_it - without
-            table.add_row(
-                name,
-                f"{without:.0f}",
-                f"{with_it:.0f}",
-                f"{more:.0f}",
-                f"{more / without * 100:.1f}",
-            )
-    Console().print(table)
+            if options.operation in (None, name):
+                tracker = Tracker()
+                block(call, clients, options.rounds)
+                gc.collect()
+                gc.disable()
+                costs = blocks(call, clients, tracker, options.rounds)
+                gc.enable()
+                table.add_row(*row(name, costs, later(tracker)))
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""What is heard of the answer to each operation, once it has begun.
+
+Only what is gone later, or may be changed by then, is taken at once; figures and texts are looked
+at when somebody asks for them. Importing this loads botocore.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, Final, NamedTuple
+
+from llama_token_tracker.bedrock.bodies import BODIES, CHUNKS, CONVERSE, decoded, embeds
+from llama_token_tracker.bedrock.streams import Keep, heard_body, heard_events
+from llama_token_tracker.exchange import Dialect, Exchange
+from llama_token_tracker.extraction.bedrock import HEADERS
+
+
+class Operation(NamedTuple):
+    """An operation of the service, and what is heard of its answer.
+
+    Attributes:
+        dialect: How its bodies are read.
+        hear: Takes in the parsed answer of a request and may put wrappers into it.
+    """
+
+    dialect: Dialect
+    hear: Callable[[Exchange, Any, dict[str, Any]], None]
+
+
+def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
+    headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if exchange.operation == "embedding" or _is_embedding(exchange, headers):
+        exchange.operation = "embedding"
+        exchange.keeps_pieces = False
+    counts: dict[str, str] = {}
+    for name in _COUNTS:
+        if name in headers:
+            counts[name] = headers[name]
+    is_counted, is_heard = _INPUT_COUNT in counts or _OUTPUT_COUNT in counts, False
+    if exchange.keeps_pieces or not is_counted:
+        length = headers.get("content-length")
+        parsed["body"], is_heard = heard_body(parsed["body"], response, length, exchange)
+    if is_counted:
+        exchange.ends_with(counts)
+    else:
+        exchange.answered()
+        if not is_heard:
+            exchange.settle("complete")
+
+
+def _is_embedding(exchange: Exchange, headers: Mapping[str, str]) -> bool:
+    """Whether a model without a name, that of an application inference profile, has embedded."""
+    if not exchange.model.startswith("arn:") or _OUTPUT_COUNT in headers:
+        return False
+    return embeds(exchange.body)
+
+
+def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    if exchange.keeps_pieces:
+        exchange.told_by = _said_by
+    hear = _keep_chunk if exchange.keeps_pieces else _hear_chunk
+    parsed["body"] = heard_events(parsed["body"], exchange, hear)
+    exchange.answered()
+
+
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "chunk" in event:
+        keep(event["chunk"].get("bytes", b""))
+
+
+def _hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "chunk" in event:
+        chunk = event["chunk"].get("bytes", b"")
+        keep(chunk)
+        if (fields := _said_by(chunk)) is not None:
+            exchange.hear(fields)
+
+
+def _said_by(chunk: bytes) -> dict[str, Any] | None:
+    # Every vendor's word for it holds this; most chunks say nothing of it.
+    return decoded(chunk) if b"oken" in chunk else None
+
+
+def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    if exchange.keeps_pieces:
+        exchange.pieces += parsed["output"].get("message", {}).get("content", ())
+    exchange.ends_with(_usage(parsed))
+
+
+def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    parsed["stream"] = heard_events(parsed["stream"], exchange, _hear_converse)
+    exchange.answered()
+
+
+def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "contentBlockDelta" in event:
+        keep(event)
+    elif "metadata" in event:
+        exchange.hear_later(_usage(event["metadata"]))
+
+
+def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The usage of an answer or of a stream, whatever the program does to that afterwards."""
+    usage: Any = said.get("usage")
+    # Copying what lies deep takes time, and cached tokens alone have lists of their own.
+    return {"usage": deepcopy(usage) if "cacheDetails" in (usage or ()) else dict(usage or {})}
+
+
+_INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
+_COUNTS: Final = tuple(HEADERS.adds)
+
+OPERATIONS: Final = {
+    "InvokeModel": Operation(BODIES, _invoke),
+    "InvokeModelWithResponseStream": Operation(CHUNKS, _invoke_stream),
+    "Converse": Operation(CONVERSE, _converse),
+    "ConverseStream": Operation(CONVERSE, _converse_stream),
+}
