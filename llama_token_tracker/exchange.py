@@ -102,7 +102,7 @@ class Recorder:
 
         The request ends in `Exchange.settle`, once and in any case.
         """
-        claim, context = self.tracker.claim(), self.tracker.context(_NO_TAGS)
+        claim, context = self.tracker.claim(provider), self.tracker.context(_NO_TAGS)
         return Exchange(self, claim, context, provider, model, operation, dialect, body)
 
 
