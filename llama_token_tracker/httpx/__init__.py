@@ -148,7 +148,7 @@ class _Watch:
             raise WatchError(msg)
         if not (transport is None or hasattr(transport, method)):
             msg = (
-                f"a {type(transport).__name__} has no {method}() to send with; give "
+                f"an {type(transport).__name__} has no {method}() to send with; give "
                 "WatchingTransport an httpx.HTTPTransport or the like, and AsyncWatchingTransport "
                 "an httpx.AsyncHTTPTransport."
             )

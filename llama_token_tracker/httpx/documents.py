@@ -9,6 +9,7 @@ import re
 import sys
 import types
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 _LONGEST: Final = 1_048_576
@@ -210,6 +211,11 @@ class Decoded:
                 self._step, given = self._pieces.__anext__(), None
             else:
                 return plain
+
+    def __del__(self) -> None:
+        """End what stands still, from the inside out: a generator can't do that to itself."""
+        with suppress(GeneratorExit, Exception):
+            self._step.throw(GeneratorExit)
 
 
 class _Source:

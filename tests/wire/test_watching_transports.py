@@ -1,4 +1,4 @@
-"""Integrations whose HTTP client is watched: every call is one event, at the figures of the wire."""
+"""Integrations whose HTTP client is watched: a call is one event, at the figures of the wire."""
 
 from __future__ import annotations
 
