@@ -25,7 +25,7 @@ from llama_token_tracker.tracker import Tracker
 __all__ = ["AsyncWatchingTransport", "WatchingTransport"]
 
 _FIRST_ERROR: Final = 300
-_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "mistral-correlation-id")
+_IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-correlation-id")
 """Where answers say what their provider calls the request."""
 
 _REDIRECTED: Final = "llama_token_tracker.redirected"
@@ -211,9 +211,11 @@ class _Sent:
         if exchange is None or form is None:
             return
         try:
-            headers = response.headers
-            exchange.id = next((headers[name] for name in _IDS if name in headers), "")
-            if response.has_redirect_location:
+            # Asked one by one, httpx's headers would cost as much as all the rest.
+            headers = {name.lower(): value for name, value in response.headers.raw}
+            ids = [headers[name] for name in _IDS if name in headers]
+            exchange.id = ids[0].decode("latin-1") if ids else ""
+            if response.status_code >= _FIRST_ERROR and response.has_redirect_location:
                 # The request that follows is made of this one.
                 request.extensions[_REDIRECTED] = _Redirected(self)
             elif response.status_code >= _FIRST_ERROR:
@@ -222,7 +224,7 @@ class _Sent:
                 # Of embeddings nothing but the figures is of interest.
                 exchange.keeps_pieces &= exchange.operation != "embedding"
                 exchange.answered()
-                hear(exchange, form, response, is_async=is_async)
+                hear(exchange, form, response, headers, is_async=is_async)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer could not be heard", error, "its figures may be missing")
             exchange.settle("complete")

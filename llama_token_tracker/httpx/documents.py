@@ -40,26 +40,26 @@ class _Document:
         longest: How many bytes are held at the most.
     """
 
-    __slots__ = ("_is_cut", "_keys", "_length", "_longest", "_pieces")
+    __slots__ = ("_is_cut", "_keys", "_longest", "_pieces", "length")
 
     def __init__(self, keys: tuple[str, ...], longest: int) -> None:
         self._keys = keys
         self._longest = longest
         self._pieces: list[bytes] = []
-        self._length = 0
+        self.length = 0
         self._is_cut = False
 
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
-        self._length += len(piece)
-        if self._length > (2 * _END if self._is_cut else self._longest):
+        self.length += len(piece)
+        if self.length > (2 * _END if self._is_cut else self._longest):
             end = b"".join(self._pieces)[-_END:]
-            self._pieces, self._length, self._is_cut = [end], len(end), True
+            self._pieces, self.length, self._is_cut = [end], len(end), True
 
     def take(self) -> bytes:
         """Give what was added, and start anew."""
         pieces, is_cut = self._pieces, self._is_cut
-        self._pieces, self._length, self._is_cut = [], 0, False
+        self._pieces, self.length, self._is_cut = [], 0, False
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return _figures(content, self._keys) if is_cut else content.strip()
 
@@ -141,6 +141,23 @@ class Events(Lines):
         (checked 2026-11-22). Lines that end in a lone CR, which no provider sends, aren't known.
     """
 
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Take in some bytes, and give the documents that end in them."""
+        if (
+            len(piece) <= _END
+            and piece.startswith(_FIELD)
+            and piece.find(b"\n") == len(piece) - 2
+            and piece.endswith(b"\n\n")
+            and self._is_empty
+        ):
+            # Most pieces are one event, and quick.
+            return iter((piece[len(_FIELD) :].strip(),))
+        return super().feed(piece)
+
+    @property
+    def _is_empty(self) -> bool:
+        return not (self._rest or self._is_within or self._document.length)
+
     def _add(self, line: bytes) -> None:
         if self._is_within:
             self._document.add(line)
@@ -152,7 +169,7 @@ class Events(Lines):
         return not (self._is_within or line.strip())
 
 
-def documents_of(kind: str, keys: tuple[str, ...], *, is_read: bool) -> Documents:
+def documents_of(kind: bytes, keys: tuple[str, ...], *, is_read: bool) -> Documents:
     """Choose how an answer's bytes are read.
 
     Args:
@@ -160,9 +177,9 @@ def documents_of(kind: str, keys: tuple[str, ...], *, is_read: bool) -> Document
         keys: The keys that tell of tokens.
         is_read: Whether more than these is of interest.
     """
-    if "event-stream" in kind:
+    if b"event-stream" in kind:
         return Events(keys)
-    if "ndjson" in kind or "stream+json" in kind or "jsonl" in kind:
+    if b"ndjson" in kind or b"stream+json" in kind or b"jsonl" in kind:
         return Lines(keys)
     return Whole(keys) if is_read else Whole(keys, longest=_END)
 

@@ -7,14 +7,13 @@ not the other way round, so that an answer nobody holds any more is known to be 
 import sys
 import weakref
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
 from llama_token_tracker.bodies import decoded
 from llama_token_tracker.exchange import Exchange
-from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.httpx.documents import Decoded, Whole, documents_of
 from llama_token_tracker.httpx.forms import Form
 from llama_token_tracker.notices import notice
@@ -32,16 +31,18 @@ class Answer:
         exchange: The request that it answers.
         form: How it's worded.
         response: httpx's, or httpx2's.
+        headers: Its headers, by their names in lower case.
     """
 
-    def __init__(self, exchange: Exchange, form: Form, response: Any) -> None:
+    def __init__(
+        self, exchange: Exchange, form: Form, response: Any, headers: Mapping[bytes, bytes]
+    ) -> None:
         self._exchange = exchange
         self._form = form
-        headers = response.headers
-        encoding = headers.get("content-encoding", "identity")
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         self._decoded = None if encoding == "identity" else Decoded(_library(response), encoding)
         self._documents = documents_of(
-            headers.get("content-type", ""), form.usage, is_read=exchange.keeps_pieces
+            headers.get(b"content-type", b""), form.usage, is_read=exchange.keeps_pieces
         )
         self._hints = [
             form.hint,
@@ -116,8 +117,7 @@ class Answer:
         if fields is None:
             return False
         self._exchange.keep(document)
-        if extract_usage(fields) is not None:
-            self._exchange.hear_all(fields)
+        self._exchange.hear_all(fields)
         return True
 
     def _hear(self, document: bytes) -> None:
@@ -126,12 +126,20 @@ class Answer:
             return
         self._kept += len(document)
         self._exchange.keep(document if self._kept <= _MOST_KEPT else b"")
-        # Most documents say nothing of tokens, nor that they are the last, and are quick.
-        if any(hint in document for hint in self._hints) and (fields := decoded(document)):
-            self._exchange.hear(fields)
-            status = self._form.ended(fields)
-            if status is not None:
-                self._exchange.settle(status)
+        for hint in self._hints:
+            # Most documents say nothing of tokens, nor that they are the last, and are quick.
+            if hint in document:
+                self._read(document)
+                break
+
+    def _read(self, document: bytes) -> None:
+        fields = decoded(document)
+        if fields is None:
+            return
+        self._exchange.hear(fields)
+        status = self._form.ended(fields)
+        if status is not None:
+            self._exchange.settle(status)
 
 
 def ending(error: BaseException) -> Any:
@@ -182,16 +190,24 @@ class _HeardAsync(_Heard):
         await self._stream.aclose()
 
 
-def hear(exchange: Exchange, form: Form, response: Any, *, is_async: bool) -> None:
+def hear(
+    exchange: Exchange,
+    form: Form,
+    response: Any,
+    headers: Mapping[bytes, bytes],
+    *,
+    is_async: bool,
+) -> None:
     """Put a stream that is heard in the place of a response's own.
 
     Args:
         exchange: The request that is answered.
         form: How the answer is worded.
         response: What the transport gave.
+        headers: Its headers, by their names in lower case.
         is_async: Which kind of transport it was.
     """
-    answer = Answer(exchange, form, response)
+    answer = Answer(exchange, form, response, headers)
     if response.is_stream_consumed:
         # A transport that asks nobody may give answers that are whole already.
         answer.take_in_all(response.content)

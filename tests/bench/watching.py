@@ -69,27 +69,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=400)
     rounds = parser.parse_args().rounds
-    table = Table("operation", "plain, us", "watched, us", "more, us", "more, %")
     with LoopbackProvider() as provider:
         # Two clients: whatever is registered on one empties all that botocore remembers for it.
         plain, watched = (
             boto3.client("bedrock-runtime", **provider.arguments("bedrock")) for _ in range(2)
         )
         watch(watched, Tracker())
-        for name, call in CALLS.items():
-            measured(call, plain, watched, 20)
-            gc.collect()
-            gc.disable()
-            without, with_it = measured(call, plain, watched, rounds)
-            gc.enable()
-            more = with_it - without
-            table.add_row(
-                name,
-                f"{without:.0f}",
-                f"{with_it:.0f}",
-                f"{more:.0f}",
-                f"{more / without * 100:.1f}",
-            )
+        show({name: (call, plain, watched) for name, call in CALLS.items()}, rounds)
+
+
+def show(calls: dict[str, tuple[Callable[[Any], object], Any, Any]], rounds: int) -> None:
+    """Measure calls by a plain and by a watched client, and print what that costs."""
+    table = Table("operation", "plain, us", "watched, us", "more, us", "more, %")
+    for name, (call, plain, watched) in calls.items():
+        measured(call, plain, watched, 20)
+        gc.collect()
+        gc.disable()
+        without, with_it = measured(call, plain, watched, rounds)
+        gc.enable()
+        more = with_it - without
+        table.add_row(
+            name,
+            f"{without:.0f}",
+            f"{with_it:.0f}",
+            f"{more:.0f}",
+            f"{more / without * 100:.1f}",
+        )
     Console().print(table)
 
 

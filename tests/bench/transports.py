@@ -1,0 +1,63 @@
+"""What watching an HTTP client costs: the same calls with and without it, in one run.
+
+Run it with `python -m tests.bench.transports`. Figures are as in `tests.bench.watching`.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+
+from llama_token_tracker import Tracker
+from llama_token_tracker.httpx import WatchingTransport
+from llama_token_tracker.testing import LoopbackProvider, Reply
+from tests.bench.watching import show
+
+MESSAGES: Any = [{"role": "user", "content": "tell me " * 250}]
+STREAMED: Any = {"stream": True, "stream_options": {"include_usage": True}}
+
+CALLS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "a chat": (
+        "openai",
+        lambda client: client.chat.completions.create(model="gpt-4o", messages=MESSAGES),
+    ),
+    "a stream of 200 chunks": (
+        "openai",
+        lambda client: list(
+            client.chat.completions.create(model="gpt-4o", messages=MESSAGES, **STREAMED)
+        ),
+    ),
+    "a message": (
+        "anthropic",
+        lambda client: client.messages.create(model="claude", max_tokens=9, messages=MESSAGES),
+    ),
+    "100 embeddings": (
+        "openai",
+        lambda client: client.embeddings.create(model="e", input=["tell me " * 25] * 100),
+    ),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300)
+    rounds = parser.parse_args().rounds
+    kinds: dict[str, Any] = {"openai": openai.OpenAI, "anthropic": anthropic.Anthropic}
+    reply = Reply("tell me " * 200, chunks=200, embedding=(0.25,) * 1_536)
+    with LoopbackProvider(reply) as provider:
+        made = {
+            name: [
+                kind(http_client=httpx.Client(transport=transport), **provider.arguments(name))
+                for transport in (httpx.HTTPTransport(), WatchingTransport(Tracker()))
+            ]
+            for name, kind in kinds.items()
+        }
+        show({title: (call, *made[name]) for title, (name, call) in CALLS.items()}, rounds)
+
+
+if __name__ == "__main__":
+    main()
