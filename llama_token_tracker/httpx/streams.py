@@ -42,7 +42,7 @@ class Answer:
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         self._decoded = None if encoding == "identity" else Decoded(_library(response), encoding)
         self._documents = documents_of(
-            headers.get(b"content-type", b""), form.usage, is_read=exchange.keeps_pieces
+            headers.get(b"content-type", b""), form.usage, is_read=exchange.operation != "embedding"
         )
         self._hints = [
             form.hint,

@@ -318,6 +318,41 @@ def test_a_stream_without_end_is_not_held(tracker: Tracker):
     assert (event.total_token_count, event.source) == (90_018, "reported")
 
 
+# --- what no provider sends ----------------------------------------------------------------
+
+ODD = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'{"usage": 5}',
+    b'{"usage": {"prompt_tokens": -1, "completion_tokens": "many"}}',
+    b'{"choices": "x", "content": {"text": {"text": 7}}, "delta": [[["x"]]]}',
+    b'{"choices": ' + b"[" * 900 + b"]" * 900 + b"}",
+    b'{"choices": ' + b"[" * 3_000 + b"]" * 3_000 + b"}",
+    b'{"choices": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    b'{"type": "message_stop", "done": true, "is_finished": true}',
+    b"\xff\xfe\x00",
+]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", "application/x-ndjson"])
+@pytest.mark.parametrize("content", ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("path", ["v1/messages", "v1/chat/completions", "api/chat", "v1/responses"])
+def test_whatever_is_answered_reaches_the_program(
+    path: str, content: bytes, kind: str, tracker: Tracker
+):
+    """It's one call, and nothing is raised, then or when its event is looked at."""
+    content = b"data: " + content + b"\n\n" if "event" in kind else content
+    answer = httpx.Response(200, headers={"content-type": kind}, stream=_Pieces([content]))
+    transport = WatchingTransport(tracker, httpx.MockTransport(lambda _: answer))
+    with httpx.Client(transport=transport) as sender:
+        given = sender.post(f"http://127.0.0.1/{path}", json={"messages": MESSAGES})
+    assert given.content == content
+    [event] = tracker.llm_token_counts
+    assert event.prompt_token_count >= 0
+
+
 # --- loops ---------------------------------------------------------------------------------
 
 

@@ -198,6 +198,18 @@ def test_a_handler_that_hears_nothing_of_a_model_counts_its_requests(
     assert events[0].prompt == f"user: {PROMPT}"
 
 
+def test_an_empty_stream_of_gemini_has_its_figures(
+    provider: LoopbackProvider, manager: CallbackManager, handler: TokenCountingHandler
+) -> None:
+    """The integration drops the only chunk, and what it says of tokens."""
+    provider.script(Reply("", CACHED))
+    list(_gemini("gemini", provider, manager, handler).stream_chat(MESSAGES))
+    [event], [call] = handler.llm_token_counts, provider.settle()
+    assert event.source == "reported"
+    assert call.billed is not None
+    assert event.total_token_count == call.billed.total_tokens
+
+
 def test_a_call_that_is_tried_again_is_one_event(
     provider: LoopbackProvider, manager: CallbackManager, handler: TokenCountingHandler
 ) -> None:
