@@ -37,7 +37,9 @@ def at(value: Any, path: tuple[str, ...]) -> Iterator[str]:
     """The texts that stand at a path, in each entry of the lists on the way."""
     if isinstance(value, list):
         for entry in cast("list[object]", value):
-            yield from at(entry, path)
+            # A list of lists is nobody's format, and thousands in each other a trap.
+            if not isinstance(entry, list):
+                yield from at(entry, path)
     elif not path:
         if isinstance(value, str):
             yield value
