@@ -37,8 +37,9 @@ class Claim(Protocol):
         ...
 
 
-Claimant: TypeAlias = Callable[[], Claim | None]
-"""Says whether a request that leaves here and now, in this context, is a framework's."""
+Claimant: TypeAlias = Callable[[str], Claim | None]
+"""Says whether a request that leaves here and now, in this context, for this provider, is a
+framework's."""
 
 
 class _Untold:

@@ -113,7 +113,7 @@ class Batch:
             if not self._is_closed:
                 sent = _Sent(request)
                 for text in request.texts() or ("",):
-                    self._by_text.setdefault(text, []).append(sent)
+                    self._by_text.setdefault(_key(text), []).append(sent)
                 return
         request.disown()
 
@@ -125,7 +125,7 @@ class Batch:
         """
         found: dict[_Sent, list[str]] = {}
         with LOCK:
-            rest = [chunk for chunk in chunks if not self._find(chunk, chunk, found)]
+            rest = [chunk for chunk in chunks if not self._find(chunk, _key(chunk), found)]
             # An integration may send a text shortened, or with an instruction before it.
             rest = [chunk for chunk in rest if not self._find(chunk, self._akin(chunk), found)]
             if self.open <= 1:
@@ -146,8 +146,9 @@ class Batch:
         return False
 
     def _akin(self, chunk: str) -> str | None:
+        key = _key(chunk)
         return next(
-            (text for text in self._by_text if text and (chunk.startswith(text) or chunk in text)),
+            (text for text in self._by_text if text and (key.startswith(text) or key in text)),
             None,
         )
 
@@ -164,6 +165,11 @@ class Batch:
             if not sent.is_taken:
                 sent.is_taken = True
                 sent.request.disown()
+
+
+def _key(text: str) -> str:
+    """What a text is known by: OpenAI's integration sends spaces in the place of line ends."""
+    return text.replace("\n", " ")
 
 
 class _Sent:

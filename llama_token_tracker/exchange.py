@@ -110,7 +110,7 @@ class Recorder:
         """
         tracker = self.tracker
         context = tracker.context(_NO_TAGS) if is_somewhere() else None
-        claim = tracker.claim()
+        claim = tracker.claim(provider)
         exchange = Exchange(self, claim, context, provider, model, operation, dialect, body)
         if claim is None and (tracker.is_limited or context is not None):
             exchange.is_limited = tracker.limits(context)

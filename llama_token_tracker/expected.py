@@ -27,6 +27,7 @@ _OUTPUT_LIMITS: Final = (
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "maxOutputTokens",
     "max_new_tokens",
     "maxTokens",
     "max_tokens_to_sample",
@@ -39,6 +40,7 @@ _OUTPUT_LIMITS: Final = (
 _SETTINGS: Final = (
     "additional_kwargs",
     "generation_config",
+    "generationConfig",
     "config",
     "options",
     "inferenceConfig",

@@ -549,7 +549,7 @@ class _Ear:
         self.calls = OpenCalls(SPANS, self._settle)
         self.batches = Batches()
 
-    def claim(self) -> Claim | None:
+    def claim(self, _provider: str) -> Claim | None:
         """Whose request it is that a watched client sends here and now."""
         active = span_id = active_span_id.get()
         while span_id is not None and not SPANS.is_call(span_id):

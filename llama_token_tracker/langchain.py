@@ -51,7 +51,8 @@ _entered: Final[list[ContextVar[BaseCallbackHandler | None]]] = []
 LangChain knows no way to forget a variable, so they are shared by all handlers.
 """
 
-_WATCHED: Final = ("aws.bedrock", None)
+_AWS: Final = "aws.bedrock"
+_ON_AWS: Final = (_AWS, None)
 _ASKING: Final = "langchain_aws."
 """The integration that asks from threads without a context, as BedrockLLM does in event loops."""
 
@@ -334,12 +335,12 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
             self._runs.refuse(run)
             raise
 
-    def _claim(self) -> Claim | None:
+    def _claim(self, provider: str) -> Claim | None:
         """Whose request it is that a watched client sends here and now."""
         run = self._runs.get(_started.get())
         if run is not None:
-            return run.batch.asking() if run.provider in _WATCHED else None
-        if len(self._runs) and is_running(_ASKING) and self._runs.take_asking(_WATCHED):
+            return run.batch.asking() if _may_send(run.provider, provider) else None
+        if len(self._runs) and is_running(_ASKING) and self._runs.take_asking(_ON_AWS):
             return UNTOLD
         return None
 
@@ -412,6 +413,15 @@ def _check(tracker: object, **arguments: object) -> None:
         names = " and ".join(given)
         msg = f"{names} came with a tracker; give them to whatever makes the tracker."
         raise ValueError(msg)
+
+
+def _may_send(run: str | None, request: str) -> bool:
+    """Whether a run of one provider may send a request to another.
+
+    Many speak as OpenAI does, and a run knows only whose class it has; but nobody takes Bedrock for
+    another, or another for Bedrock.
+    """
+    return run is None or (run == _AWS) == (request == _AWS)
 
 
 def _no_other() -> None:

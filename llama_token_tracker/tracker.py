@@ -125,11 +125,15 @@ class Tracker(Readings):
             # A new list, because another thread may be walking the old one.
             self._claimants = [*alive, WeakMethod(claimant)]
 
-    def claim(self) -> Claim | None:
-        """Whose request it is that leaves here and now; `None` if it's no framework's."""
+    def claim(self, provider: str) -> Claim | None:
+        """Whose request it is that leaves here and now; `None` if it's no framework's.
+
+        Args:
+            provider: Whom it's sent to, as far as its address tells.
+        """
         for method in self._claimants:
             claimant = method()
-            claim = None if claimant is None else claimant()
+            claim = None if claimant is None else claimant(provider)
             if claim is not None:
                 return claim
         return None

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
-from llama_token_tracker.bedrock.bodies import BODIES, CHUNKS, CONVERSE, decoded, embeds
+from llama_token_tracker.bedrock.bodies import BODIES, CHUNKS, CONVERSE, embeds
 from llama_token_tracker.bedrock.streams import Keep, heard_body, heard_events
+from llama_token_tracker.bodies import decoded
 from llama_token_tracker.exchange import Dialect, Exchange
 from llama_token_tracker.extraction.bedrock import HEADERS
 

@@ -3,18 +3,15 @@
 Only what an event shows, or a tokenizer counts where Bedrock is silent, is read here.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from llama_token_tracker.bodies import Json, Said, at, decoded, joined, path, said
 from llama_token_tracker.exchange import Answered, Asked
 from llama_token_tracker.expected import stated_output
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.prompts import messages_of
 from llama_token_tracker.tokenizers import Message, Part, Text, Thinking
-
-Json = dict[str, Any]
 
 _PROMPTS: Final = ("prompt", "inputText", "message")
 """Where vendors put a prompt that is one text: Claude 2, Llama, Mistral; Titan; Cohere."""
@@ -52,8 +49,8 @@ Source:
     models"; API reference, ConverseOutput and ConverseStreamOutput (checked 2026-11-22).
 """
 
-_PATHS: Final = {tuple(path.split(".")): kind for path, kind in _SAID.items()}
-_EMBEDDED_PATHS: Final = tuple(tuple(path.split(".")) for path in _EMBEDDED)
+_PATHS: Final[Said] = {path(place): kind for place, kind in _SAID.items()}
+_EMBEDDED_PATHS: Final = tuple(map(path, _EMBEDDED))
 
 
 def asked(body: object) -> Asked:
@@ -61,7 +58,7 @@ def asked(body: object) -> Asked:
     fields = decoded(body)
     if fields is None:
         return Asked()
-    texts = tuple(text for path in _EMBEDDED_PATHS for text in _at(fields, path))
+    texts = tuple(text for place in _EMBEDDED_PATHS for text in at(fields, place))
     tools = fields.get("toolConfig") or fields.get("tools")
     return Asked(_prompt(fields), tools, texts, stated_output(fields))
 
@@ -88,7 +85,7 @@ class Bodies:
         fields = decoded(b"".join(pieces))
         if fields is None:
             return Answered()
-        return Answered(_said([fields]), extract_usage(fields))
+        return Answered(said([fields], _PATHS), extract_usage(fields))
 
 
 class Chunks(Bodies):
@@ -96,7 +93,7 @@ class Chunks(Bodies):
 
     def answered(self, pieces: Sequence[Any]) -> Answered:
         """Read chunks."""
-        return Answered(_said([fields for chunk in pieces if (fields := decoded(chunk))]))
+        return Answered(said([fields for chunk in pieces if (fields := decoded(chunk))], _PATHS))
 
 
 class Converse(Bodies):
@@ -104,12 +101,12 @@ class Converse(Bodies):
 
     def answered(self, pieces: Sequence[Any]) -> Answered:
         """Read blocks of a message, or events that hold deltas of some."""
-        return Answered(_joined(part for piece in pieces for part in _block_parts(piece)))
+        return Answered(joined(part for piece in pieces for part in _block_parts(piece)))
 
 
 def _block_parts(piece: Json) -> tuple[Part, ...]:
     if "contentBlockDelta" in piece:
-        return _said([piece])
+        return said([piece], _PATHS)
     return messages_of([{"role": "assistant", "content": [piece]}])[0].parts
 
 
@@ -122,50 +119,3 @@ def embeds(body: object) -> bool:
     """Whether the request's body, as InvokeModel sends it, asks to embed."""
     fields = decoded(body) or {}
     return "texts" in fields or ("inputText" in fields and "textGenerationConfig" not in fields)
-
-
-def _said(documents: Sequence[Json]) -> tuple[Part, ...]:
-    """What the model said in these documents."""
-    return _joined(
-        kind(text)
-        for fields in documents
-        for path, kind in _PATHS.items()
-        for text in _at(fields, path)
-    )
-
-
-def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Put neighbouring pieces of one kind together, as tokenizers must see them."""
-    joined: list[Part] = []
-    for kind, run in groupby(parts, key=type):
-        if issubclass(kind, Text | Thinking):
-            texts = [part.text for part in run if isinstance(part, Text | Thinking)]
-            joined.append(kind("".join(texts)))
-        else:
-            joined += run
-    return tuple(joined)
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Iterator[str]:
-    """The texts that stand at a path, in each entry of the lists on the way."""
-    if isinstance(value, list):
-        for entry in cast("list[object]", value):
-            yield from _at(entry, path)
-    elif not path:
-        if isinstance(value, str):
-            yield value
-    elif isinstance(value, Mapping):
-        inner: Any = cast("Mapping[str, Any]", value).get(path[0])
-        if inner is not None:
-            yield from _at(inner, path[1:])
-
-
-def decoded(body: object) -> Json | None:
-    """A body as JSON; `None` for anything that is no object."""
-    if not isinstance(body, str | bytes | bytearray):
-        return None
-    try:
-        fields: object = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return cast("Json", fields) if isinstance(fields, dict) else None

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from botocore.response import StreamingBody
 
-from llama_token_tracker.bedrock.bodies import decoded
+from llama_token_tracker.bodies import decoded
 from llama_token_tracker.exchange import Exchange
 from llama_token_tracker.notices import notice
 

@@ -18,10 +18,12 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import permutations
 from statistics import fmean, stdev
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import boto3
 from rich.console import Console
@@ -55,8 +57,13 @@ CALLS: dict[str, Callable[[Any], object]] = {
     )["body"].read(),
 }
 
-_PARTS: Final = 3
-_ORDERS: Final = tuple(permutations(range(_PARTS)))
+PARTS: Final = 3
+"""So many clients take turns."""
+
+Watched: TypeAlias = Callable[[Any], AbstractContextManager[object]]
+"""Watches a client in a block."""
+
+_ORDERS: Final = tuple(permutations(range(PARTS)))
 _SETTLING: Final = 4
 
 
@@ -96,14 +103,14 @@ def block(call: Callable[[Any], object], clients: Sequence[Any], rounds: int) ->
 
 
 def blocks(
-    call: Callable[[Any], object], clients: Sequence[Any], tracker: Tracker, rounds: int
+    call: Callable[[Any], object], clients: Sequence[Any], watched: Watched, rounds: int
 ) -> list[list[Cost]]:
     """The typical costs of each block: plain, as a control, and watched."""
     costs: list[list[Cost]] = []
     for parts in _ORDERS * 3:
-        plain, control, watched = (clients[part] for part in parts)
-        with watch(watched, tracker):
-            costs.append(block(call, (plain, control, watched), rounds))
+        plain, control, third = (clients[part] for part in parts)
+        with watched(third):
+            costs.append(block(call, (plain, control, third), rounds))
     return costs
 
 
@@ -130,28 +137,43 @@ def _with_error(values: Sequence[float]) -> str:
     return f"{fmean(values):+.0f} ±{stdev(values) / len(values) ** 0.5:.0f}"
 
 
+def show(
+    calls: Mapping[str, tuple[Callable[[Any], object], Sequence[Any]]],
+    watch: Callable[..., AbstractContextManager[object]],
+    rounds: int,
+) -> None:
+    """Measure calls and print what watching them costs.
+
+    Args:
+        calls: By name, what to call, and by which clients.
+        watch: Watches one of these in a block, for a `token_counter`.
+        rounds: How many calls of each client a block has.
+    """
+    table = Table("call", "plain", "control", "watched", "%", title="CPU time, microseconds")
+    for column in ("control, own thread", "watched, own thread", "%", "later"):
+        table.add_column(column)
+    for name, (call, clients) in calls.items():
+        tracker = Tracker()
+        block(call, clients, rounds)
+        gc.collect()
+        gc.disable()
+        costs = blocks(call, clients, partial(watch, token_counter=tracker), rounds)
+        gc.enable()
+        table.add_row(*row(name, costs, later(tracker)))
+    Console(width=130).print(table)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="calls of each client a block")
     parser.add_argument("--operation", choices=CALLS, help="this one alone")
     options = parser.parse_args()
-    table = Table("operation", "plain", "control", "watched", "%", title="CPU time, microseconds")
-    for column in ("control, own thread", "watched, own thread", "%", "later"):
-        table.add_column(column)
     with LoopbackProvider() as provider:
         arguments = provider.arguments("bedrock")
-        clients = [boto3.client("bedrock-runtime", **arguments) for _ in range(_PARTS)]
-        for name, call in CALLS.items():
-            if options.operation in (None, name):
-                tracker = Tracker()
-                block(call, clients, options.rounds)
-                gc.collect()
-                gc.disable()
-                costs = blocks(call, clients, tracker, options.rounds)
-                gc.enable()
-                table.add_row(*row(name, costs, later(tracker)))
-    Console(width=130).print(table)
+        clients = [boto3.client("bedrock-runtime", **arguments) for _ in range(PARTS)]
+        names = [options.operation] if options.operation else [*CALLS]
+        show({name: (CALLS[name], clients) for name in names}, watch, options.rounds)
 
 
 if __name__ == "__main__":
