@@ -126,7 +126,7 @@ def test_a_chunk_that_nobody_can_read_takes_nothing_from_the_others(tracker: Tra
 class _Owner:
     """A framework that claims each request."""
 
-    def claim(self) -> Claim:
+    def claim(self, _provider: str) -> Claim:
         return UNTOLD
 
 
