@@ -16,11 +16,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tolerate(items, Path(__file__).parent)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server() -> Iterator[LoopbackProvider]:
     """One provider for all tests."""
     with LoopbackProvider() as server:
         yield server
+    # Now, while the filters of the last test still hold.
     gc.collect()
 
 
