@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from llama_token_tracker.claims import Claim
 from llama_token_tracker.embedded import SharedTexts
+from llama_token_tracker.errors import WatchError
 from llama_token_tracker.event import Operation, Source, Status, TokenCountingEvent
 from llama_token_tracker.expected import expected_input, expected_texts
 from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
@@ -84,10 +85,19 @@ class Recorder:
 
     Args:
         token_counter: Whoever counts: a `Tracker`, or a handler that has one.
+
+    Raises:
+        WatchError: It doesn't count.
     """
 
     def __init__(self, token_counter: Any) -> None:
         self.tracker: Tracker = getattr(token_counter, "tracker", token_counter)
+        if not isinstance(self.tracker, Tracker):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = (
+                f"a client was to be watched by a {type(token_counter).__name__}, which doesn't "
+                "count; give a TokenCountingHandler or a Tracker."
+            )
+            raise WatchError(msg)
         # A client may live as long as the program; the handler needn't.
         self._counter = weakref.ref(token_counter)
 

@@ -14,7 +14,6 @@ from urllib.parse import unquote
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.exchange import Recorder
 from llama_token_tracker.notices import notice
-from llama_token_tracker.tracker import Tracker
 
 if TYPE_CHECKING:
     from llama_token_tracker.bedrock.answers import Operation
@@ -162,12 +161,6 @@ def watch(client: Any, token_counter: Any) -> Watch:
     Raises:
         WatchError: This client can't be watched, or `token_counter` doesn't count.
     """
-    if not isinstance(getattr(token_counter, "tracker", token_counter), Tracker):
-        msg = (
-            f"a client was to be watched by a {type(token_counter).__name__}, which doesn't count; "
-            "give a TokenCountingHandler or a Tracker."
-        )
-        raise WatchError(msg)
     watching = Watch(token_counter)
     emitters = _emitters(client)
     known = [_watches.get(emitter, {}).get(watching._key) for emitter in emitters]  # pyright: ignore[reportPrivateUsage]  # within this module

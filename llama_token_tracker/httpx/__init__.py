@@ -20,7 +20,6 @@ from llama_token_tracker.httpx.apis import find
 from llama_token_tracker.httpx.forms import Form
 from llama_token_tracker.httpx.streams import ending, hear
 from llama_token_tracker.notices import notice
-from llama_token_tracker.tracker import Tracker
 
 __all__ = ["AsyncWatchingTransport", "WatchingTransport"]
 
@@ -140,12 +139,6 @@ class _Watch:
     """What listens to a transport."""
 
     def __init__(self, token_counter: Any, transport: Any, method: str) -> None:
-        if not isinstance(getattr(token_counter, "tracker", token_counter), Tracker):
-            msg = (
-                f"a transport was to be watched by a {type(token_counter).__name__}, which "
-                "doesn't count; give a TokenCountingHandler or a Tracker."
-            )
-            raise WatchError(msg)
         if not (transport is None or hasattr(transport, method)):
             msg = (
                 f"an {type(transport).__name__} has no {method}() to send with; give "
