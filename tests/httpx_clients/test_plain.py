@@ -380,7 +380,7 @@ def test_a_transport_that_asks_nobody_is_heard(tracker: Tracker):
 
 def test_only_who_counts_can_watch():
     """The message says what was given, and what to give."""
-    with pytest.raises(WatchError, match="watched by a str, which doesn.t count"):
+    with pytest.raises(WatchError, match="watched by a str, which doesn't count"):
         WatchingTransport("tracker")
     with pytest.raises(WatchError, match="an AsyncHTTPTransport has no handle_request"):
         WatchingTransport(Tracker(), httpx.AsyncHTTPTransport())  # type: ignore[arg-type]
