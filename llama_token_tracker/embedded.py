@@ -3,6 +3,7 @@
 One event a text, and the events of a request add up to its figure exactly.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -104,16 +105,16 @@ class Batch:
         self.open = 0
         self.has_heard = False
         self._is_closed = False
-        self._by_text: dict[str, list[_Sent]] = {}
+        # By their first text, those that no call has taken yet.
+        self._waiting: dict[str, list[_Sent]] = {}
 
     def hear(self, request: Heard) -> None:
         """Take in that a request is being answered."""
         with LOCK:
             self.has_heard = True
             if not self._is_closed:
-                sent = _Sent(request)
-                for text in request.texts() or ("",):
-                    self._by_text.setdefault(_key(text), []).append(sent)
+                sent = _Sent(request, [_key(text) for text in request.texts() or ("",)])
+                self._waiting.setdefault(sent.keys[0], []).append(sent)
                 return
         request.disown()
 
@@ -124,47 +125,67 @@ class Batch:
             Each request with those of the texts that it embedded, and the texts of none.
         """
         found: dict[_Sent, list[str]] = {}
+        left: dict[str, list[str]] = {}
+        for chunk in chunks:
+            left.setdefault(_key(chunk), []).append(chunk)
         with LOCK:
-            rest = [chunk for chunk in chunks if not self._find(chunk, _key(chunk), found)]
+            self._find_whole(left, found)
+            rest = [chunk for same in left.values() for chunk in same]
             # An integration may send a text shortened, or with an instruction before it.
-            rest = [chunk for chunk in rest if not self._find(chunk, self._akin(chunk), found)]
+            for is_akin in (_is_equal, _is_similar):
+                rest = [chunk for chunk in rest if not self._find(chunk, is_akin, found)]
             if self.open <= 1:
-                rest = [chunk for chunk in rest if not self._find(chunk, self._any(), found)]
+                rest = [chunk for chunk in rest if not self._find(chunk, _is_any, found)]
             for sent in found:
-                sent.is_taken = True
+                self._waiting[sent.keys[0]].remove(sent)
         return [(sent.request, texts) for sent, texts in found.items()], rest
 
-    def _find(self, chunk: str, text: str | None, found: "dict[_Sent, list[str]]") -> bool:
-        waiting = self._by_text.get(text, []) if text is not None else []
-        while waiting:
-            sent = waiting.pop(0)
-            if not waiting and text is not None:
-                del self._by_text[text]
-            if not sent.is_taken:
-                found.setdefault(sent, []).append(chunk)
-                return True
-        return False
+    def _find_whole(self, left: dict[str, list[str]], found: "dict[_Sent, list[str]]") -> None:
+        """Find the requests all of whose texts are among those that are left.
 
-    def _akin(self, chunk: str) -> str | None:
+        Others may have some of these texts, too, and belong to a call that ends later.
+        """
+        fitting = [sent for key in left for sent in self._waiting.get(key, ())]
+        # The longest first: what fits a call wholly is its own.
+        for sent in sorted(fitting, key=lambda sent: -len(sent.keys)):
+            times = Counter(sent.keys).items()
+            if all(len(left.get(text, ())) >= number for text, number in times):
+                found[sent] = [left[text].pop(0) for text in sent.keys]
+                sent.rest = []
+
+    def _find(
+        self, chunk: str, is_akin: Callable[[str, str], bool], found: "dict[_Sent, list[str]]"
+    ) -> bool:
+        """Find a request for one text, by one of those that it sent and that nobody has taken."""
         key = _key(chunk)
-        return next(
-            (text for text in self._by_text if text and (key.startswith(text) or key in text)),
-            None,
-        )
-
-    def _any(self) -> str | None:
-        return next(iter(self._by_text), None)
+        for sent in (*found, *(sent for same in self._waiting.values() for sent in same)):
+            for at, text in enumerate(sent.rest):
+                if is_akin(key, text):
+                    del sent.rest[at]
+                    found.setdefault(sent, []).append(chunk)
+                    return True
+        return False
 
     def close(self) -> None:
         """Give back the requests that no call has taken: they cost something all the same."""
         with LOCK:
-            waiting = [sent for entries in self._by_text.values() for sent in entries]
-            self._by_text.clear()
+            waiting = [sent for same in self._waiting.values() for sent in same]
+            self._waiting.clear()
             self._is_closed = True
         for sent in waiting:
-            if not sent.is_taken:
-                sent.is_taken = True
-                sent.request.disown()
+            sent.request.disown()
+
+
+def _is_equal(key: str, sent: str) -> bool:
+    return key == sent
+
+
+def _is_similar(key: str, sent: str) -> bool:
+    return bool(sent) and (key.startswith(sent) or key in sent)
+
+
+def _is_any(_key: str, _sent: str) -> bool:
+    return True
 
 
 def _key(text: str) -> str:
@@ -173,13 +194,20 @@ def _key(text: str) -> str:
 
 
 class _Sent:
-    """A request that no embedding call has taken yet."""
+    """A request that no embedding call has taken yet.
 
-    __slots__ = ("is_taken", "request")
+    Attributes:
+        request: The request.
+        keys: What its texts are known by.
+        rest: Those of them that no text of a call was found for.
+    """
 
-    def __init__(self, request: Heard) -> None:
+    __slots__ = ("keys", "request", "rest")
+
+    def __init__(self, request: Heard, keys: list[str]) -> None:
         self.request = request
-        self.is_taken = False
+        self.keys = keys
+        self.rest = [*keys]
 
 
 class Batches:

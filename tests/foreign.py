@@ -1,5 +1,7 @@
 """What tests of others' SDKs and integrations put up with, and ours may not cause."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,10 @@ def tolerate(items: list[pytest.Item], folder: Path) -> None:
         if folder in item.path.parents:
             for warning_filter in _TOLERATED:
                 item.add_marker(pytest.mark.filterwarnings(warning_filter))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Let go of what SDKs have left, while the filters of the last test still hold."""
+    yield
+    gc.collect()

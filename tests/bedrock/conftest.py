@@ -1,6 +1,5 @@
 """Real clients of boto3 and aioboto3, and a provider on this machine that knows what it billed."""
 
-import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider
-from tests.foreign import tolerate
+from tests.foreign import collected, tolerate  # noqa: F401 - used by being here
 
 CLAUDE = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 TITAN = "amazon.titan-embed-text-v2:0"
@@ -38,7 +37,6 @@ def server() -> Iterator[LoopbackProvider]:
     """One provider for all tests."""
     with LoopbackProvider() as server:
         yield server
-    gc.collect()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Real SDKs on httpx, and a provider on this machine that knows what it billed."""
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider
-from tests.foreign import tolerate
+from tests.foreign import collected, tolerate  # noqa: F401 - used by being here
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,13 +15,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tolerate(items, Path(__file__).parent)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server() -> Iterator[LoopbackProvider]:
     """One provider for all tests."""
     with LoopbackProvider() as server:
         yield server
-    # Now, while the filters of the last test still hold.
-    gc.collect()
 
 
 @pytest.fixture

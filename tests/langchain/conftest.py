@@ -10,7 +10,7 @@ import pytest
 
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider
-from tests.foreign import tolerate
+from tests.foreign import collected, tolerate  # noqa: F401 - used by being here
 from tests.langchain.integrations import forget_models
 
 
