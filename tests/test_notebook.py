@@ -77,6 +77,8 @@ def kernel() -> Iterator[Kernel]:
         nbformat.v4.new_notebook(),
         allow_errors=True,
         timeout=120,
+        # A kernel may send what is printed in pieces.
+        coalesce_streams=True,
         # From here the kernel imports `tests.scripted`.
         resources={"metadata": {"path": str(Path(__file__).parents[1])}},
     )
