@@ -33,20 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[LoopbackProvider]:
-    """One provider for all tests."""
-    with LoopbackProvider() as server:
-        yield server
-
-
-@pytest.fixture
-def provider(server: LoopbackProvider) -> LoopbackProvider:
-    """The provider, knowing of no call."""
-    server.reset()
-    return server
-
-
-@pytest.fixture(scope="session")
 def made(server: LoopbackProvider) -> Any:
     """A real client, which is slow to make."""
     from botocore.config import Config

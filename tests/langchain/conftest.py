@@ -36,13 +36,6 @@ def server(runner: asyncio.Runner) -> Iterator[LoopbackProvider]:
 
 
 @pytest.fixture
-def provider(server: LoopbackProvider) -> LoopbackProvider:
-    """The provider, knowing of no call."""
-    server.reset()
-    return server
-
-
-@pytest.fixture
 def token_counter() -> TokenCountingCallbackHandler:
     """A handler that has counted nothing."""
     return TokenCountingCallbackHandler()

@@ -1,4 +1,4 @@
-"""One provider for all tests of a module, and clients that are closed when a test is over."""
+"""Clients of the provider that are closed when they are done with."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,20 +9,6 @@ import pytest
 from botocore.config import Config
 
 from llama_token_tracker.testing import LoopbackProvider
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackProvider]:
-    """One provider for a module."""
-    with LoopbackProvider() as server:
-        yield server
-
-
-@pytest.fixture
-def provider(server: LoopbackProvider) -> LoopbackProvider:
-    """The provider, knowing of no call."""
-    server.reset()
-    return server
 
 
 @pytest.fixture(scope="module")
