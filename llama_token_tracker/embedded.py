@@ -4,7 +4,8 @@ One event a text, and the events of a request add up to its figure exactly.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from llama_token_tracker.claims import Heard
@@ -131,9 +132,14 @@ class Batch:
         with LOCK:
             self._find_whole(left, found)
             rest = [chunk for same in left.values() for chunk in same]
+            unclaimed = {text for sent in self._sent() for text in sent.rest} if rest else ()
+            rest = [
+                chunk
+                for chunk in rest
+                if _key(chunk) not in unclaimed or not self._find(chunk, _is_equal, found)
+            ]
             # An integration may send a text shortened, or with an instruction before it.
-            for is_akin in (_is_equal, _is_similar):
-                rest = [chunk for chunk in rest if not self._find(chunk, is_akin, found)]
+            rest = [chunk for chunk in rest if not self._find(chunk, _is_similar, found)]
             if self.open <= 1:
                 rest = [chunk for chunk in rest if not self._find(chunk, _is_any, found)]
             for sent in found:
@@ -158,7 +164,7 @@ class Batch:
     ) -> bool:
         """Find a request for one text, by one of those that it sent and that nobody has taken."""
         key = _key(chunk)
-        for sent in (*found, *(sent for same in self._waiting.values() for sent in same)):
+        for sent in (*found, *self._sent()):
             for at, text in enumerate(sent.rest):
                 if is_akin(key, text):
                     del sent.rest[at]
@@ -166,10 +172,14 @@ class Batch:
                     return True
         return False
 
+    def _sent(self) -> "Iterator[_Sent]":
+        """The requests that no call has taken yet."""
+        return chain.from_iterable(self._waiting.values())
+
     def close(self) -> None:
         """Give back the requests that no call has taken: they cost something all the same."""
         with LOCK:
-            waiting = [sent for same in self._waiting.values() for sent in same]
+            waiting = list(self._sent())
             self._waiting.clear()
             self._is_closed = True
         for sent in waiting:
