@@ -39,11 +39,20 @@ def _in_turn(messages: Iterable[Any]) -> Words:
     """
     words: list[Any] = []
     for message in messages:
-        (block,) = message.blocks
-        if block.block_type != "text":
-            raise ValueError
-        words += (message.role, block.text)
+        words += (message.role, _only_text(message).text)
     return tuple(words)
+
+
+def _only_text(message: Any) -> Any:
+    """The block of a message that is one text.
+
+    Raises:
+        ValueError: It isn't. A foreign message may raise anything.
+    """
+    (block,) = message.blocks
+    if block.block_type != "text":
+        raise ValueError
+    return block
 
 
 def texts_of(words: Words) -> tuple[str, str]:
@@ -51,10 +60,10 @@ def texts_of(words: Words) -> tuple[str, str]:
     if len(words) == len(("prompt", "completion")):
         return words[0], words[1]
     *lines, last = [
-        f"{_role(role)}: {text if type(text) is str else shown(text)}"
+        (_role(role), text if type(text) is str else shown(text))
         for role, text in zip(words[::2], words[1::2], strict=True)
     ]
-    return "\n".join(lines), last
+    return printed(lines), printed([last])
 
 
 def _role(role: Any) -> str:
@@ -84,13 +93,8 @@ def _plain_line(message: Any) -> Line:
     Raises:
         ValueError: There is more to it. A foreign message may raise anything.
     """
-    (block,) = message.blocks
-    role, text = message.role._value_, block.text  # quicker than `value`
-    if (
-        block.block_type != "text"
-        or message.additional_kwargs
-        or not type(role) is type(text) is str
-    ):
+    role, text = message.role._value_, _only_text(message).text  # quicker than `value`
+    if message.additional_kwargs or not type(role) is type(text) is str:
         raise ValueError
     return role, text
 
