@@ -48,12 +48,14 @@ class Asked(NamedTuple):
         tools: The tools that are sent along, in whatever form.
         texts: The texts to embed.
         max_tokens: How much may come back at the most, if it says so.
+        model: The model's id, if the body names it.
     """
 
     prompt: str | tuple[Message, ...] = ""
     tools: object = None
     texts: tuple[str, ...] = ()
     max_tokens: int | None = None
+    model: str = ""
 
 
 class Answered(NamedTuple):
@@ -138,7 +140,7 @@ class Exchange:
         claim: The framework's call that it's part of, or `None`.
         context: The scope it left in.
         provider: Whom it's sent to.
-        model: The model's id.
+        model: The model's id; "" if it's only known once the body is read.
         operation: What is asked for, as far as that can be told yet.
         dialect: How its body and its answer are read.
         body: The request's body.
@@ -511,6 +513,7 @@ class Exchange:
                 # Another thread that was quicker has let go of the body, too.
                 if self._asked is None:
                     self._asked, self.body = asked, None
+                    self.model = self.model or asked.model
         return self._asked
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import httpx
 
-from llama_token_tracker.bodies import decoded
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.exchange import Exchange, Recorder
 from llama_token_tracker.httpx.apis import find
@@ -170,11 +169,9 @@ class _Watch:
         found = find(request.url.host, request.url.path) if request.method == "POST" else None
         if found is None:
             return _UNCOUNTED
-        body = _body(request)
-        model = found.model or (decoded(body) or {}).get("model")
         api = found.api
         exchange = self._recorder.leaves(
-            found.provider, model if isinstance(model, str) else "", api.operation, api.form, body
+            found.provider, found.model, api.operation, api.form, _body(request)
         )
         return _Sent(exchange, api.form)
 

@@ -56,7 +56,14 @@ class Form:
         if fields is None:
             return Asked()
         texts = tuple(text for place in self.texts for text in at(fields, path(place)))
-        return Asked(self._prompt(fields), fields.get("tools"), texts, stated_output(fields))
+        model: Any = fields.get("model")
+        return Asked(
+            self._prompt(fields),
+            fields.get("tools"),
+            texts,
+            stated_output(fields),
+            model if isinstance(model, str) else "",
+        )
 
     def answered(self, pieces: Sequence[Any]) -> Answered:
         """Read documents of an answer; what they say of tokens has been heard already."""
