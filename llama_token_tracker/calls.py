@@ -191,24 +191,27 @@ class OpenCalls:
     Args:
         spans: The dispatcher's span tree.
         settle: Called with the outcome of a stream that was dropped without a word.
+
+    Attributes:
+        by_id: The calls, by their events' ids; others only look.
     """
 
     def __init__(self, spans: SpanTree, settle: Callable[[Outcome], None]) -> None:
         self._spans = spans
         self._settle = settle
-        self._by_id: dict[str, OpenCall] = {}
+        self.by_id: dict[str, OpenCall] = {}
         self._by_span: dict[str, OpenCall] = {}
         self._streaming: dict[str, OpenCall] = {}
         self._stream_codes: set[CodeType] = set()
 
     def __len__(self) -> int:
         """How many calls are open."""
-        return len(self._by_id)
+        return len(self.by_id)
 
     def start(self, call: OpenCall) -> None:
         """Note that a call has started."""
-        if self._by_id:
-            known = self._by_id.get(call.event_id)
+        if self.by_id:
+            known = self.by_id.get(call.event_id)
             if known is not None and not known.settled:
                 known.starts += 1
                 known.plain = False
@@ -221,7 +224,7 @@ class OpenCalls:
                 self._place(call, call.span_id)
         elif call.nests and call.span_id is not None:
             self._by_span[call.span_id] = call
-        self._by_id[call.event_id] = call
+        self.by_id[call.event_id] = call
 
     def _place(self, call: OpenCall, span_id: str | None) -> None:
         """Find out whether a call that starts now is made by one that is open."""
@@ -242,10 +245,10 @@ class OpenCalls:
                     del self._by_span[span_id]
 
     def _make_room(self) -> None:
-        if len(self._by_id) < MAX_OPEN:
+        if len(self.by_id) < MAX_OPEN:
             return
         with LOCK:
-            oldest = next(iter(self._by_id), None)
+            oldest = next(iter(self.by_id), None)
             outcomes = [] if oldest is None else self.drop(oldest)
         notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
         for outcome in outcomes:
@@ -258,7 +261,7 @@ class OpenCalls:
             The outcomes of the calls within it that waited for what it would say.
         """
         with LOCK:
-            call = self._by_id.get(event_id)
+            call = self.by_id.get(event_id)
             if call is None:
                 return []
             self._forget(call)
@@ -278,7 +281,7 @@ class OpenCalls:
         Args:
             span_id: The span that is active now.
         """
-        return self._made_by(span_id) if self._by_id else None
+        return self._made_by(span_id) if self.by_id else None
 
     def _made_by(self, span_id: str | None) -> OpenCall | None:
         """Find the innermost open call that a call starting here is made by."""
@@ -353,7 +356,7 @@ class OpenCalls:
             `None` if no such call is known.
         """
         with LOCK:
-            call = self._by_id.get(event_id)
+            call = self.by_id.get(event_id)
             if call is None:
                 return None
             if call.starts > 1:
@@ -369,12 +372,12 @@ class OpenCalls:
         Returns:
             The call, which is settled by this; or `None` if there is more to it.
         """
-        call = self._by_id.get(event_id)
+        call = self.by_id.get(event_id)
         if call is None or not call.plain:
             return None
         call.settled = True
         # Not `del`: another thread may have made room of it meanwhile.
-        self._by_id.pop(event_id, None)
+        self.by_id.pop(event_id, None)
         if call.span_id is not None:
             self._by_span.pop(call.span_id, None)
         return call
@@ -435,7 +438,7 @@ class OpenCalls:
         return outcome
 
     def _forget(self, call: OpenCall) -> None:
-        self._by_id.pop(call.event_id, None)
+        self.by_id.pop(call.event_id, None)
         if call.stream is not None:
             self._streaming.pop(call.event_id, None)
             # Its callback holds the call: without this they would keep each other alive.

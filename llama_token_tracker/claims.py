@@ -1,14 +1,15 @@
 """Whose request it is: a framework that counts calls itself may claim what a client sends.
 
-A client that is watched asks its tracker for a `Claim` as a request leaves. A framework whose
-call is being made in this very context gives one, and takes what the wire says into its own
-event; where nobody claims a request, the watch records an event of its own.
+A client that is watched asks every framework that its tracker knows for a `Claim` as a request
+leaves. One whose call is being made in this very context gives one, and takes what the wire says
+into its own event; where nobody claims a request, the watch records an event of its own.
 """
 
 import sys
+import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from llama_token_tracker.extraction import Reading
 
@@ -37,9 +38,9 @@ class Claim(Protocol):
         ...
 
 
-Claimant: TypeAlias = Callable[[str], Claim | None]
-"""Says whether a request that leaves here and now, in this context, for this provider, is a
-framework's."""
+Claimant: TypeAlias = tuple[weakref.ref[Any], Callable[[Any, str], Claim | None]]
+"""A framework's listener and its method that says whether a request that leaves here and now, in
+this context, for this provider, is the framework's."""
 
 
 class _Untold:

@@ -12,7 +12,6 @@ from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from llama_token_tracker.claims import Claim
 from llama_token_tracker.embedded import SharedTexts
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.event import Operation, Source, Status, TokenCountingEvent
@@ -29,10 +28,11 @@ from llama_token_tracker.tokenizers import Message, Part
 from llama_token_tracker.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
-_BYTES_PER_CALL: Final = 1_000
+_BYTES_PER_PIECE: Final = 500
 # Pictures stand in a request as text; what is read of them is their size alone.
 _LONGEST_BODY: Final = 262_144
 _SIZED: Final = (bytes, str, bytearray)
+_END_OF_JSON: Final = b"}"
 _NO_TAGS: Final[dict[str, Any]] = {}
 _NO_TOKENIZER: Final = Tokenizers(None, lambda: None)
 
@@ -113,32 +113,16 @@ class Recorder:
         tokenizers: Tokenizers = getattr(self._counter(), "tokenizers", _NO_TOKENIZER)
         return tokenizers.of(model)
 
-    def leaves(
-        self, provider: str, model: str, operation: Operation, dialect: Dialect, body: Any
-    ) -> "Exchange":
-        """Note that a request leaves here and now.
-
-        The request ends in `Exchange.settle`, once and in any case.
-        """
-        tracker = self.tracker
-        context = tracker.context(_NO_TAGS) if is_somewhere() else None
-        claim = tracker.claim(provider)
-        exchange = Exchange(self, claim, context, provider, model, operation, dialect, body)
-        if claim is None and (tracker.is_limited or context is not None):
-            exchange.is_limited = tracker.limits(context)
-        return exchange
-
 
 class Exchange:
-    """A request that has left, and what is known of its answer.
+    """A request that leaves where and when this is made, and what is known of its answer.
 
-    It stands in the tracker's line itself until it's counted. One that nobody holds any more
-    before it's settled is lost: it was cancelled, or its answer was dropped half-way.
+    It ends in `settle`, once and in any case, and then stands in the tracker's line itself until
+    it's counted. One that nobody holds any more before it's settled is lost: it was cancelled,
+    or its answer was dropped half-way.
 
     Args:
         recorder: Where it goes.
-        claim: The framework's call that it's part of, or `None`.
-        context: The scope it left in.
         provider: Whom it's sent to.
         model: The model's id; "" if it's only known once the body is read.
         operation: What is asked for, as far as that can be told yet.
@@ -154,7 +138,7 @@ class Exchange:
             they are looked at when somebody asks for the figures.
         status: How it ended; abandoned until then.
         duration_s: How long it took until then, in seconds.
-        held_bytes: About how much memory it takes from then on until it's counted.
+        held_bytes: About how much memory its texts take from then on until it's counted.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
     """
@@ -167,10 +151,12 @@ class Exchange:
     is_limited = False
     is_settled = False
     told_by: Read | None = None
+    _context: Context | None = None
     _asked: Asked | None = None
     _usage: StreamedUsage | None = None
     _whole: Usage | None = None
     _whole_put_off: object = None
+    _put_off: list[tuple[int, Any]] | None = None
     _came = 0
     _figures_at = 0
     _event: TokenCountingEvent | None = None
@@ -179,25 +165,36 @@ class Exchange:
     def __init__(
         self,
         recorder: Recorder,
-        claim: Claim | None,
-        context: Context | None,
         provider: str,
         model: str,
         operation: Operation,
         dialect: Dialect,
         body: Any,
     ) -> None:
+        tracker, claim = recorder.tracker, None
+        for reference, claim_by in tracker.claimants:
+            listener = reference()
+            if listener is not None:
+                claim = claim_by(listener, provider)
+                if claim is not None:
+                    break
+        # The framework's call that it's part of.
+        self._claim = claim
+        self.keeps_pieces = claim is None
+        if is_somewhere():
+            context = self._context = tracker.context(_NO_TAGS)
+            self.is_limited = claim is None and tracker.limits(context)
+        elif tracker.is_limited:
+            self.is_limited = claim is None
         self.provider = provider
         self.model = model
         self.operation: Operation = operation
-        self.keeps_pieces = claim is None
-        self._recorder = recorder
-        self._claim = claim
-        self._context = context
-        self._dialect = dialect
         self.body = body
         self.pieces: list[Any] = []
-        self._put_off: list[tuple[int, Any]] = []
+        self._recorder = recorder
+        self._dialect = dialect
+        # Whoever takes it out settles it: of two threads one.
+        self._turns = [True]
         self._started_s = time()
         self._began = perf_counter()
 
@@ -255,7 +252,7 @@ class Exchange:
 
     def _parts(self) -> int:
         """A number that grows with every part that comes."""
-        return self._came + len(self.pieces) + len(self._put_off)
+        return self._came + len(self.pieces) + len(self._put_off or ())
 
     def hear_later(self, fields: object) -> None:
         """Take in such a part, and look at it when somebody asks for the figures.
@@ -265,27 +262,17 @@ class Exchange:
         """
         # Frameworks' calls ask for the figures where nothing may be logged.
         if self._claim is None and self._usage is None:
-            self._put_off.append((self._parts() + 1, fields))
+            later = (self._parts() + 1, fields)
+            if self._put_off is None:
+                self._put_off = [later]
+            else:
+                self._put_off.append(later)
         else:
             self.hear(fields)
 
     def hear_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_usage(fields)
-
-    def ends_with(self, fields: object) -> None:
-        """Take in such an answer as it begins, which settles the request: it is complete.
-
-        Args:
-            fields: They are looked at when somebody asks for the figures, so they should be few,
-                and nobody may change them.
-        """
-        if self._claim is None:
-            self._whole_put_off = fields
-        else:
-            self.hear_all(fields)
-            self._claim.hear(self)
-        self.settle("complete")
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -294,28 +281,52 @@ class Exchange:
         else:
             self._came += 1
 
-    def settle(self, status: Status) -> None:
-        """Note that the request is over; all but the first time do nothing."""
-        with LOCK:
-            if self.is_settled:
-                return
-            self.is_settled, self.status = True, status
-            self.duration_s = perf_counter() - self._began
-            # Whoever disowns it from now on records it.
-            is_ours = self._claim is None
-        if is_ours:
-            self._record()
+    def take_in(self, piece: bytes, _amount: int | None, /) -> None:
+        """Take in bytes of an answer whose figures are known, as they are read."""
+        self.pieces.append(piece)
+        event = self._event
+        if event is None:
+            self._recorder.tracker.holds_more(len(piece))
+        elif piece.rstrip().endswith(_END_OF_JSON):
+            event.completion = self._completion(event.operation, self._answered())
+            if event.completion:
+                self.pieces.clear()
+
+    def settle(self, status: Status, told: object = None) -> None:
+        """Note that the request is over; all but the first time do nothing.
+
+        Args:
+            status: How it ended.
+            told: What an answer says at once of its tokens, if nothing was heard of it before.
+                It's looked at when somebody asks for the figures, so it should be small, and
+                nobody may change it.
+        """
+        if told is not None:
+            if self._claim is None:
+                self._whole_put_off = told
+            else:
+                self.hear_all(told)
+                self._claim.hear(self)
+        try:
+            self._turns.pop()
+        except IndexError:
+            return
+        self.status = status
+        self.duration_s = perf_counter() - self._began
+        if self._claim is None:
+            # Nobody claims it any more, so that nobody disowns it: no lock, which is dear here.
+            self.is_settled = True
+        else:
+            with LOCK:
+                self.is_settled = True
+                # Whoever disowns it from now on records it.
+                if self._claim is not None:  # pyright: ignore[reportUnnecessaryComparison]  # by another thread
+                    return
+        self._record()
 
     def lost(self) -> None:
         """Note that nobody waits for the rest of the answer any more."""
         self.settle("abandoned")
-
-    def is_whole(self) -> None:
-        """Note that the body of an answer that is recorded already has been read, too."""
-        event = self._event
-        if event is not None:
-            event.completion = self._completion(event.operation, self._answered())
-            self.pieces.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
 
@@ -335,7 +346,7 @@ class Exchange:
     def _heard(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
         told_by = self.told_by
-        parts = self._put_off if told_by is None else list(enumerate(self.pieces, 1))
+        parts = (self._put_off or []) if told_by is None else list(enumerate(self.pieces, 1))
         if not parts:
             return self._usage, self._figures_at
         # Made anew each time, for two threads may ask at once.
@@ -366,13 +377,19 @@ class Exchange:
     def _record(self) -> None:
         try:
             # In a row rather than by functions, as this is done in the user's call.
-            body, context = self.body, self._context
-            length = len(body) if isinstance(body, _SIZED) else 0
-            if length > _LONGEST_BODY:
-                self._ask()
-            held = _BYTES_PER_CALL + length
-            for piece in self.pieces:
-                held += len(piece) if isinstance(piece, _SIZED) else _BYTES_PER_CALL
+            body: Any = self.body
+            pieces, context, held = self.pieces, self._context, 0
+            if type(body) in _SIZED:
+                held = len(body)
+                if held > _LONGEST_BODY:
+                    self._ask()
+            if pieces:
+                # To ask each for its length would cost more than all the rest; the last may be
+                # the whole answer.
+                last = pieces[-1]
+                held += _BYTES_PER_PIECE * len(pieces)
+                if type(last) in _SIZED:
+                    held += len(last)
             self.held_bytes = held
             if context is not None and context.hold is not None:
                 self._record_held(context, context.hold)
@@ -449,9 +466,9 @@ class Exchange:
         if self.operation != "embedding" and events:
             self._event = events[0]
         self._asked, self.body = Asked(), None
-        # Whoever takes in the rest of it holds these very lists.
+        self._put_off = None
+        # Whoever takes in the rest of it holds this very list.
         self.pieces.clear()
-        self._put_off.clear()
 
     def _make(self, said: Said, prompt: Count, answer: Count) -> TokenCountingEvent:
         asked = self._ask()

@@ -83,7 +83,7 @@ _CHUNKS = EventPayload.CHUNKS
 _LONGEST_PATH = 4096
 _NO_WORDS: Words = ("", "")
 # What waits for being counted, beside its texts, roughly.
-_BYTES_PER_CALL = 1_000
+_BYTES_PER_TEXT = 1_000
 _OWN_TAGS = "llamaindex."
 _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
@@ -162,7 +162,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._ear = _Ear(self)
         self._calls = self._ear.calls
         listen(self._ear, self)
-        self.tracker.let_claim(self._ear.claim)
+        self.tracker.let_claim(self._ear, _Ear.claim)
 
     # --- what LlamaIndex calls -------------------------------------------------------------
 
@@ -376,7 +376,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     def _record_silent(self, call: OpenCall, prompt: tuple[Line, ...], answer: Line) -> None:
         """Record a plain call of plain texts, whose provider said nothing."""
         # Not a generator: it would cost as much as all the rest.
-        held_bytes = _BYTES_PER_CALL + len(answer[1])
+        held_bytes = len(answer[1])
         for _, text in prompt:
             held_bytes += len(text)
         self.tracker.record_uncounted(
@@ -494,7 +494,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         reading = request.reading()
         self.tracker.record_uncounted(
             SharedTexts(
-                sum(map(len, texts)) + _BYTES_PER_CALL * len(texts),
+                sum(map(len, texts)) + _BYTES_PER_TEXT * len(texts),
                 lambda: texts,
                 None if reading is None else reading.usage.input_tokens,
                 partial(self._tokenizers.of, fields["model"]),
@@ -552,13 +552,15 @@ class _Ear:
     def claim(self, _provider: str) -> Claim | None:
         """Whose request it is that a watched client sends here and now."""
         active = span_id = active_span_id.get()
+        if active is None and not self.calls.by_id:
+            return None
         while span_id is not None and not SPANS.is_call(span_id):
             batch = self.batches.within(span_id)
             if batch is not None:
                 return batch
             span_id = SPANS.parent(span_id)
         call = self.calls.asking(active)
-        if call is None and active is None and len(self.calls) and is_running("llama_index.llms."):
+        if call is None and active is None and is_running("llama_index.llms."):
             return UNTOLD
         return call
 

@@ -141,7 +141,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
 
     def _open_ears(self) -> None:
         self._runs = OpenRuns(self._lose)
-        self.tracker.let_claim(self._claim)
+        self.tracker.let_claim(self, type(self)._claim)
 
     # --- what users read -------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 What can wait, waits here: making an event, counting its tokens, looking up its price.
 """
 
+import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
-from weakref import WeakMethod
 
 from llama_token_tracker.book import Book
 from llama_token_tracker.budgets import Accounts, Budget
@@ -26,8 +26,11 @@ Recipe: TypeAlias = tuple[Any, ...]
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Texts that wait to be counted take no more than about this; then they are counted."""
 
+BYTES_PER_CALL: Final = 1_000
+"""About what any of them takes beside its texts."""
+
 MAX_WAITING: Final = 10_000
-"""Nor do more calls than this wait."""
+"""Where events are limited, no more calls than this wait beyond the limit."""
 
 _UNSUMMED: Final = 256
 """So many calls are put off before their figures are added up, so that reading stays quick."""
@@ -38,7 +41,7 @@ class Uncounted(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """About how much memory it takes until it's counted."""
+        """About how much memory its texts take until it's counted."""
         ...
 
     def events(self) -> Iterable[TokenCountingEvent]:
@@ -84,6 +87,7 @@ class Tracker(Readings):
 
     Attributes:
         is_limited: Whether it has a budget, which all calls are subject to.
+        claimants: Who may claim what watched clients send; see `let_claim`.
     """
 
     def __init__(
@@ -108,35 +112,21 @@ class Tracker(Readings):
         self._summed = 0
         self._unsummed = _UNSUMMED if max_events is None else min(_UNSUMMED, max_events)
         self._sum_up_at = self._unsummed
-        self._uncounted = 0
+        # What calls hold that nobody has counted yet: not zero as long as there are any.
         self._held_bytes = 0
         self._unsettled: deque[tuple[TokenCountingEvent, Context | None]] = deque()
-        self._claimants: list[WeakMethod[Claimant]] = []
+        self.claimants: tuple[Claimant, ...] = ()
 
-    def let_claim(self, claimant: Claimant) -> None:
+    def let_claim(self, listener: Any, claim: Callable[[Any, str], Claim | None]) -> None:
         """Let a framework, whose calls are counted here, claim what watched clients send.
 
         Args:
-            claimant: A method of an object that somebody else holds, and asked as long as that
-                is so.
+            listener: An object that somebody else holds; it's asked as long as that is so.
+            claim: Its method, not bound to it.
         """
         with LOCK:
-            alive = [method for method in self._claimants if method() is not None]
-            # A new list, because another thread may be walking the old one.
-            self._claimants = [*alive, WeakMethod(claimant)]
-
-    def claim(self, provider: str) -> Claim | None:
-        """Whose request it is that leaves here and now; `None` if it's no framework's.
-
-        Args:
-            provider: Whom it's sent to, as far as its address tells.
-        """
-        for method in self._claimants:
-            claimant = method()
-            claim = None if claimant is None else claimant(provider)
-            if claim is not None:
-                return claim
-        return None
+            alive = (claimant for claimant in self.claimants if claimant[0]() is not None)
+            self.claimants = (*alive, (weakref.ref(listener), claim))
 
     @property
     def book(self) -> Book:
@@ -214,7 +204,7 @@ class Tracker(Readings):
             BudgetExceededError: It would pass a limit. Nothing is reserved.
         """
         context = context or Context()
-        if self._uncounted:
+        if self._held_bytes:
             # Calls that ended without a figure still hold all that they reserved.
             self.catch_up()
         held = hold(
@@ -252,7 +242,7 @@ class Tracker(Readings):
             context: Where it started.
         """
         with LOCK:
-            if self._uncounted:
+            if self._held_bytes:
                 self.record_uncounted(_Ready(event), context)
             else:
                 self._take_pending()
@@ -286,12 +276,16 @@ class Tracker(Readings):
 
         If too much text waits for that, one thread in the background counts it.
         """
-        with LOCK:
-            self._pending.append(call if context is None else _Waiting(call, context))
-            self._uncounted += 1
-            self._held_bytes += call.held_bytes
-            if self._held_bytes > MAX_HELD_BYTES or self._uncounted > MAX_WAITING:
-                WORKER.ask(self.catch_up)
+        # No lock, which is dear out of a cold cache. Threads that meet here may lose an addition;
+        # but what isn't zero once a call is in line stays so until the line is taken.
+        self._pending.append(call if context is None else _Waiting(call, context))
+        self._held_bytes += BYTES_PER_CALL + call.held_bytes
+        if self._held_bytes > MAX_HELD_BYTES:
+            WORKER.ask(self.catch_up)
+
+    def holds_more(self, held_bytes: int) -> None:
+        """Note that a call that waits to be counted takes so much more memory."""
+        self._held_bytes += held_bytes
 
     def record_later(self, recipe: Recipe) -> None:
         """Take in one call to a language model, whose event can wait until it's asked for.
@@ -314,7 +308,7 @@ class Tracker(Readings):
 
     def sum_up(self) -> None:
         """Bring at least the sums of LLM calls and embeddings up to date."""
-        if self._uncounted:
+        if self._held_bytes or self._taking:
             self.catch_up()
         else:
             with LOCK:
@@ -324,7 +318,7 @@ class Tracker(Readings):
         with LOCK:
             max_events = self._book.max_events
             if max_events is not None and len(self._pending) > max_events:
-                if not self._uncounted:
+                if not self._held_bytes:
                     self._take_pending()
                 elif len(self._pending) > max_events + MAX_WAITING:
                     WORKER.ask(self.catch_up)
@@ -349,7 +343,7 @@ class Tracker(Readings):
         """Make the events that were put off, if there are any."""
         if not (self._pending or self._taking):
             return
-        if self._uncounted:
+        if self._held_bytes or self._taking:
             with LOCK:
                 items = [*self._taking, *self._pending]
                 waiting = [_uncounted(item) for item in items if type(item) is not tuple]
@@ -362,6 +356,8 @@ class Tracker(Readings):
         self._settle()
 
     def _take_pending(self) -> None:
+        # Before the line is looked at: see `record_uncounted`.
+        self._held_bytes = 0
         while self._pending or self._taking:
             self._add_up()
             # Taken out before any is looked at: the collector may close a stream meanwhile, and
@@ -372,11 +368,9 @@ class Tracker(Readings):
             with put_off():
                 while self._taking:
                     self._take_waiting(self._taking.popleft())
-        self._held_bytes = 0
 
     def _take_waiting(self, item: Recipe | _Waiting | Uncounted) -> None:
         if type(item) is not tuple:
-            self._uncounted -= 1
             context = item.context if isinstance(item, _Waiting) else None
             for event in _uncounted(item).events():
                 self._take(event, context)

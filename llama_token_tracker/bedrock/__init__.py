@@ -8,11 +8,11 @@ import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import unquote
 
 from llama_token_tracker.errors import WatchError
-from llama_token_tracker.exchange import Recorder
+from llama_token_tracker.exchange import Exchange, Recorder
 from llama_token_tracker.notices import notice
 
 if TYPE_CHECKING:
@@ -91,14 +91,10 @@ class Watch:
         if not self._is_on or self._key in context:
             return
         try:
-            model_id = _model_id(params["url_path"])
-            exchange = self._recorder.leaves(
-                _PROVIDER,
-                model_id,
-                # What its answer says later stands; of an opaque ARN nothing else tells.
-                "embedding" if "embed" in model_id else "chat",
-                self._operations[model.name].dialect,
-                params.get("body"),
+            model_id, operation = _addressed(params["url_path"])
+            dialect = self._operations[model.name].dialect
+            exchange = Exchange(
+                self._recorder, _PROVIDER, model_id, operation, dialect, params.get("body")
             )
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
@@ -131,9 +127,11 @@ class Watch:
 
 
 @lru_cache(maxsize=256)
-def _model_id(path: str) -> str:
-    """The model's id, from the path of a request: `/model/{id}/converse`."""
-    return unquote(path.removeprefix("/model/").rpartition("/")[0])
+def _addressed(path: str) -> tuple[str, Literal["chat", "embedding"]]:
+    """The model's id and what it's for, from the path of a request: `/model/{id}/converse`."""
+    model_id = unquote(path.removeprefix("/model/").rpartition("/")[0])
+    # What its answer says later stands; of an opaque ARN nothing else tells.
+    return model_id, "embedding" if "embed" in model_id else "chat"
 
 
 # --- what users call -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker.bedrock.bodies import BODIES, CHUNKS, CONVERSE, embeds
-from llama_token_tracker.bedrock.streams import Keep, heard_body, heard_events
+from llama_token_tracker.bedrock.streams import Hear, Keep, Whole, heard_body, heard_events
 from llama_token_tracker.bodies import decoded
 from llama_token_tracker.exchange import Dialect, Exchange
 from llama_token_tracker.extraction.bedrock import HEADERS
@@ -29,38 +29,30 @@ class Operation(NamedTuple):
 
 def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
     headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    if exchange.operation == "embedding" or _is_embedding(exchange, headers):
+    # A model without a name, that of an application inference profile, may have embedded.
+    if exchange.model[:4] == "arn:" and _OUTPUT_COUNT not in headers and embeds(exchange.body):
         exchange.operation = "embedding"
+    is_embedded = exchange.operation == "embedding"
+    if is_embedded:
         exchange.keeps_pieces = False
-    counts: dict[str, str] = {}
-    for name in _COUNTS:
-        if name in headers:
-            counts[name] = headers[name]
-    is_counted, is_heard = _INPUT_COUNT in counts or _OUTPUT_COUNT in counts, False
-    if exchange.keeps_pieces or not is_counted:
-        length = headers.get("content-length")
-        parsed["body"], is_heard = heard_body(parsed["body"], response, length, exchange)
-    if is_counted:
-        exchange.ends_with(counts)
-    else:
-        exchange.answered()
-        if not is_heard:
-            exchange.settle("complete")
-
-
-def _is_embedding(exchange: Exchange, headers: Mapping[str, str]) -> bool:
-    """Whether a model without a name, that of an application inference profile, has embedded."""
-    if not exchange.model.startswith("arn:") or _OUTPUT_COUNT in headers:
-        return False
-    return embeds(exchange.body)
+    if _INPUT_COUNT in headers or _OUTPUT_COUNT in headers:
+        if exchange.keeps_pieces:
+            parsed["body"], _ = heard_body(parsed["body"], response, exchange)
+        # All of them, as that's quicker than a few.
+        exchange.settle("complete", dict(headers))
+        return
+    exchange.answered()
+    reader = Whole(exchange, headers.get("content-length"))
+    parsed["body"], is_heard = heard_body(parsed["body"], response, reader)
+    if not is_heard:
+        exchange.settle("complete")
 
 
 def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    hear: Hear = _hear_chunk
     if exchange.keeps_pieces:
-        exchange.told_by = _said_by
-    hear = _keep_chunk if exchange.keeps_pieces else _hear_chunk
+        exchange.told_by, hear = _said_by, _keep_chunk
     parsed["body"] = heard_events(parsed["body"], exchange, hear)
-    exchange.answered()
 
 
 def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
@@ -84,12 +76,11 @@ def _said_by(chunk: bytes) -> dict[str, Any] | None:
 def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
     if exchange.keeps_pieces:
         exchange.pieces += parsed["output"].get("message", {}).get("content", ())
-    exchange.ends_with(_usage(parsed))
+    exchange.settle("complete", _usage(parsed))
 
 
 def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
     parsed["stream"] = heard_events(parsed["stream"], exchange, _hear_converse)
-    exchange.answered()
 
 
 def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
@@ -101,13 +92,12 @@ def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
 
 def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
     """The usage of an answer or of a stream, whatever the program does to that afterwards."""
-    usage: Any = said.get("usage")
+    usage: Any = said.get("usage") or {}
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
-    return {"usage": deepcopy(usage) if "cacheDetails" in (usage or ()) else dict(usage or {})}
+    return {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
-_COUNTS: Final = tuple(HEADERS.adds)
 
 OPERATIONS: Final = {
     "InvokeModel": Operation(BODIES, _invoke),

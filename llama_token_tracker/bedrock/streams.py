@@ -6,7 +6,7 @@ the other way round, so that an answer nobody holds any more is known to be left
 
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from botocore.response import StreamingBody
 
@@ -91,13 +91,28 @@ def _settle_by(exchange: Exchange, error: BaseException) -> None:
 
 
 def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:
-    """Wrap an event stream, synchronous or not."""
+    """Wrap an event stream, synchronous or not; its answer has begun."""
+    if not exchange.keeps_pieces:
+        exchange.answered()
     kind = HeardAsyncEvents if hasattr(events, "__aiter__") else HeardEvents
     return kind(events, exchange, hear)
 
 
-class _Pieces:
-    """The bytes of a body as they are read, until all have come."""
+class Reader(Protocol):
+    """What takes in the bytes of a body, as they are read."""
+
+    def take_in(self, piece: bytes, amount: int | None, /) -> None:
+        """Note that these bytes were read, when so many were asked for."""
+        ...
+
+
+class Whole:
+    """What hears a body once all of it has come: until then its figures aren't known.
+
+    Args:
+        exchange: Whose answer it is.
+        length: How long it is, if a header says so.
+    """
 
     def __init__(self, exchange: Exchange, length: str | None) -> None:
         self._exchange = exchange
@@ -107,43 +122,40 @@ class _Pieces:
     def take_in(self, piece: bytes, amount: int | None) -> None:
         """Note that these bytes were read, when so many were asked for."""
         exchange = self._exchange
-        try:
-            exchange.keep(piece)
-            if self._missing is not None:
-                self._missing -= len(piece)
-            is_whole = amount is None or amount < 0 or not piece or self._missing == 0
-            # Else the headers have said it all.
-            if not exchange.is_settled:
-                self._read.append(piece)
-                if is_whole:
-                    self._finish()
-            if is_whole:
-                exchange.is_whole()
-        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-            notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
-
-    def _finish(self) -> None:
-        read, self._read = self._read, []
-        if (fields := decoded(b"".join(read))) is not None:
-            self._exchange.hear(fields)
-        self._exchange.settle("complete")
+        if exchange.is_settled:
+            return
+        exchange.keep(piece)
+        self._read.append(piece)
+        if self._missing is not None:
+            self._missing -= len(piece)
+        if amount is None or amount < 0 or not piece or self._missing == 0:
+            read, self._read = self._read, []
+            if (fields := decoded(b"".join(read))) is not None:
+                exchange.hear(fields)
+            exchange.settle("complete")
 
 
 class HeardBody(StreamingBody):
     """A `StreamingBody` of botocore's, heard on its way."""
 
-    pieces: _Pieces
+    reader: Reader
 
     def read(self, amt: int | None = None) -> bytes:
         """Read at most so many bytes, or all."""
-        piece = super().read(amt)
-        self.pieces.take_in(piece, amt)
+        # Quicker than `super()`.
+        piece = StreamingBody.read(self, amt)
+        try:
+            self.reader.take_in(piece, amt)
+        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+            _unread_body(error)
         return piece
 
 
-def heard_body(
-    body: Any, response: Any, length: str | None, exchange: Exchange
-) -> tuple[Any, bool]:
+def _unread_body(error: Exception) -> None:
+    notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
+
+
+def heard_body(body: Any, response: Any, reader: Reader) -> tuple[Any, bool]:
     """Have a body heard.
 
     Returns:
@@ -153,11 +165,12 @@ def heard_body(
     if kind is StreamingBody:
         # The very body that botocore made, whoever else holds it; and quicker than another.
         body.__class__ = HeardBody
-        body.pieces = _Pieces(exchange, length)
+        body.reader = reader
         return body, True
     if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
         return body, False
-    return _heard_async_body(kind)(response.raw, length, exchange), True
+    length = response.headers.get("content-length")
+    return _heard_async_body(kind)(response.raw, length, reader), True
 
 
 _ASYNC_BODY: Final = ("aiobotocore.response", "StreamingBody")
@@ -171,13 +184,16 @@ def _heard_async_body(base: Any) -> Any:
 
         async def read(self: Any, amt: int | None = None) -> bytes:
             piece: bytes = await base.read(self, amt)
-            self._self_pieces.take_in(piece, amt)
+            try:
+                self._self_reader.take_in(piece, amt)
+            except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+                _unread_body(error)
             return piece
 
-        def make(self: Any, raw: Any, length: str | None, exchange: Exchange) -> None:
+        def make(self: Any, raw: Any, length: str | None, reader: Reader) -> None:
             base.__init__(self, raw, length)
             # A proxy keeps what begins like this for itself.
-            self._self_pieces = _Pieces(exchange, length)
+            self._self_reader = reader
 
         _async_bodies[base] = type("HeardAsyncBody", (base,), {"__init__": make, "read": read})
     return _async_bodies[base]

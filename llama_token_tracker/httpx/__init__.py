@@ -170,8 +170,8 @@ class _Watch:
         if found is None:
             return _UNCOUNTED
         api = found.api
-        exchange = self._recorder.leaves(
-            found.provider, found.model, api.operation, api.form, _body(request)
+        exchange = Exchange(
+            self._recorder, found.provider, found.model, api.operation, api.form, _body(request)
         )
         return _Sent(exchange, api.form)
 

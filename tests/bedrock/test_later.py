@@ -114,7 +114,7 @@ def test_a_chunk_that_nobody_can_read_takes_nothing_from_the_others(tracker: Tra
     last = json.dumps({"amazon-bedrock-invocationMetrics": metrics}).encode()
     sent = [{"chunk": {"bytes": chunk}} for chunk in (deep, b"[token", last)]
     operation = OPERATIONS["InvokeModelWithResponseStream"]
-    exchange = Recorder(tracker).leaves("aws.bedrock", CLAUDE, "chat", operation.dialect, BODY)
+    exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", operation.dialect, BODY)
     parsed: dict[str, Any] = {"body": sent}
     operation.hear(exchange, None, parsed)
     assert list(parsed["body"]) == sent
@@ -139,10 +139,10 @@ _FIGURES = st.dictionaries(
 def test_figures_read_later_are_those_heard_at_once(parts: list[Any], ends: bool):
     """In whatever order texts and figures come, and whether or not the stream ends."""
     owner, claimed, plain = _Owner(), Tracker(), Tracker()
-    claimed.let_claim(owner.claim)
+    claimed.let_claim(owner, _Owner.claim)
     dialect = OPERATIONS["ConverseStream"].dialect
     at_once, later = (
-        Recorder(tracker).leaves("aws.bedrock", CLAUDE, "chat", dialect, b"{}")
+        Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", dialect, b"{}")
         for tracker in (claimed, plain)
     )
     readings = [_heard(exchange, parts, ends) for exchange in (at_once, later)]

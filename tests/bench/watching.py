@@ -29,7 +29,7 @@ import boto3
 from rich.console import Console
 from rich.table import Table
 
-from llama_token_tracker import Tracker
+from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.bedrock import watch
 from llama_token_tracker.testing import LoopbackProvider
 
@@ -114,10 +114,10 @@ def blocks(
     return costs
 
 
-def later(tracker: Tracker) -> float:
+def later(token_counter: TokenCountingHandler) -> float:
     """CPU time of a call that waits until somebody asks for its figures, in microseconds."""
     began = time.thread_time_ns()
-    calls = len(tracker.llm_token_counts) + len(tracker.embedding_token_counts)
+    calls = len(token_counter.llm_token_counts) + len(token_counter.embedding_token_counts)
     return (time.thread_time_ns() - began) / 1e3 / calls
 
 
@@ -153,13 +153,13 @@ def show(
     for column in ("control, own thread", "watched, own thread", "%", "later"):
         table.add_column(column)
     for name, (call, clients) in calls.items():
-        tracker = Tracker()
+        token_counter = TokenCountingHandler()
         block(call, clients, rounds)
         gc.collect()
         gc.disable()
-        costs = blocks(call, clients, partial(watch, token_counter=tracker), rounds)
+        costs = blocks(call, clients, partial(watch, token_counter=token_counter), rounds)
         gc.enable()
-        table.add_row(*row(name, costs, later(tracker)))
+        table.add_row(*row(name, costs, later(token_counter)))
     Console(width=130).print(table)
 
 
