@@ -12,6 +12,7 @@ from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from llama_token_tracker.claims import Claim
 from llama_token_tracker.embedded import SharedTexts
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.event import Operation, Source, Status, TokenCountingEvent
@@ -143,23 +144,17 @@ class Exchange:
         is_settled: Whether it's over, as far as its event goes.
     """
 
-    # Here rather than in `__init__`, which runs in the user's call.
+    # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
+    # then. What is read in the call is set there, for to find it here would take longer.
     id = ""
     status: Status = "abandoned"
     duration_s = 0.0
     held_bytes = 0
-    is_limited = False
-    is_settled = False
     told_by: Read | None = None
-    _context: Context | None = None
     _asked: Asked | None = None
-    _usage: StreamedUsage | None = None
     _whole: Usage | None = None
     _whole_put_off: object = None
-    _put_off: list[tuple[int, Any]] | None = None
-    _came = 0
     _figures_at = 0
-    _event: TokenCountingEvent | None = None
     _events: list[TokenCountingEvent] | None = None
 
     def __init__(
@@ -178,14 +173,16 @@ class Exchange:
                 claim = claim_by(listener, provider)
                 if claim is not None:
                     break
-        # The framework's call that it's part of.
-        self._claim = claim
-        self.keeps_pieces = claim is None
+        context, is_limited = None, tracker.is_limited
         if is_somewhere():
-            context = self._context = tracker.context(_NO_TAGS)
-            self.is_limited = claim is None and tracker.limits(context)
-        elif tracker.is_limited:
-            self.is_limited = claim is None
+            context = tracker.context(_NO_TAGS)
+            is_limited = tracker.limits(context)
+        # The framework's call that it's part of.
+        self._claim: Claim | None = claim
+        self._context: Context | None = context
+        self.keeps_pieces = claim is None
+        self.is_limited = is_limited and claim is None
+        self.is_settled = False
         self.provider = provider
         self.model = model
         self.operation: Operation = operation
@@ -193,6 +190,10 @@ class Exchange:
         self.pieces: list[Any] = []
         self._recorder = recorder
         self._dialect = dialect
+        self._came = 0
+        self._usage: StreamedUsage | None = None
+        self._put_off: list[tuple[int, Any]] | None = None
+        self._event: TokenCountingEvent | None = None
         # Whoever takes it out settles it: of two threads one.
         self._turns = [True]
         self._started_s = time()

@@ -92,7 +92,7 @@ class Watch:
             return
         try:
             model_id, operation = _addressed(params["url_path"])
-            dialect = self._operations[model.name].dialect
+            dialect, hear = self._operations[model.name]
             exchange = Exchange(
                 self._recorder, _PROVIDER, model_id, operation, dialect, params.get("body")
             )
@@ -102,28 +102,29 @@ class Watch:
         if exchange.is_limited:
             exchange.reserve()
         # Where nobody hears of its answer, it's lost with this context.
-        context[self._key] = exchange
+        context[self._key] = exchange, hear
 
-    def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
+    def _after(self, http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
-        exchange = context.pop(self._key, None)
-        if exchange is None:
+        sent = context.pop(self._key, None)
+        if sent is None:
             return
+        exchange, hear = sent
         try:
             exchange.id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                self._operations[model.name].hear(exchange, http_response, parsed)
+                hear(exchange, http_response, parsed)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be heard", error, "its figures may be missing")
             exchange.settle("complete")
 
     def _failed(self, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
-        exchange = context.pop(self._key, None)
-        if exchange is not None:
-            exchange.settle("failed")
+        sent = context.pop(self._key, None)
+        if sent is not None:
+            sent[0].settle("failed")
 
 
 @lru_cache(maxsize=256)

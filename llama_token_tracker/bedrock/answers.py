@@ -39,7 +39,7 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
         if exchange.keeps_pieces:
             parsed["body"], _ = heard_body(parsed["body"], response, exchange)
         # All of them, as that's quicker than a few.
-        exchange.settle("complete", dict(headers))
+        exchange.settle("complete", {**headers})
         return
     exchange.answered()
     reader = Whole(exchange, headers.get("content-length"))

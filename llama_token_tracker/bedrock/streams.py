@@ -161,12 +161,12 @@ def heard_body(body: Any, response: Any, reader: Reader) -> tuple[Any, bool]:
     Returns:
         It, or what stands for it now; and whether it's heard, which one of another kind isn't.
     """
-    kind = cast("Any", type(body))
-    if kind is StreamingBody:
+    if body.__class__ is StreamingBody:
         # The very body that botocore made, whoever else holds it; and quicker than another.
         body.__class__ = HeardBody
-        body.reader = reader
+        body.reader = reader  # type: ignore[attr-defined]  # it is one now
         return body, True
+    kind = cast("Any", type(body))
     if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
         return body, False
     length = response.headers.get("content-length")
