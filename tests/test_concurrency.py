@@ -70,15 +70,21 @@ def test_threads_lose_no_call():
 
 
 @pytest.mark.usefixtures("_switching")
-def test_reading_and_resetting_meanwhile_lose_no_call():
-    """What is read at a reset, and what is left at the end, are together all that was recorded."""
-    handler = TokenCountingHandler()
+@pytest.mark.parametrize("every", [1, 2, 1_000])
+def test_reading_and_resetting_meanwhile_lose_no_call(every: int):
+    """What is read at a reset, and what is left at the end, are together all that was recorded.
+
+    Args:
+        every: Each call but these is reported; these have to be counted.
+    """
+    handler = TokenCountingHandler(tokenizer=str.split)
     held: list[Any] = [handler.llm_token_counts]
     done = threading.Event()
 
     def record(thread: int) -> None:
         for number in range(500):
-            by_hand(handler, answer("hi", reported(1, 1)), HELLO, event_id=f"{thread}-{number}")
+            raw = reported(1, 1) if number % every else None
+            by_hand(handler, answer("hi", raw), HELLO, event_id=f"{thread}-{number}")
 
     def reset() -> None:
         while not done.is_set():
@@ -94,7 +100,8 @@ def test_reading_and_resetting_meanwhile_lose_no_call():
     held.append(handler.llm_token_counts)
     lists = {id(events): events for events in held}.values()
     assert sum(len(events) for events in lists) == 4_000
-    assert handler.total_llm_token_count == 2 * len(handler.llm_token_counts)
+    left = sum(event.total_token_count for event in handler.llm_token_counts)
+    assert handler.total_llm_token_count == left
 
 
 @pytest.mark.usefixtures("_switching")

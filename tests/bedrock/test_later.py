@@ -18,6 +18,7 @@ from llama_token_tracker.claims import UNTOLD, Claim
 from llama_token_tracker.exchange import Exchange, Recorder
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.usage import Usage
+from llama_token_tracker.worker import WORKER
 from tests.bedrock.conftest import BODY, CLAUDE, MESSAGES
 
 CACHED = Usage(input_tokens=900, output_tokens=7, cache_read_tokens=500, cache_write_tokens=300)
@@ -197,3 +198,60 @@ def test_text_is_kept_as_the_handler_says_when_it_is_read(client: Any, provider:
     [event] = tracker.llm_token_counts
     assert event.total_token_count == provider.billed[0].total_tokens
     assert event.prompt
+
+
+@pytest.mark.parametrize("amounts", [[None], [-1, None], [10_000], [7, None], [20, 20, 9_000]])
+def test_a_body_that_is_read_after_the_totals_still_gives_its_text(
+    client: Any, provider: LoopbackProvider, tracker: Tracker, amounts: list[int | None]
+):
+    """Whole or in pieces: the header has told the figures, and the text follows."""
+    provider.script(Reply("an answer with }, in the middle of it", CACHED))
+    watch(client, tracker)
+    body = client.invoke_model(modelId=CLAUDE, body=BODY)["body"]
+    [event] = tracker.llm_token_counts
+    assert (event.total_token_count, event.completion) == (CACHED.total_tokens, "")
+    for amount in amounts:
+        body.read(amount)
+    assert event.completion == "assistant: an answer with }, in the middle of it"
+
+
+def test_bodies_that_wait_are_bounded(
+    client: Any,
+    provider: LoopbackProvider,
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Answers are held until they are counted; if they are large, that's soon."""
+    monkeypatch.setattr("llama_token_tracker.tracker.MAX_HELD_BYTES", 100_000)
+    asked: list[object] = []
+    monkeypatch.setattr(WORKER, "ask", asked.append)
+    provider.script(*[Reply("long " * 8_000, CACHED)] * 4)
+    watch(client, tracker)
+    for _ in range(3):
+        client.invoke_model(modelId=CLAUDE, body=BODY)["body"].read()
+    assert asked == []
+    client.invoke_model(modelId=CLAUDE, body=BODY)
+    assert asked == [tracker.catch_up]
+
+
+def test_a_call_that_two_threads_end_is_one(tracker: Tracker):
+    """As when one reads a stream to its end, and another closes it."""
+    dialect = OPERATIONS["ConverseStream"].dialect
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", dialect, b"{}")
+            exchange.hear({"usage": {"inputTokens": 3, "outputTokens": 4}})
+            ends = [
+                threading.Thread(target=exchange.settle, args=(status,))
+                for status in ("complete", "abandoned", "complete")
+            ]
+            for end in ends:
+                end.start()
+            for end in ends:
+                end.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(tracker.llm_token_counts) == 200
+    assert tracker.total_llm_token_count == 200 * 7
