@@ -150,6 +150,8 @@ class Exchange:
     status: Status = "abandoned"
     duration_s = 0.0
     held_bytes = 0
+    # Until it's made; so one that couldn't be made is no request that was lost.
+    is_settled = True
     told_by: Read | None = None
     _asked: Asked | None = None
     _whole: Usage | None = None
@@ -182,7 +184,6 @@ class Exchange:
         self._context: Context | None = context
         self.keeps_pieces = claim is None
         self.is_limited = is_limited and claim is None
-        self.is_settled = False
         self.provider = provider
         self.model = model
         self.operation: Operation = operation
@@ -198,6 +199,7 @@ class Exchange:
         self._turns = [True]
         self._started_s = time()
         self._began = perf_counter()
+        self.is_settled = False
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         """Count what nobody waits for any more; whoever counts it holds it again."""
@@ -302,12 +304,13 @@ class Exchange:
                 It's looked at when somebody asks for the figures, so it should be small, and
                 nobody may change it.
         """
+        claim = self._claim
         if told is not None:
-            if self._claim is None:
+            if claim is None:
                 self._whole_put_off = told
             else:
                 self.hear_all(told)
-                self._claim.hear(self)
+                claim.hear(self)
         try:
             self._turns.pop()
         except IndexError:

@@ -255,3 +255,22 @@ def test_a_call_that_two_threads_end_is_one(tracker: Tracker):
         sys.setswitchinterval(before)
     assert len(tracker.llm_token_counts) == 200
     assert tracker.total_llm_token_count == 200 * 7
+
+
+def test_a_request_that_cannot_be_noted_is_none(
+    client: Any, provider: LoopbackProvider, tracker: Tracker
+):
+    """Where a framework's listener fails, the call goes through, and nothing is raised later."""
+
+    class Broken:
+        """A framework whose listener raises."""
+
+        def claim(self, _provider: str) -> Claim:
+            raise RuntimeError
+
+    broken = Broken()
+    tracker.let_claim(broken, Broken.claim)
+    watch(client, tracker)
+    assert client.converse(modelId=CLAUDE, messages=MESSAGES)["usage"]
+    gc.collect()
+    assert tracker.llm_token_counts == tracker.failed_calls == []
