@@ -204,10 +204,6 @@ class OpenCalls:
         self._streaming: dict[str, OpenCall] = {}
         self._stream_codes: set[CodeType] = set()
 
-    def __len__(self) -> int:
-        """How many calls are open."""
-        return len(self.by_id)
-
     def start(self, call: OpenCall) -> None:
         """Note that a call has started."""
         if self.by_id:

@@ -193,7 +193,7 @@ class Exchange:
         self._dialect = dialect
         self._came = 0
         self._usage: StreamedUsage | None = None
-        self._put_off: list[tuple[int, Any]] | None = None
+        self._put_off: list[tuple[int, Any]] = []
         self._event: TokenCountingEvent | None = None
         # Whoever takes it out settles it: of two threads one.
         self._turns = [True]
@@ -255,7 +255,7 @@ class Exchange:
 
     def _parts(self) -> int:
         """A number that grows with every part that comes."""
-        return self._came + len(self.pieces) + len(self._put_off or ())
+        return self._came + len(self.pieces) + len(self._put_off)
 
     def hear_later(self, fields: object) -> None:
         """Take in such a part, and look at it when somebody asks for the figures.
@@ -265,11 +265,7 @@ class Exchange:
         """
         # Frameworks' calls ask for the figures where nothing may be logged.
         if self._claim is None and self._usage is None:
-            later = (self._parts() + 1, fields)
-            if self._put_off is None:
-                self._put_off = [later]
-            else:
-                self._put_off.append(later)
+            self._put_off.append((self._parts() + 1, fields))
         else:
             self.hear(fields)
 
@@ -350,7 +346,7 @@ class Exchange:
     def _heard(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
         told_by = self.told_by
-        parts = (self._put_off or []) if told_by is None else list(enumerate(self.pieces, 1))
+        parts = self._put_off if told_by is None else list(enumerate(self.pieces, 1))
         if not parts:
             return self._usage, self._figures_at
         # Made anew each time, for two threads may ask at once.
@@ -470,9 +466,9 @@ class Exchange:
         if self.operation != "embedding" and events:
             self._event = events[0]
         self._asked, self.body = Asked(), None
-        self._put_off = None
-        # Whoever takes in the rest of it holds this very list.
+        # Whoever takes in the rest of it holds these very lists.
         self.pieces.clear()
+        self._put_off.clear()
 
     def _make(self, said: Said, prompt: Count, answer: Count) -> TokenCountingEvent:
         asked = self._ask()

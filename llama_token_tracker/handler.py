@@ -65,7 +65,7 @@ from llama_token_tracker.texts import (
 )
 from llama_token_tracker.tokenizer import Tokenizers
 from llama_token_tracker.tokenizers import Message, Text
-from llama_token_tracker.tracker import Tracker, Tracking
+from llama_token_tracker.tracker import BYTES_PER_CALL, Tracker, Tracking
 
 _LLM = CBEventType.LLM
 _EMBEDDING = CBEventType.EMBEDDING
@@ -82,8 +82,6 @@ _SERIALIZED = EventPayload.SERIALIZED
 _CHUNKS = EventPayload.CHUNKS
 _LONGEST_PATH = 4096
 _NO_WORDS: Words = ("", "")
-# What waits for being counted, beside its texts, roughly.
-_BYTES_PER_TEXT = 1_000
 _OWN_TAGS = "llamaindex."
 _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
@@ -494,7 +492,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         reading = request.reading()
         self.tracker.record_uncounted(
             SharedTexts(
-                sum(map(len, texts)) + _BYTES_PER_TEXT * len(texts),
+                sum(map(len, texts)) + BYTES_PER_CALL * len(texts),
                 lambda: texts,
                 None if reading is None else reading.usage.input_tokens,
                 partial(self._tokenizers.of, fields["model"]),

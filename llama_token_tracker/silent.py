@@ -70,7 +70,7 @@ class SilentCall:
 
     @property
     def held_bytes(self) -> int:
-        """About how much memory it takes until it's counted."""
+        """About how much memory its texts take until it's counted."""
         prompt = self._prompt
         if isinstance(prompt, str):
             held = len(prompt)
@@ -116,7 +116,7 @@ class LateCall:
     """A call of which nothing is looked at before its tokens are asked for.
 
     Args:
-        held_bytes: About how much memory it takes.
+        held_bytes: About how much memory its texts take.
         recipe: A function that makes a `SilentCall`, and its arguments.
     """
 

@@ -32,8 +32,7 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
     # A model without a name, that of an application inference profile, may have embedded.
     if exchange.model[:4] == "arn:" and _OUTPUT_COUNT not in headers and embeds(exchange.body):
         exchange.operation = "embedding"
-    is_embedded = exchange.operation == "embedding"
-    if is_embedded:
+    if exchange.operation == "embedding":
         exchange.keeps_pieces = False
     if _INPUT_COUNT in headers or _OUTPUT_COUNT in headers:
         if exchange.keeps_pieces:

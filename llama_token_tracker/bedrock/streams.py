@@ -92,8 +92,7 @@ def _settle_by(exchange: Exchange, error: BaseException) -> None:
 
 def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:
     """Wrap an event stream, synchronous or not; its answer has begun."""
-    if not exchange.keeps_pieces:
-        exchange.answered()
+    exchange.answered()
     kind = HeardAsyncEvents if hasattr(events, "__aiter__") else HeardEvents
     return kind(events, exchange, hear)
 
