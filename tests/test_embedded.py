@@ -80,6 +80,16 @@ def test_texts_that_were_changed_on_their_way_find_their_request():
     assert batch.take(["why?"]) == ([(instructed, ["why?"])], [])
 
 
+def test_the_very_text_is_found_before_one_like_it():
+    """Whichever was heard first."""
+    batch = Batch()
+    batch.open = 2
+    alike, same = Request(["why"]), Request(["why?", "of another call"])
+    batch.hear(alike)
+    batch.hear(same)
+    assert batch.take(["why?"]) == ([(same, ["why?"])], [])
+
+
 def test_the_only_open_call_takes_what_there_is():
     """A text may be changed beyond recognition; where no other call is open, it's this one's."""
     batch = Batch()

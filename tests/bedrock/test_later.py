@@ -225,13 +225,16 @@ def test_bodies_that_wait_are_bounded(
     monkeypatch.setattr("llama_token_tracker.tracker.MAX_HELD_BYTES", 100_000)
     asked: list[object] = []
     monkeypatch.setattr(WORKER, "ask", asked.append)
-    provider.script(*[Reply("long " * 8_000, CACHED)] * 4)
+    provider.script(*[Reply("long " * 8_000, CACHED)] * 5)
     watch(client, tracker)
     for _ in range(3):
         client.invoke_model(modelId=CLAUDE, body=BODY)["body"].read()
     assert asked == []
     client.invoke_model(modelId=CLAUDE, body=BODY)
     assert asked == [tracker.catch_up]
+    assert len(tracker.llm_token_counts) == 4
+    client.invoke_model(modelId=CLAUDE, body=BODY)
+    assert len(asked) == 1
 
 
 def test_a_call_that_two_threads_end_is_one(tracker: Tracker):
@@ -274,3 +277,28 @@ def test_a_request_that_cannot_be_noted_is_none(
     assert client.converse(modelId=CLAUDE, messages=MESSAGES)["usage"]
     gc.collect()
     assert tracker.llm_token_counts == tracker.failed_calls == []
+
+
+@pytest.mark.parametrize(
+    ("said", "output", "embeds"),
+    [
+        ({"inputText": "one"}, {}, True),
+        ({"texts": ["one"], "input_type": "search_query"}, {}, True),
+        ({"inputText": "one", "textGenerationConfig": {}}, {}, False),
+        ({"inputText": "one"}, {"x-amzn-bedrock-output-token-count": "5"}, False),
+    ],
+)
+def test_a_name_that_tells_nothing_is_told_by_request_and_answer(
+    said: dict[str, Any], output: dict[str, str], embeds: bool, tracker: Tracker
+):
+    """As that of an application inference profile."""
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
+    operation = OPERATIONS["InvokeModel"]
+    body = json.dumps(said)
+    exchange = Exchange(Recorder(tracker), "aws.bedrock", arn, "chat", operation.dialect, body)
+    headers = {"x-amzn-bedrock-input-token-count": "7", **output}
+    parsed = {"ResponseMetadata": {"HTTPHeaders": headers}, "body": None}
+    operation.hear(exchange, None, parsed)
+    assert len(tracker.embedding_token_counts) == embeds
+    assert len(tracker.llm_token_counts) == (not embeds)
+    assert tracker.total_embedding_token_count == (7 if embeds else 0)
