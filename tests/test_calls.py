@@ -76,9 +76,9 @@ def test_a_call_ends_once():
     """The end of a call settles it, and leaves nothing open."""
     room = Room()
     room.start("a")
-    assert len(room.calls) == 1
+    assert len(room.calls.by_id) == 1
     assert room.end("a", RAW) == [("a", "complete", USAGE)]
-    assert len(room.calls) == 0
+    assert len(room.calls.by_id) == 0
     assert room.end("a", RAW) is None
 
 
@@ -95,7 +95,7 @@ def test_a_plain_call_is_taken_out_plainly():
     call = room.start("a", "call-a")
     assert room.calls.end_plainly("a") is call
     assert call.settled
-    assert len(room.calls) == 0
+    assert len(room.calls.by_id) == 0
 
 
 def test_a_call_inside_another_is_the_one_that_counts():
@@ -169,7 +169,7 @@ def test_a_waiting_call_is_released_when_the_outer_one_is_dropped():
     room.start("a", "call-a"), room.start("b", "call-b")
     assert room.end("b") == []
     assert told(room.calls.drop("a")) == [("b", "complete", None)]
-    assert len(room.calls) == 0
+    assert len(room.calls.by_id) == 0
 
 
 def test_a_waiting_call_is_released_when_the_outer_one_fails():
@@ -205,7 +205,7 @@ def test_an_outer_call_may_end_first():
     room.calls.chunk("call-b", RAW)
     assert room.end("a", error=GeneratorExit()) == [("b", "abandoned", USAGE)]
     assert room.end("b", error=GeneratorExit()) == []
-    assert len(room.calls) == 0
+    assert len(room.calls.by_id) == 0
 
 
 def test_a_call_that_is_heard_twice_ends_once():
@@ -239,7 +239,7 @@ def test_a_stream_that_is_dropped_is_settled():
     del stream
     gc.collect()
     assert told(room.lost) == [("a", "abandoned", USAGE)]
-    assert len(room.calls) == 0
+    assert len(room.calls.by_id) == 0
     assert room.end("a", error=GeneratorExit()) is None
 
 
@@ -331,7 +331,7 @@ def test_open_calls_are_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     room = Room()
     for number in range(50):
         room.start(str(number), f"call-{number}", nests=number % 2 == 0)
-    assert len(room.calls) == 10
+    assert len(room.calls.by_id) == 10
     assert len(caplog.records) == 1
     assert "too many open calls: found 10; the oldest is forgotten" in caplog.text
     assert room.end("0", RAW) is None
