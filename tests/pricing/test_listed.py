@@ -10,7 +10,7 @@ import genai_prices
 import pytest
 from genai_prices.data import providers
 from genai_prices.types import ClauseEquals, ClauseOr, ModelInfo
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llama_token_tracker import Usage
@@ -352,6 +352,11 @@ def test_every_name_on_the_list_is_found(provider: str):
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(LISTED), usages(), MOMENTS)
+@example(
+    ("openai", "gpt-realtime"),
+    Usage(input_tokens=1, output_tokens=0, cache_read_tokens=1, input_image_tokens=1),
+    NOW,
+)
 def test_any_usage_costs_what_the_library_says(of: tuple[str, str], usage: Usage, at: datetime):
     """Any usage of any model at any time is priced as by the library, where it prices it."""
     provider, name = of
@@ -374,8 +379,14 @@ def test_any_usage_costs_what_the_library_says(of: tuple[str, str], usage: Usage
     with suppress(ValueError):
         assert cost.usd == listed(provider, name, at, counts).total_price
         return
-    # Where cached tokens may be sound, the library wants to be told; we settle it, and say so.
-    assert not cost.is_whole
+    # Where cached tokens may be sound, the library wants to be told; we settle it, and say so. Only
+    # where every token is both is there nothing to settle.
+    every = usage.input_tokens
+    is_settled = every in (usage.cache_read_tokens, usage.cache_write_tokens) and every in (
+        usage.input_audio_tokens,
+        usage.input_image_tokens,
+    )
+    assert is_settled or not cost.is_whole
     assert usage.input_audio_tokens or usage.input_image_tokens
     assert usage.cache_read_tokens or usage.cache_write_tokens
 
