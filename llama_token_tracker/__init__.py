@@ -5,7 +5,6 @@ Importing this loads no LlamaIndex: the handler is loaded when it's first asked 
 
 from typing import TYPE_CHECKING, Any
 
-from llama_token_tracker.before import count_messages
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.errors import (
     BudgetError,
@@ -16,17 +15,18 @@ from llama_token_tracker.errors import (
     TokenizerError,
     UsageShapeError,
 )
-from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.pricing import Cost, Price, Prices
-from llama_token_tracker.readings import Row
-from llama_token_tracker.scopes import Scope
 from llama_token_tracker.tokenizers import count_tokens, get_tokenizer
-from llama_token_tracker.tracker import Tracker
+from llama_token_tracker.tokenizers.preflight import count_messages
+from llama_token_tracker.tracking.report import Row
+from llama_token_tracker.tracking.scopes import Scope
+from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
-    from llama_token_tracker.handler import TokenCountingHandler
+    from llama_token_tracker.llama_index.handler import TokenCountingHandler
 
 __all__ = [
     "Budget",
@@ -55,7 +55,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "TokenCountingHandler":
-        from llama_token_tracker.handler import TokenCountingHandler
+        from llama_token_tracker.llama_index.handler import TokenCountingHandler
 
         return TokenCountingHandler
     msg = f"module {__name__!r} has no attribute {name!r}"

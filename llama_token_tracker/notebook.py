@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from IPython.core import display_functions, inputtransformer2
 
-from llama_token_tracker.scopes import Block, current_block, leave, within
-from llama_token_tracker.tracker import Tracker
+from llama_token_tracker.tracking.scopes import Block, current_block, leave, within
+from llama_token_tracker.tracking.tracker import Tracker
 
 # IPython says the types of these in part only.
 _display: Final[Any] = display_functions

@@ -9,8 +9,8 @@ from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Final
 
+from llama_token_tracker._log_once import printable
 from llama_token_tracker.errors import BudgetError
-from llama_token_tracker.notices import printable
 
 # Far beyond any bill, and still a float when it's divided.
 _MOST_TOKENS: Final = 10**15

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 
+from llama_token_tracker._log_once import printable
 from llama_token_tracker.budgets.amounts import count_of, dollars_of
 from llama_token_tracker.budgets.windows import length_of, time_by, utc_now
 from llama_token_tracker.errors import BudgetError, BudgetExceededError
-from llama_token_tracker.notices import printable
 
 DEFAULT_MAX_TOKENS: Final = 1_024
 """What a call's output is assumed to be at the most if the call doesn't state it."""

@@ -7,13 +7,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import logger
 from llama_token_tracker.budgets.amounts import count_of, parts_of, usd_of
 from llama_token_tracker.budgets.budget import Budget, Over, Price
 from llama_token_tracker.budgets.refusals import Standing, error_of
 from llama_token_tracker.budgets.table import MAX_ACCOUNTS, Account, Table
 from llama_token_tracker.errors import BudgetError
-from llama_token_tracker.lock import LOCK
-from llama_token_tracker.notices import logger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets.amounts import parts_of
 from llama_token_tracker.budgets.budget import Budget, Over
 from llama_token_tracker.budgets.windows import end_of, length_of, time_by
-from llama_token_tracker.notices import notice
 
 MAX_ACCOUNTS: Final = 10_000
 """How many accounts of one budget are told apart."""

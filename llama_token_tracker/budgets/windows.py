@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from llama_token_tracker._log_once import printable
 from llama_token_tracker.errors import BudgetError
-from llama_token_tracker.notices import printable
 
 _LONGEST: Final = timedelta(days=36_525)
 _MONTH: Final = _LONGEST / 1_200

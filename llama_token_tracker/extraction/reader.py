@@ -9,15 +9,7 @@ than zero; among equals the place nearer to the wire. So Converse's `raw` beats 
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-from llama_token_tracker.extraction import (
-    anthropic,
-    bedrock,
-    cohere,
-    gemini,
-    langchain,
-    ollama,
-    openai,
-)
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.shape import (
     Counts,
     Fields,
@@ -28,7 +20,15 @@ from llama_token_tracker.extraction.shape import (
     as_fields,
     remember,
 )
-from llama_token_tracker.notices import notice
+from llama_token_tracker.extraction.shapes import (
+    anthropic,
+    bedrock,
+    cohere,
+    gemini,
+    langchain,
+    ollama,
+    openai,
+)
 from llama_token_tracker.usage import WHOLE_SUMS, Usage
 
 SHAPES: Final[tuple[WireShape, ...]] = (

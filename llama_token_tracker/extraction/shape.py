@@ -12,7 +12,7 @@ from datetime import date
 from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
-from llama_token_tracker.notices import notice
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.usage import WHOLE_SUMS, WHOLES, Usage, contradiction
 
 Counts: TypeAlias = dict[str, int]

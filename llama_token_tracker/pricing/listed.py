@@ -14,7 +14,7 @@ from decimal import localcontext
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llama_token_tracker.model_ids import ARN, GEOGRAPHY
+from llama_token_tracker._names import ARN, GEOGRAPHY
 from llama_token_tracker.pricing.rates import EXACT, Cost, Rates
 from llama_token_tracker.usage import Usage
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Final, NamedTuple, TypeAlias, cast
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import PriceError
-from llama_token_tracker.notices import notice
 from llama_token_tracker.pricing import listed
 from llama_token_tracker.pricing.own import Price
 from llama_token_tracker.pricing.rates import Cost, Rates

@@ -7,7 +7,7 @@
 from llama_token_tracker.tokenizers.base import TextTokenizer, Tokenizer
 from llama_token_tracker.tokenizers.custom import as_tokenizer
 from llama_token_tracker.tokenizers.images import image_size
-from llama_token_tracker.tokenizers.messages import (
+from llama_token_tracker.tokenizers.message_rules import (
     Document,
     Image,
     Message,

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final
 
-from llama_token_tracker.notices import notice
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.tokenizers.text import repair
 
 # Texts with tiktoken's counts by cl100k_base and by o200k_base.

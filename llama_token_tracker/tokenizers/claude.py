@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from math import ceil
 from typing import Final
 
-from llama_token_tracker.notices import notice
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
 from llama_token_tracker.tokenizers.text import order_marks, repair
 from llama_token_tracker.tokenizers.vocabularies import CLAUDE_65K, OPENAI

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import TokenizerError
-from llama_token_tracker.notices import notice
 from llama_token_tracker.tokenizers.base import Counter, TextTokenizer, Tokenizer
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
 from llama_token_tracker.tokenizers.text import repair

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from llama_token_tracker.model_ids import ARN, GEOGRAPHY
+from llama_token_tracker._names import ARN, GEOGRAPHY
 
 Provider: TypeAlias = Literal["openai", "claude", "other"]
 

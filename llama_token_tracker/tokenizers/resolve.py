@@ -4,8 +4,8 @@ import threading
 from functools import cache
 from typing import Final, overload
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import TokenizerError
-from llama_token_tracker.notices import notice
 from llama_token_tracker.tokenizers import claude
 from llama_token_tracker.tokenizers.base import TextTokenizer
 from llama_token_tracker.tokenizers.bpe import BytePairCounter

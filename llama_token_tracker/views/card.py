@@ -13,8 +13,8 @@ from llama_token_tracker.usage import Usage
 from llama_token_tracker.views.figures import MARKS, dollars, many, plain
 
 if TYPE_CHECKING:
-    from llama_token_tracker.event import TokenCountingEvent
-    from llama_token_tracker.readings import Row
+    from llama_token_tracker.events.event import TokenCountingEvent
+    from llama_token_tracker.tracking.report import Row
 
 TOP: Final = 8
 """So many models and scopes have lines of their own; the rest share one."""

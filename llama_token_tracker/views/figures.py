@@ -8,7 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
-from llama_token_tracker.notices import notice
+from llama_token_tracker._log_once import notice
 
 MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
 """What stands before a figure; signs that every terminal has, and that need no colour."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from llama_token_tracker.event import TokenCountingEvent
+    from llama_token_tracker.events.event import TokenCountingEvent
 
 SOURCE_MEANINGS: Final = {
     "reported": "the provider's own figure",

@@ -13,8 +13,8 @@ import httpx
 import openai
 
 from llama_token_tracker import Tracker
-from llama_token_tracker.httpx import WatchingTransport
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from llama_token_tracker.wire import WatchingTransport
 from tests.bench.watching import PARTS, show
 
 MESSAGES: Any = [{"role": "user", "content": "tell me " * 250}]

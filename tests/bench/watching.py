@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llama_token_tracker import TokenCountingHandler
-from llama_token_tracker.bedrock import watch
 from llama_token_tracker.testing import LoopbackProvider
+from llama_token_tracker.wire import watch
 
 MODEL = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 MESSAGES = [{"role": "user", "content": [{"text": "tell me " * 250}]}]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llama_token_tracker.notices import forget_notices
+from llama_token_tracker._log_once import forget_notices
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from llama_token_tracker import Budget, BudgetError, BudgetExceededError
+from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts, reserve_all
-from llama_token_tracker.lock import LOCK
 
 from .spending import NOON, Clock, refusal, reserve, spent
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from llama_token_tracker import Budget, BudgetExceededError
+from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts, Spent, reserve_all
-from llama_token_tracker.lock import LOCK
 
 from .spending import Clock, reserve, run, spent
 

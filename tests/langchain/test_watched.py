@@ -37,7 +37,7 @@ def client(
     provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> Iterator[Any]:
     """The client of all models here, watched for the handler's tracker."""
-    from llama_token_tracker.bedrock import watch
+    from llama_token_tracker.wire import watch
 
     client = bedrock_client(provider.url() + "/bedrock")
     with watch(client, token_counter):

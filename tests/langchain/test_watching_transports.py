@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from llama_token_tracker.httpx import AsyncWatchingTransport, WatchingTransport
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
 from tests.langchain.integrations import STYLES
 from tests.langchain.test_exactly_once import bills, config_of, figures
 

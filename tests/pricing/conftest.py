@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_token_tracker.notices import forget_notices
+from llama_token_tracker._log_once import forget_notices
 
 
 @pytest.fixture(autouse=True)

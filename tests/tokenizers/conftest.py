@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from llama_token_tracker.notices import forget_notices
+from llama_token_tracker._log_once import forget_notices
 
 # Vocabularies load on first use, whichever example that is; time is no law.
 settings.register_profile("tokenizers", deadline=None)

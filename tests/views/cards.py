@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from typing import Any, Final
 
 from llama_token_tracker import TokenCountingEvent, Tracker, Usage
-from llama_token_tracker.event import Source, Status
+from llama_token_tracker.events.event import Source, Status
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.pricing.own import Price
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from llama_token_tracker.event import TokenCountingEvent
+from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.views import text
 from llama_token_tracker.views.table import Row, Table
 

@@ -1,0 +1,376 @@
+"""What was said, as plain parts that can be counted: from frameworks' messages, or from dicts.
+
+Knows neither the classes of LlamaIndex and LangChain nor any SDK's: it goes by the names of
+fields. What is taken are strings and numbers, so that nothing changes if a message does. Nothing
+is fetched.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final, cast
+
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.extraction.texts import response_text, shown
+from llama_token_tracker.tokenizers import (
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+    image_size,
+)
+
+# A JPEG's size may stand behind a preview picture; nobody's is larger than this.
+_HEAD_BYTES: Final = 262_144
+_PDF_PAGE: Final = re.compile(rb"/Type\s*/Page\b")
+
+
+def messages_of(prompt: object) -> tuple[Message, ...]:
+    """Read the messages of a prompt.
+
+    Args:
+        prompt: One message or several: LlamaIndex's or LangChain's, dicts with `role` and
+            `content` as OpenAI, Anthropic or Bedrock have them, or `Message`s as they are.
+    """
+    if isinstance(prompt, list | tuple):
+        return tuple([_message(message) for message in cast("Sequence[object]", prompt)])
+    return (_message(prompt),)
+
+
+def answer_of(response: Any) -> tuple[Part, ...]:
+    """Read what a model answered: what it said, thought and called."""
+    if response is None:
+        return ()
+    try:
+        message = getattr(response, "message", None)
+    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+        message = None
+    if message is None:
+        return (Text(response_text(response)),)
+    parts = _message(message).parts
+    # Mistral's streams say it all again, and a little more, in each new block.
+    return tuple(
+        [
+            part
+            for part, following in zip_longest(parts, parts[1:])
+            if not (
+                isinstance(part, Text)
+                and isinstance(following, Text)
+                and following.text.startswith(part.text)
+            )
+        ]
+    )
+
+
+def _message(given: object) -> Message:
+    message: Any = given
+    try:
+        if isinstance(given, Message):
+            return given
+        if isinstance(given, str):
+            return Message.of("user", given)
+        if isinstance(given, Mapping):
+            return _of_dict(cast("Mapping[str, Any]", given))
+        if not hasattr(message, "blocks") and hasattr(message, "response_metadata"):
+            return _of_langchain(message)
+        return _of_llama_index(message)
+    except Exception as error:  # noqa: BLE001 - a foreign message may raise anything when read
+        notice(f"unreadable {_kind(message)}", error, "it is counted as it prints")
+        return Message("user", (Text(shown(message)), Opaque("what can't be read")))
+
+
+def as_message(role: str, parts: tuple[Part, ...], name: object = None) -> Message:
+    """Make a message; one of a tool is, to every provider, a result."""
+    if role == "tool":
+        inner = tuple([p for p in parts if isinstance(p, Text | Image | Document | Opaque)])
+        parts = (ToolResult(inner),)
+    return Message(role, parts, name if isinstance(name, str) else None)
+
+
+# --- LlamaIndex ----------------------------------------------------------------------------
+
+
+def _of_llama_index(message: Any) -> Message:
+    role = str(getattr(message.role, "value", message.role))
+    blocks = message.blocks
+    if len(blocks) == 1 and getattr(blocks[0], "block_type", "") == "text":
+        parts: tuple[Part, ...] = (Text(str(blocks[0].text)),)
+    else:
+        parts = tuple(_of_blocks(blocks))
+    additional = message.additional_kwargs
+    name = None
+    if additional:
+        if not any(isinstance(part, ToolCall) for part in parts):
+            parts = (*parts, *_calls_beside(additional.get("tool_calls")))
+        name = additional.get("name")
+    return as_message(role, parts, name)
+
+
+def _of_blocks(blocks: Iterable[Any]) -> Iterator[Part]:
+    for block in blocks:
+        kind = str(getattr(block, "block_type", "content"))
+        read = _BLOCKS.get(kind)
+        if read is not None:
+            yield read(block)
+        elif kind == "citable":
+            yield Text(str(block.title))
+            yield from _of_blocks(block.content)
+        elif kind == "citation":
+            yield from _of_blocks([block.cited_content])
+        elif kind != "cache":  # a mark, which costs nothing itself
+            yield Opaque(kind)
+
+
+def _image_block(block: Any) -> Part:
+    detail = block.detail if block.detail in {"low", "high"} else "auto"
+    return _image(block.image or _path_head(block.path) or _data_url(block.url), detail)
+
+
+def _document_block(block: Any) -> Part:
+    data = block.data or _path_head(block.path)
+    content = _plain_bytes(data) if isinstance(data, str | bytes) else b""
+    return _document(content)
+
+
+_BLOCKS: Final[dict[str, Callable[[Any], Part]]] = {
+    "text": lambda block: Text(str(block.text)),
+    "thinking": lambda block: Thinking(str(block.content or "")),
+    "tool_call": lambda block: ToolCall(str(block.tool_name), _json(block.tool_kwargs)),
+    "image": _image_block,
+    "document": _document_block,
+}
+
+
+def _calls_beside(calls: Any) -> Iterator[ToolCall]:
+    """Calls of tools that integrations keep beside the blocks, in forms of their own."""
+    for call in cast("Sequence[Any]", calls if isinstance(calls, list | tuple) else ()):
+        if isinstance(call, dict):
+            outer = cast("dict[str, Any]", call)
+            fields = outer.get("function", outer)
+            arguments = fields.get("arguments", fields.get("input", ""))
+            yield ToolCall(str(fields.get("name", "")), _json(arguments))
+        else:
+            function: Any = getattr(call, "function", call)
+            arguments = getattr(function, "arguments", "")
+            yield ToolCall(str(getattr(function, "name", "")), _json(arguments))
+
+
+# --- LangChain -----------------------------------------------------------------------------
+
+
+_ROLES: Final = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+_CALL_BLOCKS: Final = frozenset(
+    {"function_call", "input_json_delta", "tool_call", "tool_call_chunk", "tool_use"}
+)
+
+
+def _of_langchain(message: Any) -> Message:
+    kind = str(message.type)
+    content, calls = message.content, getattr(message, "tool_calls", None)
+    if not isinstance(content, str):
+        blocks = cast("list[Any]", content)
+        # What it calls stands in `tool_calls` as well, there in one form for all providers.
+        content = [block for block in blocks if not (calls and _calls_a_tool(block))]
+        parts = tuple(map(_of_langchain_block, content))
+    else:
+        parts = tuple(_of_content(content or None))
+    parts += tuple(ToolCall(str(call["name"]), _json(call["args"])) for call in calls or ())
+    role = _ROLES.get(kind) or str(getattr(message, "role", kind))
+    return as_message(role, parts, message.name)
+
+
+def _calls_a_tool(block: Any) -> bool:
+    return isinstance(block, Mapping) and (
+        block.get("type") in _CALL_BLOCKS or "toolUse" in block  # pyright: ignore[reportUnknownMemberType]
+    )
+
+
+def _of_langchain_block(block: Any) -> Part:
+    """Read one block of LangChain's own content; others are as their provider has them.
+
+    Source:
+        langchain_core.messages.content, and the blocks that langchain-aws makes of Converse's
+        (checked 2026-11-22).
+    """
+    match block:
+        case {"type": "reasoning", "reasoning": str(text)}:
+            return Thinking(text)
+        case {"type": "reasoning_content", "reasoning_content": {"text": str(text)}}:
+            return Thinking(text)
+        case {"type": "image", "base64": str(data)} | {"type": "image", "data": str(data)}:
+            return _image(data, "auto")
+        case {"type": "file", "base64": str(data)} | {"type": "file", "data": str(data)}:
+            return _document(_plain_bytes(data))
+        case _:
+            return next(_of_content([block]))
+
+
+# --- dicts ---------------------------------------------------------------------------------
+
+
+def _of_dict(message: Mapping[str, Any]) -> Message:
+    role, content = str(message.get("role", "user")), message.get("content")
+    parts = tuple(_of_content(content))
+    parts = (*parts, *_calls_beside(message.get("tool_calls")))
+    return as_message(role, parts, message.get("name"))
+
+
+def _of_content(content: Any) -> Iterator[Part]:
+    if content is None:
+        return
+    if isinstance(content, str):
+        yield Text(content)
+        return
+    for block in content:
+        if isinstance(block, Mapping):
+            yield _of_dict_block(cast("Mapping[str, Any]", block))
+        else:
+            yield Text(shown(block))
+
+
+def _of_dict_block(block: Mapping[str, Any]) -> Part:
+    """Read one block.
+
+    Source:
+        OpenAI's chat completions, Anthropic's messages, Bedrock's ContentBlock (checked
+        2026-11-22).
+    """
+    kind = str(block.get("type", ""))
+    match block:
+        case {"thinking": str(text)} | {"reasoningContent": {"reasoningText": {"text": str(text)}}}:
+            return Thinking(text)
+        case {"type": "tool_use", "name": name, "input": arguments}:
+            return ToolCall(str(name), _json(arguments))
+        case {"toolUse": {"name": name, "input": arguments}}:
+            return ToolCall(str(name), _json(arguments))
+        case {"type": "tool_result"}:
+            return ToolResult(_inner(block.get("content")))
+        case {"toolResult": result}:
+            return ToolResult(_inner(result.get("content")))
+        case {"image_url": {"url": str(url), **rest}}:
+            detail = rest.get("detail")
+            return _image(_data_url(url), detail if detail in {"low", "high"} else "auto")
+        case {"type": "image", "source": source} | {"image": {"source": source}}:
+            return _image(source.get("data") or source.get("bytes"), "auto")
+        case {"type": "document", "source": source} | {"document": {"source": source}}:
+            content = source.get("data") or source.get("bytes") or b""
+            return _document(_plain_bytes(content))
+        case {"text": str(text)}:
+            return Text(text)
+        case {"json": value}:
+            return Text(_json(value))
+        case _:
+            return Opaque(kind or ", ".join(map(str, block)) or "content")
+
+
+def _inner(content: Any) -> tuple[Text | Image | Document | Opaque, ...]:
+    parts = _of_content(content)
+    return tuple([part for part in parts if isinstance(part, Text | Image | Document | Opaque)])
+
+
+# --- tools ---------------------------------------------------------------------------------
+
+
+def tools_of(tools: object) -> tuple[Tool, ...]:
+    """Read the tools that are sent along.
+
+    Args:
+        tools: What `tools=` was: dicts as OpenAI, Anthropic or Bedrock have them, LlamaIndex's
+            tools, or `Tool`s as they are.
+    """
+    if isinstance(tools, Mapping):
+        # Bedrock's toolConfig
+        tools = cast("Mapping[str, object]", tools).get("tools")
+    if not isinstance(tools, list | tuple):
+        return ()
+    return tuple([_tool(tool) for tool in cast("Sequence[object]", tools)])
+
+
+def _tool(given: object) -> Tool:
+    tool: Any = given
+    try:
+        if isinstance(given, Tool):
+            return given
+        if not isinstance(given, Mapping):
+            tool = tool.metadata.to_openai_tool()
+        fields: Any = tool.get("function") or tool.get("toolSpec") or tool
+        schema: Any = (
+            fields.get("parameters") or fields.get("input_schema") or fields.get("inputSchema")
+        )
+        schema = schema or {}
+        return Tool(
+            str(fields.get("name", "")),
+            str(fields.get("description") or ""),
+            json.loads(_json(schema.get("json", schema))),
+        )
+    except Exception as error:  # noqa: BLE001 - a foreign tool may raise anything when read
+        notice(f"unreadable tool {_kind(tool)}", error, "it is counted as it prints")
+        return Tool("", shown(tool))
+
+
+# --- what they share -----------------------------------------------------------------------
+
+
+def _kind(thing: Any) -> str:
+    return type(thing).__name__
+
+
+def _json(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except Exception:  # noqa: BLE001 - what JSON can't say is printed
+        return shown(value)
+
+
+def _image(data: object, detail: Any) -> Image:
+    # Its head is enough, and an image may be large.
+    size = image_size(_plain_bytes(data[:_HEAD_BYTES])) if isinstance(data, str | bytes) else None
+    width, height = size or (None, None)
+    return Image(width, height, detail)
+
+
+def _document(content: bytes) -> Document:
+    if content.startswith(b"%PDF"):
+        return Document(pages=max(1, len(_PDF_PAGE.findall(content))))
+    try:
+        return Document(content.decode())
+    except UnicodeDecodeError:
+        # A format whose text isn't known: one page, and marked.
+        return Document(pages=1)
+
+
+def _plain_bytes(data: str | bytes) -> bytes:
+    """Decode Base64, in which LlamaIndex keeps what it is given, if it is that."""
+    raw = data.encode() if isinstance(data, str) else data
+    try:
+        return base64.b64decode(raw, validate=True)
+    except (binascii.Error, ValueError):
+        return raw
+
+
+def _data_url(url: object) -> str | None:
+    """The data of a `data:` URL; any other URL is left where it is."""
+    text = str(url or "")
+    return text.partition(",")[2] if text.startswith("data:") else None
+
+
+def _path_head(path: object) -> bytes | None:
+    if not path:
+        return None
+    try:
+        with Path(str(path)).open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""How each provider writes a usage down: one table a wire format, with its source."""

@@ -1,0 +1,597 @@
+"""LangChain's callbacks in, `TokenCountingEvent`s out.
+
+Both frameworks may feed one tracker: `TokenCountingCallbackHandler(tracker=token_counter.tracker)`
+of a LlamaIndex handler. Nothing that goes wrong here reaches the user's call, except that a budget
+stops it: `BudgetExceededError` from its start.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
+from time import perf_counter, time
+from types import TracebackType
+from typing import Any, Final, Self, cast
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage, get_buffer_string
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import LANGCHAIN_PROVIDERS
+from llama_token_tracker.budgets import Budget
+from llama_token_tracker.events.event import Operation, Source, Status, TokenCountingEvent
+from llama_token_tracker.events.settle import Said, event_of
+from llama_token_tracker.events.unreported import NOTHING, SilentCall
+from llama_token_tracker.extraction import extract_fullest, knows
+from llama_token_tracker.extraction.messages import messages_of
+from llama_token_tracker.extraction.texts import shown
+from llama_token_tracker.langchain.runs import OpenRuns, Run
+from llama_token_tracker.llama_index.open_calls import ABANDONING
+from llama_token_tracker.pricing import OwnPrices, Prices
+from llama_token_tracker.tokenizers import Message, Part, Text
+from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
+from llama_token_tracker.tokenizers.selection import Tokenizers
+from llama_token_tracker.tracking.correlation import UNTOLD, Claim, is_running
+from llama_token_tracker.tracking.scopes import Context
+from llama_token_tracker.tracking.tracker import Tracker, Tracking
+from llama_token_tracker.usage import WHOLES, Usage
+
+_MAX_TAGS: Final = 16
+# What LangChain and LangGraph add to a run's metadata for themselves.
+_INTERNAL: Final = ("ls_", "lc_", "langgraph_", "checkpoint_", "__")
+_TELLING: Final = "langgraph_node"
+_MODEL_KEYS: Final = ("model", "model_name", "model_id")
+
+_entered: Final[list[ContextVar[BaseCallbackHandler | None]]] = []
+"""Who counts by `with`: one variable for each depth to which such blocks were ever nested.
+
+LangChain knows no way to forget a variable, so they are shared by all handlers.
+"""
+
+_AWS: Final = "aws.bedrock"
+_ON_AWS: Final = (_AWS, None)
+_ASKING: Final = "langchain_aws."
+"""The integration that asks from threads without a context, as BedrockLLM does in event loops."""
+
+_started: Final[ContextVar[str]] = ContextVar("llama_token_tracker_langchain_started", default="")
+"""The id of the run that started last in this context: its request leaves here, too.
+
+LangChain calls us in the context in which it then calls the model, or copies that for a thread.
+"""
+
+
+class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
+    """Counts every call that LangChain makes to a provider exactly once, as it was billed.
+
+        token_counter = TokenCountingCallbackHandler()
+        chain.invoke({"subject": "ai"}, config={"callbacks": [token_counter]})
+        token_counter.total_tokens
+
+    It may also be given to a model's constructor (`callbacks=[token_counter]`), or be entered:
+    within `with token_counter:` it hears all of LangChain's calls. Everything that
+    `TokenCountingHandler` tells can be read here too.
+
+    A run's metadata become tags, as far as they are texts, whole numbers or booleans; those that
+    LangChain and LangGraph add for themselves don't, `langgraph_node` excepted. LangChain's
+    `tags`, which have no names, are left out.
+
+    Args:
+        tokenizer: Text to tokens, for providers that report no usage. By default each model's
+            own.
+        tracker: Where to record, such as that of a LlamaIndex handler; by default a new one.
+        max_events: How many events each list holds at the most; the oldest go first, and stay
+            in the totals. `None` keeps all until `reset_counts()`.
+        keep_text: Whether events keep prompts and completions, which may be long.
+        include_failed: Whether `llm_token_counts` also lists calls that failed before anything
+            was billed. They cost no token, and are in `failed_calls` in any case.
+        prices: Your own prices by model's id; they win over those of genai-prices.
+        models: Which model is behind an id that names none, such as the ARN of an application
+            inference profile.
+        budget: A limit, or several, that calls are held to before they're sent. Those of a
+            tracker that is given hold in any case.
+
+    Raises:
+        TypeError: `tracker` is none.
+        ValueError: `tracker` comes with an argument that only a new one takes.
+        TokenizerError: `tokenizer` can't count tokens.
+        BudgetError: `budget` holds something that is no budget.
+    """
+
+    # In an event loop too: a thread for each word of a stream would cost more than counting.
+    run_inline = True
+    # Else LangChain would log that a budget is used up, and send the call.
+    raise_error = True
+
+    def __init__(
+        self,
+        tokenizer: Callable[[str], list[Any]] | None = None,
+        *,
+        tracker: Tracker | None = None,
+        max_events: int | None = None,
+        keep_text: bool = True,
+        include_failed: bool = False,
+        prices: Mapping[str, OwnPrices] | None = None,
+        models: Mapping[str, str] | None = None,
+        budget: Budget | Iterable[Budget] | None = None,
+    ) -> None:
+        super().__init__()
+        if tracker is None:
+            tracker = Tracker(
+                max_events=max_events,
+                include_failed=include_failed,
+                prices=Prices(prices, models),
+                budget=budget,
+            )
+        else:
+            _check(
+                tracker,
+                max_events=max_events,
+                include_failed=include_failed or None,
+                prices=prices,
+                models=models,
+                budget=budget,
+            )
+        self.tracker = tracker
+        self.keep_text = keep_text
+        self._tokenizers = Tokenizers(tokenizer, _no_other)
+        self._open_ears()
+
+    def _open_ears(self) -> None:
+        self._runs = OpenRuns(self._lose)
+        self.tracker.let_claim(self, type(self)._claim)
+
+    # --- what users read -------------------------------------------------------------------
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens that went into calls, cache reads and writes included."""
+        return self.prompt_llm_token_count
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens that came out of calls, reasoning included."""
+        return self.completion_llm_token_count
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all calls, in and out."""
+        return self.total_llm_token_count
+
+    @property
+    def tokenizers(self) -> Tokenizers:
+        """What counts where a provider says nothing: `tokenizer`, or each model's own."""
+        return self._tokenizers
+
+    def __enter__(self) -> Self:
+        """Hear all of LangChain's calls that start from now on in this context."""
+        free = next((place for place in _entered if place.get() is None), None)
+        (free or _one_more()).set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Hear no further calls in this context, but the ends of those that have started."""
+        for place in reversed(_entered):
+            if place.get() is self:
+                place.set(None)
+                return
+
+    # --- what LangChain calls --------------------------------------------------------------
+
+    @property
+    def ignore_chain(self) -> bool:
+        """Chains call no provider themselves."""
+        return True
+
+    # Nor does anything else that starts no run of a model.
+    ignore_agent = ignore_custom_event = ignore_retriever = ignore_retry = ignore_chain  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the start of a call that completes a text.
+
+        Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
+        """
+        prompt = "\n".join(prompts)
+        self._start("completion", prompt, serialized, run_id, parent_run_id, metadata, kwargs)
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the start of a call that answers messages.
+
+        Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
+        """
+        # A copy: the user's list may grow while the call runs.
+        prompt = tuple(message for part in messages for message in part)
+        self._start("chat", prompt, serialized, run_id, parent_run_id, metadata, kwargs)
+
+    def on_llm_new_token(
+        self,
+        token: str | list[str | dict[str, Any]],
+        *,
+        chunk: Generation | None = None,
+        run_id: UUID,
+        **kwargs: Any,
+    ) -> None:
+        """Keep a piece of a stream, in case that its end never tells of it."""
+        run = self._runs.get(str(run_id))
+        if run is not None:
+            run.has_sent = True
+            if chunk is not None:
+                run.chunks.append(chunk)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Count a call that has given its answer."""
+        try:
+            run = self._runs.end(str(run_id), response)
+            if run is not None:
+                self._end(run, response, "complete")
+        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+            notice("an end could not be counted", error, "its call is not counted")
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Count a call that has failed or was left, as far as it came."""
+        if kwargs.get("signal"):
+            return  # langchain-aws tells of a guardrail; the answer comes all the same
+        try:
+            run = self._runs.fail(str(run_id), error)
+            if run is not None:
+                status: Status = "abandoned" if isinstance(error, ABANDONING) else "failed"
+                self._end(run, kwargs.get("response"), status)
+        except Exception as problem:  # noqa: BLE001 - the user's own error must not be hidden
+            notice("a failed call could not be counted", problem, "it is left out")
+
+    # --- from runs to events ---------------------------------------------------------------
+
+    def _start(
+        self,
+        operation: Operation,
+        prompt: object,
+        serialized: object,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: object,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Open a call: every one starts here, before anything is sent.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
+        try:
+            params = options.get("invocation_params")
+            given, known = _fields(params), _fields(metadata)
+            run = Run(
+                str(run_id),
+                operation,
+                prompt,
+                model=_model(known, given, serialized),
+                provider=LANGCHAIN_PROVIDERS.get(str(known.get("ls_provider"))),
+                tools=given.get("tools") or given.get("toolConfig"),
+                context=self.tracker.context(_tags(known)),
+            )
+            size = int(options.get("batch_size") or 1)
+            is_news = self._runs.start(run, run_id, str(parent_run_id), params, size)
+            _started.set(run.run_id)
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a start could not be noted", error, "its call is not counted")
+        else:
+            if is_news and self.tracker.limits(run.context):
+                self._reserve(run, given, known)
+
+    def _reserve(self, run: Run, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        """Hold in the budgets what a call may use, unless the run around it does so already.
+
+        Args:
+            run: The call.
+            given: What its model was told.
+            known: Its metadata, where LangChain puts the limit of the answer under one name.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
+        if _takes_over(run):
+            return
+        limit = known.get("ls_max_tokens")
+        try:
+            run.context = self.tracker.reserve(
+                run.context,
+                input_tokens=expected_input(run.prompt, run.tools),
+                output_tokens=stated_output(
+                    given if limit is None else {**given, "max_tokens": limit}
+                ),
+                provider=run.provider,
+                model=run.model,
+                operation=run.operation,
+            )
+        except BaseException:
+            self._runs.refuse(run)
+            raise
+
+    def _claim(self, provider: str) -> Claim | None:
+        """Whose request it is that a watched client sends here and now."""
+        run = self._runs.get(_started.get())
+        if run is not None:
+            return run.batch.asking() if _may_send(run.provider, provider) else None
+        if len(self._runs) and is_running(_ASKING) and self._runs.take_asking(_ON_AWS):
+            return UNTOLD
+        return None
+
+    def _lose(self, run: Run) -> None:
+        """Count a call that was cancelled."""
+        try:
+            self._end(run, None, "abandoned")
+        except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
+            notice("a cancelled call could not be counted", error, "it is left out")
+
+    def _end(self, run: Run, response: LLMResult | None, status: Status) -> None:
+        """Settle a call: every one ends here, once."""
+        if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
+            # What it holds in budgets, if that was not taken over, goes with this.
+            run.context = None
+            if run.heard is not None:
+                run.heard.disown()
+            return
+        answers = _answers(run, response)
+        usage = _without_silence(_reported(response, answers), answers)
+        said = _by_wire(run, Said(usage, "reported", status == "complete"))
+        duration_s = perf_counter() - run.began
+        fields: dict[str, Any] = {
+            "prompt": _prompt_text(run.prompt) if self.keep_text else "",
+            "completion": "".join([one.text for one in answers]) if self.keep_text else "",
+            "event_id": run.run_id,
+            "status": status,
+            "operation": run.operation,
+            "provider": run.provider,
+            "model": run.model,
+            "started_s": time() - duration_s,
+            "duration_s": duration_s,
+            "inner_event_id": run.run_id,
+        }
+        answer = () if said.is_all else _parts(answers)
+        if said.is_all or (status == "failed" and not answer and said.usage is None):
+            event = event_of(TokenCountingEvent, fields, said, NOTHING, NOTHING)
+            self.tracker.record(event, run.context)
+            return
+        silent = SilentCall(
+            partial(self._tokenizers.of, run.model),
+            run.model,
+            prompt=None if said.prompt is not None else _prompt(run.prompt),
+            tools=run.tools,
+            answer=None if said.is_all_of_the_answer else answer,
+            make=partial(event_of, TokenCountingEvent, fields, said),
+        )
+        self.tracker.record_uncounted(silent, run.context)
+
+    # --- copies ----------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open runs, which go on in the original."""
+        state = self.__dict__.copy()
+        del state["_runs"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be a handler of its own, that has counted what the original had."""
+        vars(self).update(state)
+        self._open_ears()
+
+
+def _check(tracker: object, **arguments: object) -> None:
+    if not isinstance(tracker, Tracker):
+        msg = f"tracker is {tracker!r}; give a Tracker, such as `token_counter.tracker`."
+        raise TypeError(msg)
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        names = " and ".join(given)
+        msg = f"{names} came with a tracker; give them to whatever makes the tracker."
+        raise ValueError(msg)
+
+
+def _may_send(run: str | None, request: str) -> bool:
+    """Whether a run of one provider may send a request to another.
+
+    Many speak as OpenAI does, and a run knows only whose class it has; but nobody takes Bedrock for
+    another, or another for Bedrock.
+    """
+    return run is None or (run == _AWS) == (request == _AWS)
+
+
+def _no_other() -> None:
+    """LangChain has no tokenizer for all."""
+
+
+def _one_more() -> ContextVar[BaseCallbackHandler | None]:
+    place: ContextVar[BaseCallbackHandler | None] = ContextVar(
+        f"llama_token_tracker_langchain_{len(_entered)}", default=None
+    )
+    _entered.append(place)
+    register_configure_hook(place, inheritable=True)
+    return place
+
+
+# --- what a start tells --------------------------------------------------------------------
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _model(
+    metadata: Mapping[str, Any], params: Mapping[str, Any], serialized: object
+) -> str | None:
+    """The model's id, as it is asked for."""
+    named = metadata.get("ls_model_name")
+    if isinstance(named, str) and named:
+        return named
+    for fields in (params, _fields(_fields(serialized).get("kwargs"))):
+        for key in _MODEL_KEYS:
+            if isinstance(model := fields.get(key), str) and model:
+                return model
+    return None
+
+
+def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    tags = {
+        name: value
+        for name, value in metadata.items()
+        if isinstance(value, str | int)
+        and (name == _TELLING or not str(name).startswith(_INTERNAL))
+    }
+    return dict(list(tags.items())[:_MAX_TAGS])
+
+
+def _takes_over(run: Run) -> bool:
+    """Whether the run around it has reserved for both; this one is the call, so it settles."""
+    outer = run.made_by
+    with LOCK:
+        around: Context | None = None if outer is None else outer.context
+        if outer is None or around is None or around.hold is None:
+            return False
+        run.context = (run.context or Context())._replace(hold=around.hold)
+        outer.context = around._replace(hold=None)
+        return True
+
+
+# --- what an end tells ---------------------------------------------------------------------
+
+
+def _is_from_cache(response: LLMResult | None) -> bool:
+    """Whether LangChain's own cache gave the answer: it marks that as costing nothing."""
+    if response is None or response.llm_output:
+        return False
+    messages = [one.message for one in _generations(response) if isinstance(one, ChatGeneration)]
+    usages: list[Any] = [getattr(message, "usage_metadata", None) or {} for message in messages]
+    return any(usage.get("total_cost") == 0 for usage in usages)
+
+
+def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
+    """Whether its prompt was sent, and reported, together with the first of its batch.
+
+    LangChain then leaves the usage with the first, and empties it for the others.
+    """
+    batch = run.batch
+    if run.heard is not None:
+        return False
+    usage = (response.llm_output or {}).get("token_usage") if response is not None else None
+    if batch.is_first(run):
+        batch.is_paid_by_first = bool(usage)
+        return False
+    return batch.is_paid_by_first and usage == {}
+
+
+def _by_wire(run: Run, said: Said) -> Said:
+    """Put what the wire said in the place of what LangChain left of it, unless that is more."""
+    reading = None if run.heard is None else run.heard.reading()
+    if reading is None:
+        return said
+    own, wired = said.usage, reading.usage
+    if own is not None and said.is_all:
+        is_same = (own.input_tokens, own.output_tokens) == (
+            wired.input_tokens,
+            wired.output_tokens,
+        )
+        # Of several that were sent at once, the requests can't be told apart.
+        if not run.batch.is_alone or (is_same and knows(own) > knows(wired)):
+            return said
+    source: Source = "reported" if reading.input_is_sure else "estimated"
+    return Said(wired, source, reading.output_is_sure)
+
+
+def _answers(run: Run, response: LLMResult | None) -> list[Generation]:
+    """What came back: several if several were asked for, or if an integration tells pieces."""
+    answers = [] if response is None else _generations(response)
+    if run.chunks and not _parts(answers):
+        pieces = run.chunks
+        if isinstance(pieces[0], ChatGenerationChunk):
+            # Adding up a message's pieces one by one would copy it as often.
+            return [*answers, pieces[0] + pieces[1:]]
+        return [*answers, *pieces]
+    return answers
+
+
+def _generations(response: LLMResult) -> list[Generation]:
+    answers: list[Any] = [one for several in response.generations for one in several]
+    return answers
+
+
+def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
+    """What was said, thought and called, without what is empty."""
+    messages = [one.message for one in answers if isinstance(one, ChatGeneration)]
+    if messages:
+        parts = tuple([part for message in messages_of(messages) for part in message.parts])
+    else:
+        parts = (Text("".join([one.text for one in answers])),)
+    return tuple([part for part in parts if part != Text("")])
+
+
+def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Usage | None:
+    """The usage that stands in any of the places where integrations leave it."""
+    raw: list[object] = []
+    copies: list[object] = []
+    for answer in answers:
+        message = getattr(answer, "message", None)
+        raw += [getattr(message, "response_metadata", None), answer.generation_info]
+        copies.append(getattr(message, "usage_metadata", None))
+    if response is not None:
+        raw.append(response.llm_output)
+    # Of a stream LangChain adds up all numbers, and only of its own it's sure that they are parts.
+    streamed = any(isinstance(answer, ChatGenerationChunk) for answer in answers)
+    return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
+
+
+def _without_silence(usage: Usage | None, answers: Sequence[Generation]) -> Usage | None:
+    """Leave out what was not said: integrations write a zero then, where something was."""
+    if usage is None:
+        return None
+    if usage.input_tokens and usage.output_tokens:
+        return usage
+    counts: dict[str, int] = usage.reported()
+    for whole, is_something in (("input_tokens", True), ("output_tokens", bool(_parts(answers)))):
+        if is_something and not counts.get(whole):
+            counts = {name: n for name, n in counts.items() if WHOLES.get(name, name) != whole}
+    return Usage.of(counts) if counts else None
+
+
+# --- what was asked ------------------------------------------------------------------------
+
+
+def _prompt(prompt: object) -> str | tuple[Message, ...]:
+    return prompt if isinstance(prompt, str) else messages_of(prompt)
+
+
+def _prompt_text(prompt: Any) -> str:
+    """Messages as LangChain prints them."""
+    if isinstance(prompt, str):
+        return prompt
+    try:
+        return get_buffer_string(prompt)
+    except Exception:  # noqa: BLE001 - a message of no kind that LangChain knows
+        return "\n".join(map(shown, prompt))

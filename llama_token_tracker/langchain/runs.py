@@ -1,0 +1,303 @@
+"""LangChain's runs of a language model that have started and not ended.
+
+LangChain tells a handler of each run's start and end by the run's id, but some integrations
+tell more than once. BedrockLLM announces each answer twice, and of several prompts that were
+sent together it announces each first answer under the id of the first; an error it tells twice
+as well. Of a cancelled call it tells nothing at all: that it's over is seen by its id, which
+LangChain holds until then. Here each of these is found to be the end of one call, or an echo.
+
+This room knows nothing of LangChain.
+"""
+
+import weakref
+from collections.abc import Callable, Collection
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.event import Operation
+from llama_token_tracker.llama_index.open_calls import MAX_OPEN
+from llama_token_tracker.tracking.correlation import Heard
+
+
+class Run:
+    """One run: a call to a provider, unless another run is within it.
+
+    Attributes:
+        run_id: LangChain's id of it.
+        operation: What the provider was asked for.
+        prompt: What was asked: a text, or a tuple of messages.
+        model: The model's id, or `None` if unknown.
+        provider: The provider's name, or `None` if unknown.
+        tools: The tools that were sent along, in whatever form.
+        context: Where it started; whoever records it knows how to read that.
+        began: When it started, by the clock that durations are measured with, in seconds.
+        chunks: What has come of a stream, as far as that was told.
+        asked_another: Whether another run started within it, and so spoke to the provider.
+        made_by: The run that it started within, or `None`.
+        heard: The request that a watched client sent for it, once its answer has begun.
+        has_sent: Whether its request has surely left.
+        settled: Whether its end is known.
+        batch: The runs that it started with.
+        watch: What tells that LangChain has forgotten it.
+    """
+
+    __slots__ = (
+        "asked_another",
+        "batch",
+        "began",
+        "chunks",
+        "context",
+        "has_sent",
+        "heard",
+        "made_by",
+        "model",
+        "operation",
+        "prompt",
+        "provider",
+        "run_id",
+        "settled",
+        "tools",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        operation: Operation,
+        prompt: object,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        tools: object = None,
+        context: Any = None,
+    ) -> None:
+        self.run_id = run_id
+        self.operation: Operation = operation
+        self.prompt = prompt
+        self.model = model
+        self.provider = provider
+        self.tools = tools
+        self.context = context
+        self.began = perf_counter()
+        self.chunks: list[Any] = []
+        self.asked_another = False
+        self.made_by: Run | None = None
+        self.heard: Heard | None = None
+        self.has_sent = False
+        self.settled = False
+        self.batch = Batch()
+        self.watch: weakref.ref[object] | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether its request may be about to leave: one that was answered has sent it."""
+        return not (self.settled or self.has_sent or self.asked_another or self.heard)
+
+    def hear(self, request: Heard) -> None:
+        """Take in that a request is being answered, which left when this run was asking."""
+        with LOCK:
+            if self.settled:
+                return  # answered too late: what it was is told already
+            taker = self.batch.asking()
+            if taker is not None:
+                taker.heard = request
+        if taker is None:
+            request.disown()
+
+
+class Batch:
+    """Runs whose prompts were handed to an integration together, in the order of the prompts.
+
+    Attributes:
+        runs: The runs.
+        told: The newest answer that was told of one of them.
+        error: The newest error.
+        is_paid_by_first: Whether the first one's usage is that of all.
+    """
+
+    __slots__ = ("_size", "error", "is_paid_by_first", "key", "runs", "told")
+
+    def __init__(self, key: object = None, size: int = 1) -> None:
+        # Held, so that no other object takes its identity meanwhile.
+        self.key = key
+        self._size = size
+        self.runs: list[Run] = []
+        self.told: object = None
+        self.error: BaseException | None = None
+        self.is_paid_by_first = False
+
+    def is_first(self, run: Run) -> bool:
+        """Whether its prompt was the first of several."""
+        return run is self.runs[0]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it's a single run."""
+        return self._size == 1
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the ends of all runs are known."""
+        return all(run.settled for run in self.runs)
+
+    def asking(self) -> Run | None:
+        """The first run that no answer has begun for."""
+        return next((run for run in self.runs if run.is_asking), None)
+
+    def next_open(self) -> Run | None:
+        """The first run whose end isn't known; `None` if some were never heard of."""
+        if len(self.runs) < self._size:
+            return None
+        return next((run for run in self.runs if not run.settled), None)
+
+
+class OpenRuns:
+    """The open runs of one handler.
+
+    Args:
+        lost: Called with a run that is over, though LangChain told nothing of its end.
+    """
+
+    def __init__(self, lost: Callable[[Run], None]) -> None:
+        self._lost = lost
+        self._by_id: dict[str, Run] = {}
+        self._batches: dict[int, Batch] = {}
+
+    def __len__(self) -> int:
+        """How many runs are known, those included that wait for others of their batch."""
+        return len(self._by_id)
+
+    def get(self, run_id: str) -> Run | None:
+        """The run with this id, if it's open."""
+        return self._by_id.get(run_id)
+
+    def take_asking(self, providers: Collection[str | None]) -> Run | None:
+        """Any run of these providers whose request hasn't left, which it has from now on."""
+        with LOCK:
+            for run in self._by_id.values():
+                if run.is_asking and run.provider in providers:
+                    run.has_sent = True
+                    return run
+        return None
+
+    def start(
+        self, run: Run, held: object, parent_id: str, batch_key: object, batch_size: int
+    ) -> bool:
+        """Note that a run has started.
+
+        Args:
+            run: The run.
+            held: What LangChain holds as long as the run isn't over.
+            parent_id: The id of whatever it was started by, be that a model's run or not.
+            batch_key: The same object for all runs that start together, or `None`.
+            batch_size: How many those are.
+
+        Returns:
+            Whether that is news: a handler may be in its manager twice.
+        """
+        with LOCK:
+            known = self._by_id.get(run.run_id)
+            if known is not None and not known.settled:
+                return False
+            self._make_room()
+            if batch_size > 1 and batch_key is not None:
+                run.batch = self._batches.setdefault(id(batch_key), Batch(batch_key, batch_size))
+            run.batch.runs.append(run)
+            self._by_id[run.run_id] = run
+            run.watch = weakref.ref(held, partial(_forgotten, weakref.ref(self), run))
+            parent = self._by_id.get(parent_id)
+            if parent is not None:
+                parent.asked_another = True
+                run.made_by = parent
+            return True
+
+    def refuse(self, run: Run) -> None:
+        """Forget a run that is not to be sent, and with it those that start together with it."""
+        with LOCK:
+            for other in run.batch.runs:
+                other.settled, other.watch = True, None
+                _let_go(other)
+            self._forget(run.batch)
+
+    def end(self, run_id: str, answer: object) -> Run | None:
+        """Note that an answer was told.
+
+        Returns:
+            The run whose answer it is; `None` if it's the echo of one that is known.
+        """
+        with LOCK:
+            run = self._by_id.get(run_id)
+            if run is None or run.batch.told is answer:
+                return None
+            run.batch.told = answer
+            return self._settled(run)
+
+    def fail(self, run_id: str, error: BaseException) -> Run | None:
+        """Note that an error was told.
+
+        Returns:
+            The run that it ended; `None` if that is known, or if the error of another of its
+            batch kept it from being sent at all.
+        """
+        with LOCK:
+            run = self._by_id.get(run_id)
+            if run is None:
+                return None
+            if run.batch.error is error:
+                if not run.settled:
+                    self._settled(run)
+                    _let_go(run)
+                return None
+            run.batch.error = error
+            return self._settled(run)
+
+    def _settled(self, run: Run) -> Run | None:
+        """Settle this run, or if its end is known, the next of its batch."""
+        batch = run.batch
+        found = batch.next_open() if run.settled else run
+        if found is not None:
+            found.settled, found.watch = True, None
+        if batch.is_settled:
+            self._forget(batch)
+        return found
+
+    def lose(self, run: Run) -> None:
+        """Settle a run that LangChain has forgotten."""
+        with LOCK:
+            if run.settled:
+                return
+            # Of several chats that were sent one by one, those after an error never were.
+            was_sent = run.batch.error is None
+            self._settled(run)
+        if was_sent:
+            self._lost(run)
+        else:
+            _let_go(run)
+
+    def _forget(self, batch: Batch) -> None:
+        for run in batch.runs:
+            if self._by_id.get(run.run_id) is run:
+                del self._by_id[run.run_id]
+        self._batches.pop(id(batch.key), None)
+
+    def _make_room(self) -> None:
+        if len(self._by_id) >= MAX_OPEN:
+            oldest = next(iter(self._by_id.values()))
+            notice("too many open runs", MAX_OPEN, "the oldest is forgotten")
+            self._forget(oldest.batch)
+            for run in oldest.batch.runs:
+                _let_go(run)
+
+
+def _let_go(run: Run) -> None:
+    """Let go of where it started, and of what it holds in budgets: nothing was used."""
+    run.context = None
+
+
+def _forgotten(runs: "weakref.ref[OpenRuns]", run: Run, _held: object) -> None:
+    known = runs()
+    if known is not None:
+        known.lose(run)

@@ -1,0 +1,1 @@
+"""LlamaIndex's callbacks and instrumentation in, events out."""

@@ -1,0 +1,337 @@
+"""The second ear: LlamaIndex's dispatcher tells who called whom, and every chunk of a stream.
+
+It is attached while a handler lives and taken off when the last one is gone. What it hears it
+passes on to those who listen; what goes wrong in it is swallowed by the dispatcher.
+"""
+
+import asyncio
+import inspect
+import weakref
+from collections.abc import Mapping
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final, Protocol
+
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.instrumentation.events.llm import (
+    LLMChatInProgressEvent,
+    LLMCompletionInProgressEvent,
+)
+from llama_index.core.instrumentation.span import BaseSpan
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.storage.kvstore.types import MutableMappingKVStore
+from llama_index_instrumentation import get_dispatcher
+
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.llama_index.open_calls import Stream
+from llama_token_tracker.tracking.scopes import resume, suspend
+
+CALL_METHODS: Final = frozenset(
+    prefix + stream + method
+    for prefix in ("", "a")
+    for stream in ("", "stream_")
+    for method in ("chat", "complete")
+)
+"""The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
+
+STRUCTURED_METHODS: Final = frozenset({"structured_predict", "astructured_predict"})
+"""Methods that ask another for the answer, or the provider itself, without a callback."""
+
+_MAX_SPANS: Final = 50_000
+
+
+class _Spans:
+    """The open spans of this process, and the span each was entered in."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, str | None] = {}
+
+    def enter(self, span_id: str, parent: str | None) -> None:
+        if len(self._parents) >= _MAX_SPANS:
+            # Spans that never end must not pile up; the oldest are of no use any more.
+            self._parents.pop(next(iter(self._parents)), None)
+        self._parents[span_id] = parent
+
+    def leave(self, span_id: str) -> None:
+        self._parents.pop(span_id, None)
+
+    def clear(self) -> None:
+        self._parents.clear()
+
+    def __len__(self) -> int:
+        return len(self._parents)
+
+    def parent(self, span_id: str) -> str | None:
+        return self._parents.get(span_id)
+
+    def is_call(self, span_id: str) -> bool:
+        method = _method(span_id)
+        return method in CALL_METHODS or method in STRUCTURED_METHODS
+
+
+def _method(span_id: str) -> str:
+    """Span ids are `Class.method-uuid`."""
+    return span_id.partition("-")[0].rpartition(".")[2]
+
+
+SPANS: Final = _Spans()
+
+
+class Embedding:
+    """A method that embeds texts, batch by batch, and the cache that it will look into first.
+
+    The end of a call tells of all texts alike, so the cache is looked into here too, before
+    the call does. A cache outside of this process is asked as well, but not from within an
+    event loop, which would have to wait for it.
+    """
+
+    def __init__(self, cache: Any, texts: list[str], batch_size: int) -> None:
+        self._cache = cache
+        self._is_near = isinstance(cache, MutableMappingKVStore)
+        self._texts = texts
+        self._batch_size = batch_size
+        self._done = 0
+
+    def next_batch(self) -> tuple[list[str], frozenset[str] | None]:
+        """The texts of the next call.
+
+        Returns:
+            All of them, and those that the cache holds; `None` if that can't be told.
+        """
+        batch = self._texts[self._done : self._done + self._batch_size]
+        self._done += self._batch_size
+        return batch, self._served(batch) if self._cache else frozenset()
+
+    def _served(self, batch: list[str]) -> frozenset[str] | None:
+        if not self._is_near and _in_event_loop():
+            return None
+        try:
+            return frozenset(
+                text
+                for text in batch
+                if self._cache.get(key=text, collection="embeddings") is not None
+            )
+        except Exception as error:  # noqa: BLE001 - a foreign cache may raise anything
+            notice("an embeddings_cache could not be read", error, "all texts are counted")
+            return None
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+_embedding: Final[dict[str, Embedding]] = {}
+
+
+def embedding(span_id: str | None) -> Embedding | None:
+    """The method with this span, if it embeds texts."""
+    return _embedding.get(span_id) if span_id is not None else None
+
+
+def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+    batch_size = getattr(model, "embed_batch_size", None)
+    if batch_size is None or len(_embedding) >= _MAX_SPANS:
+        return
+    texts = arguments.get("texts")
+    if texts is None:
+        texts = [arguments.get("text", arguments.get("query"))]
+    cache = getattr(model, "embeddings_cache", None)
+    _embedding[span_id] = Embedding(cache, list(texts), batch_size)
+
+
+_resumed: Final[dict[str, Any]] = {}
+"""How to undo what made a generator's scope current for the length of a span, by span."""
+
+
+def _resume_scope(span_id: str) -> None:
+    token = resume() if len(_resumed) < _MAX_SPANS else None
+    if token is not None:
+        _resumed[span_id] = token
+
+
+def _suspend_scope(span_id: str) -> None:
+    token = _resumed.pop(span_id, None)
+    if token is not None:
+        suspend(token)
+
+
+class Listener(Protocol):
+    """Who wants to know."""
+
+    def returned(self, span_id: str, stream: Stream) -> None:
+        """The method with this span has returned a stream."""
+
+    def chunk(self, span_id: str, chunk: object) -> None:
+        """A chunk has come through the stream with this span."""
+
+    def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
+        """A method that may ask the provider without a callback has been entered."""
+
+    def left(self, span_id: str, result: object, error: BaseException | None) -> None:
+        """Such a method has returned, or raised."""
+
+    def embedded(self, span_id: str) -> None:
+        """A method that embeds texts has returned, or raised."""
+
+
+_listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
+
+
+class _SpanEar(BaseSpanHandler[BaseSpan]):
+    """Hears spans. It keeps none of LlamaIndex's span objects, so it skips making them."""
+
+    def span_enter(
+        self,
+        id_: str,
+        bound_args: inspect.BoundArguments,
+        instance: Any | None = None,
+        parent_id: str | None = None,
+        tags: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        SPANS.enter(id_, parent_id)
+        _resume_scope(id_)
+        if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
+            for listener in list(_listeners):
+                listener.asked_for_structure(id_, instance, bound_args.arguments)
+        elif "_embedding" in id_:
+            _note_texts(id_, instance, bound_args.arguments)
+
+    def span_exit(
+        self,
+        id_: str,
+        bound_args: inspect.BoundArguments,
+        instance: Any | None = None,
+        result: Any | None = None,
+        **kwargs: Any,
+    ) -> None:
+        SPANS.leave(id_)
+        _embedding.pop(id_, None)
+        if _resumed:
+            _suspend_scope(id_)
+        stream: Any = result
+        if isinstance(result, GeneratorType | AsyncGeneratorType):
+            for listener in list(_listeners):
+                listener.returned(id_, stream)
+        elif "structured_predict-" in id_:
+            for listener in list(_listeners):
+                listener.left(id_, result, None)
+        elif "_embedding" in id_:
+            for listener in list(_listeners):
+                listener.embedded(id_)
+
+    def span_drop(
+        self,
+        id_: str,
+        bound_args: inspect.BoundArguments,
+        instance: Any | None = None,
+        err: BaseException | None = None,
+        **kwargs: Any,
+    ) -> None:
+        SPANS.leave(id_)
+        _embedding.pop(id_, None)
+        if _resumed:
+            _suspend_scope(id_)
+        if "structured_predict-" in id_:
+            for listener in list(_listeners):
+                listener.left(id_, None, err)
+        elif "_embedding" in id_:
+            for listener in list(_listeners):
+                listener.embedded(id_)
+
+    def new_span(self, *_args: Any, **_kwargs: Any) -> None:
+        """Make no span."""
+
+    def prepare_to_exit_span(self, *_args: Any, **_kwargs: Any) -> None:
+        """Keep no span."""
+
+    def prepare_to_drop_span(self, *_args: Any, **_kwargs: Any) -> None:
+        """Keep no span."""
+
+
+class _ChunkEar(BaseEventHandler):
+    """Hears the chunks of streams."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "llama_token_tracker"
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        if isinstance(event, LLMChatInProgressEvent | LLMCompletionInProgressEvent):
+            span_id = event.span_id
+            if span_id is not None:
+                for listener in list(_listeners):
+                    listener.chunk(span_id, event.response)
+
+
+_span_ear: Final = _SpanEar()
+_chunk_ear: Final = _ChunkEar()
+
+
+def listen(listener: Listener, owner: object) -> None:
+    """Tell `listener` of spans and chunks for as long as `owner` lives."""
+    with LOCK:
+        _listeners.add(listener)
+        _attach()
+    # At exit nobody counts any more, and half of the interpreter is gone.
+    weakref.finalize(owner, _leave, weakref.ref(listener)).atexit = False
+
+
+def _leave(listener: "weakref.ref[Listener]") -> None:
+    with LOCK:
+        gone = listener()
+        if gone is not None:
+            _listeners.discard(gone)
+        # A list of those alive: of what the collector has just found the set may still count some.
+        if not list(_listeners):
+            _detach()
+
+
+def _tops() -> list[Any]:
+    """The dispatchers that pass nothing on: the root, and whichever somebody has cut off."""
+    return [dispatcher for dispatcher in _dispatchers() if not dispatcher.propagate]
+
+
+def _dispatchers() -> list[Any]:
+    # The root itself knows no manager.
+    manager = get_dispatcher(__name__).manager
+    return [get_dispatcher()] if manager is None else list(manager.dispatchers.values())
+
+
+def _attach() -> None:
+    for top in _tops():
+        if not _holds(top.span_handlers, _span_ear):
+            # A new list, because another thread may be walking the old one.
+            top.span_handlers = [*top.span_handlers, _span_ear]
+        if not _holds(top.event_handlers, _chunk_ear):
+            top.event_handlers = [*top.event_handlers, _chunk_ear]
+
+
+def _detach() -> None:
+    for dispatcher in _dispatchers():
+        if _holds(dispatcher.span_handlers, _span_ear):
+            dispatcher.span_handlers = _without(dispatcher.span_handlers, _span_ear)
+        if _holds(dispatcher.event_handlers, _chunk_ear):
+            dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_ear)
+    SPANS.clear()
+    _resumed.clear()
+
+
+def _holds(handlers: list[Any], ear: object) -> bool:
+    # By identity: to pydantic two empty handlers of one class are equal.
+    return any(handler is ear for handler in handlers)
+
+
+def _without(handlers: list[Any], ear: object) -> list[Any]:
+    return [handler for handler in handlers if handler is not ear]
+
+
+def is_attached() -> bool:
+    """Whether the observer is on LlamaIndex's dispatcher now."""
+    root: Any = get_dispatcher()
+    return _holds(root.span_handlers, _span_ear)

@@ -1,0 +1,535 @@
+"""Messages and tools, counted the way the provider bills them.
+
+The structure is neutral: a host adapter fills it in. Each provider's rule is a
+function that puts the texts to count, and what else costs tokens, on a bill.
+What no rule covers is estimated, and the count says so.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias, cast
+
+from llama_token_tracker.events.event import Source
+from llama_token_tracker.tokenizers.base import Tokenizer
+from llama_token_tracker.tokenizers.images import (
+    TYPICAL_SIZE,
+    Detail,
+    claude_image_tokens,
+    openai_image_tokens,
+)
+from llama_token_tracker.tokenizers.models import Model, identify
+from llama_token_tracker.tokenizers.resolve import get_tokenizer
+
+ToolChoice: TypeAlias = Literal["auto", "none", "any", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text as it is sent."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A thinking block that is sent back to the model."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model made.
+
+    Attributes:
+        name: The tool's name.
+        arguments: The arguments, as JSON text.
+    """
+
+    name: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image, by its size alone.
+
+    Attributes:
+        width: In pixels; `None` if it isn't known, as for a URL.
+        height: In pixels, likewise.
+        detail: OpenAI's `detail`.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    detail: Detail = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that is sent as such, for example a PDF.
+
+    Attributes:
+        text: Its text, as far as it is known.
+        pages: How many pages the provider turns into images.
+    """
+
+    text: str = ""
+    pages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Content that can't be counted here, such as sound.
+
+    Attributes:
+        kind: What it is, in a word.
+    """
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answered.
+
+    Attributes:
+        parts: The answer.
+        name: The tool's name, where it is sent along.
+    """
+
+    parts: tuple[Text | Image | Document | Opaque, ...]
+    name: str | None = None
+
+
+Part: TypeAlias = Text | Thinking | ToolCall | ToolResult | Image | Document | Opaque
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a prompt.
+
+    Attributes:
+        role: `system`, `user`, `assistant`, `tool` …
+        parts: Its content, in order.
+        name: The participant's name, where it is sent along.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+    name: str | None = None
+
+    @classmethod
+    def of(cls, role: str, text: str) -> "Message":
+        """Make a message of text alone."""
+        return cls(role, (Text(text),))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that the model may call.
+
+    Attributes:
+        name: Its name.
+        description: What it does.
+        parameters: The JSON schema of its arguments.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCount:
+    """What a prompt costs.
+
+    Attributes:
+        tokens: The input tokens.
+        source: `counted` if published rules and the model's own tokenizer gave
+            every token, otherwise `estimated`.
+        estimates: What was estimated, in words; empty when nothing was.
+    """
+
+    tokens: int
+    source: Source
+    estimates: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What a rule adds up: texts still to be counted, and tokens."""
+
+    texts: list[str] = field(default_factory=list[str])
+    tokens: int = 0
+    # A dict for its order; the values mean nothing.
+    estimates: dict[str, None] = field(default_factory=dict[str, None])
+
+    def text(self, *texts: str) -> None:
+        self.texts += texts
+
+    def estimate(self, reason: str) -> None:
+        self.estimates[reason] = None
+
+
+def count_messages(
+    messages: Iterable[Message],
+    *,
+    model: str,
+    tools: Iterable[Tool] = (),
+    tool_choice: ToolChoice = "auto",
+    tokenizer: Tokenizer | None = None,
+) -> MessageCount:
+    """Count the input tokens of a prompt.
+
+    Nothing is fetched: an image without a size counts as one of 1,024 by 1,024
+    pixels, and is marked.
+
+    Args:
+        messages: The prompt.
+        model: The model's name, as for `get_tokenizer`.
+        tools: The tools sent along.
+        tool_choice: What the model may do with them, in Claude's terms.
+        tokenizer: Counts the texts; the model's own by default.
+
+    Returns:
+        The count, and what of it is an estimate.
+    """
+    tokenizer = tokenizer or get_tokenizer(model)
+    known = identify(model)
+    bill = _Bill()
+    if tokenizer.source == "estimated":
+        bill.estimate(f"text, with {tokenizer.name}")
+    messages, tools = tuple(messages), tuple(tools)
+    _RULES[known.provider](bill, known, messages, tools, tool_choice)
+    bill.tokens += sum(tokenizer.count_many(bill.texts))
+    source: Source = "estimated" if bill.estimates else "counted"
+    return MessageCount(max(0, bill.tokens), source, tuple(bill.estimates))
+
+
+# ---- OpenAI ---------------------------------------------------------------------
+
+_OPENAI_PER_MESSAGE: Final = 3
+_OPENAI_PER_NAME: Final = 1
+_OPENAI_REPLY: Final = 3
+# Models whose overheads the cookbook compares with the API's figures, with the
+# tokens that open a tool's definition.
+_OPENAI_VERIFIED: Final = (
+    (re.compile(r"(ft:)?gpt-4o(-mini)?(-20\d\d|:|$)"), 7),
+    (re.compile(r"(ft:)?gpt-(3\.5|35)-turbo(-|:|$)"), 10),
+    (re.compile(r"(ft:)?gpt-4(-0\d|-32k|-turbo|-1106|-20\d\d|:|$)"), 10),
+)
+_OPENAI_TOOL_START: Final = 7
+_OPENAI_TOOLS_END: Final = 12
+_OPENAI_PROPERTIES: Final = 3
+_OPENAI_PROPERTY: Final = 3
+_OPENAI_ENUM: Final = -3
+_OPENAI_ENUM_ITEM: Final = 3
+_OPENAI_TOOL_CALL: Final = 3
+# A page of a PDF: its text, and its image. Half-way between the bounds that
+# Anthropic gives; OpenAI gives none.
+_PAGE_TEXT: Final = 2250
+
+
+def _openai(
+    bill: _Bill,
+    model: Model,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    tool_choice: ToolChoice,
+) -> None:
+    """Bill a prompt as the chat completions API does.
+
+    Source:
+        OpenAI's cookbook, "How to count tokens with tiktoken", sections 6 and 7,
+        whose figures were compared with the API's for gpt-3.5-turbo, gpt-4,
+        gpt-4o and gpt-4o-mini (checked 2026-11-22). Tool calls:
+        LlamaIndex's `TokenCounter`, 3 tokens each.
+    """
+    tool_start = next((start for name, start in _OPENAI_VERIFIED if name.match(model.name)), None)
+    if tool_start is None:
+        tool_start = _OPENAI_TOOL_START
+        bill.estimate(f"overheads of messages, not published for {model.name}")
+    bill.tokens += _OPENAI_REPLY
+    for message in messages:
+        bill.tokens += _OPENAI_PER_MESSAGE
+        bill.text(message.role)
+        if message.name is not None:
+            bill.tokens += _OPENAI_PER_NAME
+            bill.text(message.name)
+        for part in message.parts:
+            _openai_part(bill, model, part)
+    if tools:
+        bill.tokens += _OPENAI_TOOLS_END
+    for tool in tools:
+        bill.tokens += tool_start
+        _openai_tool(bill, tool)
+
+
+def _openai_part(bill: _Bill, model: Model, part: Part) -> None:
+    if isinstance(part, Image):
+        size = _size(bill, part)
+        tokens, is_ruled = openai_image_tokens(*size, model.name, part.detail)
+        bill.tokens += tokens
+        if not is_ruled:
+            bill.estimate(f"an image, as detail={part.detail!r} for {model.name}")
+        return
+    if isinstance(part, ToolCall):
+        bill.tokens += _OPENAI_TOOL_CALL
+    _part(bill, part, lambda image: _openai_part(bill, model, image))
+
+
+def _openai_tool(bill: _Bill, tool: Tool) -> None:
+    bill.text(f"{tool.name}:{tool.description.removesuffix('.')}")
+    properties = _mapping(tool.parameters.get("properties"))
+    if properties:
+        bill.tokens += _OPENAI_PROPERTIES
+    for name, value in properties.items():
+        bill.tokens += _OPENAI_PROPERTY
+        schema = _mapping(value)
+        kind, description = schema.get("type"), schema.get("description")
+        if not isinstance(kind, str) or not isinstance(description, str):
+            bill.estimate("a tool's parameter without type or description")
+        bill.text(f"{name}:{kind or ''}:{str(description or '').removesuffix('.')}")
+        values = schema.get("enum")
+        if isinstance(values, list | tuple):
+            items = cast("Sequence[object]", values)
+            bill.tokens += _OPENAI_ENUM + _OPENAI_ENUM_ITEM * len(items)
+            bill.text(*map(_string, items))
+        nested = {
+            key: inner
+            for key, inner in schema.items()
+            if key not in {"type", "description", "enum", "title"}
+        }
+        if nested:
+            bill.estimate("a tool's nested parameters")
+            bill.text(_json(nested))
+
+
+# ---- Claude ---------------------------------------------------------------------
+
+# The system prompt that makes tools work, by model: for `auto` and `none`, and
+# for `any` and `tool`. The first pattern that matches decides.
+# Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview,
+# "Pricing" (checked 2026-11-22); models before 3.5 Haiku: the same page in 2025.
+_CLAUDE_TOOL_PROMPTS: Final = tuple(
+    (re.compile(pattern), costs)
+    for pattern, costs in (
+        (r"claude-opus-5(-20|$)", (286, 406)),
+        (r"claude-sonnet-5(-20|$)", (354, 474)),
+        (r"claude-opus-4[-.]8", (290, 410)),
+        (r"claude-opus-4[-.]7", (675, 804)),
+        (r"claude-(opus|sonnet)-4[-.]6", (497, 589)),
+        (r"claude-(opus|sonnet|haiku)-4[-.]5", (496, 588)),
+        (r"claude-(opus|sonnet)-4([-.][01])?(-20|$)", (313, 315)),
+        (r"claude-3[-.]7-sonnet", (346, 313)),
+        (r"claude-3[-.]5-sonnet.*(20241022|v2)", (346, 313)),
+        (r"claude-3[-.]5-sonnet", (294, 261)),
+        (r"claude-3[-.]5-haiku", (264, 355)),
+        (r"claude-3-opus", (530, 281)),
+        (r"claude-3-sonnet", (159, 235)),
+        (r"claude-3-haiku", (264, 340)),
+    )
+)
+_CLAUDE_NEWEST: Final = (5, 0)
+_SYSTEM: Final = frozenset({"system", "developer"})
+
+
+def _claude(
+    bill: _Bill,
+    model: Model,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    tool_choice: ToolChoice,
+) -> None:
+    """Bill a prompt as the messages API does.
+
+    Source:
+        The frame of one user message: ctok's measurement of `count_tokens`. A
+        system prompt has none: https://platform.claude.com/docs/en/build-with-
+        claude/token-counting, whose first example is 14 tokens (checked
+        2026-11-22). The frames of several messages aren't published; each is
+        taken to cost as much. Tools: the table above, and their definitions as
+        JSON.
+    """
+    if model.is_legacy:
+        _claude_legacy(bill, messages, tools)
+        return
+    version = model.version or _CLAUDE_NEWEST
+    frame = _frame(version)
+    turns = [message for message in messages if message.role not in _SYSTEM]
+    bill.tokens += frame * len(turns)
+    if [(message.role, len(message.parts)) for message in messages] != [("user", 1)]:
+        bill.estimate("frames, measured for a single user message of one part")
+
+    def image(part: Image) -> None:
+        bill.tokens += claude_image_tokens(*_size(bill, part), version)
+
+    for message in messages:
+        for part in message.parts:
+            _part(bill, part, image)
+    if tools:
+        prompts = next(
+            (costs for name, costs in _CLAUDE_TOOL_PROMPTS if name.match(model.name)),
+            None,
+        )
+        if prompts is None:
+            bill.estimate(f"the system prompt for tools, not published for {model.name}")
+            prompts = _CLAUDE_TOOL_PROMPTS[0][1]
+        bill.tokens += prompts[tool_choice in {"any", "tool"}]
+        bill.estimate("definitions of tools")
+        bill.text(*map(_claude_tool, tools))
+
+
+def _frame(version: tuple[int, int]) -> int:
+    from llama_token_tracker.tokenizers.claude import frame
+
+    return frame(version)
+
+
+def _claude_tool(tool: Tool) -> str:
+    """Write a tool as Claude sees it.
+
+    Source:
+        The second example of https://platform.claude.com/docs/en/build-with-
+        claude/token-counting, 403 tokens: 313 for the tools' prompt of Claude 4,
+        16 for the message, and as many as this form has.
+    """
+    definition = {
+        "description": tool.description,
+        "name": tool.name,
+        "parameters": dict(tool.parameters),
+    }
+    return f"<function>{_json(definition, spaced=True)}</function>"
+
+
+def _claude_legacy(bill: _Bill, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+    """Bill a prompt as Claude 1 and 2 see it: one text of turns.
+
+    Source:
+        Anthropic's "Migrating from Text Completions to Messages": turns begin
+        with two newlines and `Human:` or `Assistant:`, the prompt ends with
+        the latter.
+    """
+    bill.estimate("turns of Claude 1 and 2, joined into one text")
+    turns: list[str] = []
+    inner = _Bill()
+    for message in messages:
+        inner.texts.clear()
+        for part in message.parts:
+            _part(inner, part, lambda image: _unruled_image(inner, image))
+        text = "".join(inner.texts)
+        opening = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
+        turns.append(opening.get(message.role, "") + text)
+    bill.tokens += inner.tokens
+    bill.estimates.update(inner.estimates)
+    bill.text("".join(turns) + "\n\nAssistant:", *map(_tool, tools))
+
+
+# ---- anybody else ---------------------------------------------------------------
+
+
+def _other(
+    bill: _Bill,
+    model: Model,
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    tool_choice: ToolChoice,
+) -> None:
+    """Estimate a prompt whose provider publishes no rule: LlamaIndex's overheads."""
+    bill.estimate(f"overheads of messages, as no rule is known for {model.name}")
+    for message in messages:
+        bill.tokens += _OPENAI_PER_MESSAGE
+        bill.text(message.role)
+        for part in message.parts:
+            _part(bill, part, lambda image: _unruled_image(bill, image))
+    bill.text(*map(_tool, tools))
+
+
+_RULES: Final[
+    Mapping[
+        str,
+        Callable[[_Bill, Model, Sequence[Message], Sequence[Tool], ToolChoice], None],
+    ]
+] = {"openai": _openai, "claude": _claude, "other": _other}
+
+
+# ---- what the rules share -------------------------------------------------------
+
+
+def _part(bill: _Bill, part: Part, image: Callable[[Image], None]) -> None:
+    """Put a part on the bill, an image by the provider's own rule."""
+    match part:
+        case Text(text):
+            bill.text(text)
+        case Thinking(text):
+            bill.text(text)
+            bill.estimate("thinking, which providers leave out of some turns")
+        case ToolCall(name, arguments):
+            bill.text(name, arguments)
+            bill.estimate("calls of tools")
+        case ToolResult(parts, name):
+            if name is not None:
+                bill.text(name)
+            for inner in parts:
+                _part(bill, inner, image)
+            bill.estimate("results of tools")
+        case Image():
+            image(part)
+        case Document(text, pages):
+            bill.text(text)
+            for _ in range(pages):
+                image(Image(*TYPICAL_SIZE, detail="high"))
+            # Source: https://platform.claude.com/docs/en/build-with-claude/
+            # pdf-support, "Estimate your costs": 1,500 to 3,000 tokens a page.
+            if not text:
+                bill.tokens += _PAGE_TEXT * pages
+            bill.estimate("documents")
+        case Opaque(kind):
+            bill.estimate(f"{kind}, counted as nothing")
+
+
+def _unruled_image(bill: _Bill, image: Image) -> None:
+    width, height = _size(bill, image)
+    bill.tokens += openai_image_tokens(width, height, "", image.detail)[0]
+    bill.estimate("images, as OpenAI's tiles")
+
+
+def _size(bill: _Bill, image: Image) -> tuple[int, int]:
+    """Return an image's size, or a typical one if it isn't known."""
+    if not image.width or not image.height or min(image.width, image.height) < 1:
+        bill.estimate("an image of unknown size")
+        return TYPICAL_SIZE
+    return image.width, image.height
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: object, *, spaced: bool = False) -> str:
+    separators = (", ", ": ") if spaced else (",", ":")
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=separators, default=str)
+    except (TypeError, ValueError):
+        # Keys that are no strings, or a structure that contains itself.
+        return repr(value)
+    except RecursionError:
+        # Nobody sends that; it just mustn't raise.
+        return ""
+
+
+def _tool(tool: Tool) -> str:
+    return _json(
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": dict(tool.parameters),
+        }
+    )

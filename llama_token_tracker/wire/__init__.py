@@ -1,0 +1,20 @@
+"""Counts what clients of providers send, as the answers report it: boto3's, and those on httpx."""
+
+from typing import TYPE_CHECKING, Any
+
+from llama_token_tracker.wire.botocore import Watch, unwatch, watch
+
+if TYPE_CHECKING:
+    from llama_token_tracker.wire.httpx import AsyncWatchingTransport, WatchingTransport
+
+__all__ = ["AsyncWatchingTransport", "Watch", "WatchingTransport", "unwatch", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: httpx is an extra.
+    if name in {"AsyncWatchingTransport", "WatchingTransport"}:
+        from llama_token_tracker.wire import httpx
+
+        return getattr(httpx, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

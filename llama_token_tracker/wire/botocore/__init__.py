@@ -1,0 +1,230 @@
+"""Watches a boto3 `bedrock-runtime` client: every call counts as AWS reports it.
+
+It listens to botocore's own events and changes no request. AWS states the tokens of InvokeModel
+in headers, which frameworks drop, embeddings' included. Importing this loads no botocore.
+"""
+
+import weakref
+from collections.abc import Callable
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from urllib.parse import unquote
+
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.errors import WatchError
+from llama_token_tracker.wire.exchange import Exchange, Recorder
+
+if TYPE_CHECKING:
+    from llama_token_tracker.wire.botocore.answers import Operation
+
+_SERVICE: Final = "bedrock-runtime"
+_PROVIDER: Final = "aws.bedrock"
+_FIRST_ERROR: Final = 300
+
+_WITHIN: Final = ("_client", "_async_client", "_asession", "client", "async_client")
+"""Where models of LlamaIndex and of LangChain keep their clients, and sessions to make them."""
+
+
+class Watch:
+    """What listens to a client. Made by `watch`; as a context manager it stops at the end."""
+
+    def __init__(self, token_counter: Any) -> None:
+        self._recorder = Recorder(token_counter)
+        # Handlers of one tracker that meet on a client, through its session, hear a call once.
+        self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
+        self._emitters: list[weakref.ref[Any]] = []
+        self._operations: dict[str, Operation] = {}
+        self._is_on = False
+
+    def start(self, emitters: list[Any]) -> None:
+        """Listen to these event systems."""
+        from llama_token_tracker.wire.botocore.answers import OPERATIONS
+
+        self._operations = OPERATIONS
+        self._is_on = True
+        for emitter in emitters:
+            self._emitters.append(weakref.ref(emitter))
+            for event, hear in self._events():
+                emitter.register(event, hear)
+
+    def stop(self) -> None:
+        """Listen no more, nor to clients that a session has made meanwhile."""
+        self._is_on = False
+        for reference in self._emitters:
+            emitter = reference()
+            if emitter is not None:
+                _watches.get(emitter, {}).pop(self._key, None)
+                for event, hear in self._events():
+                    emitter.unregister(event, hear)
+        self._emitters.clear()
+
+    def _events(self) -> list[tuple[str, Callable[..., None]]]:
+        heard: dict[str, Callable[..., None]] = {
+            "before-call": self._before,
+            "after-call": self._after,
+            "after-call-error": self._failed,
+        }
+        return [
+            (f"{event}.{_SERVICE}.{operation}", hear)
+            for event, hear in heard.items()
+            for operation in self._operations
+        ]
+
+    def __enter__(self) -> Self:
+        """Listen until the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop listening; streams that were begun are heard to their end."""
+        self.stop()
+
+    # --- what botocore calls ---------------------------------------------------------------
+
+    def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
+        """Note that a request leaves. Only a budget may stop it."""
+        if not self._is_on or self._key in context:
+            return
+        try:
+            model_id, operation = _addressed(params["url_path"])
+            dialect, hear = self._operations[model.name]
+            exchange = Exchange(
+                self._recorder, _PROVIDER, model_id, operation, dialect, params.get("body")
+            )
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a request to Bedrock could not be noted", error, "it is not counted")
+            return
+        if exchange.is_limited:
+            exchange.reserve()
+        # Where nobody hears of its answer, it's lost with this context.
+        context[self._key] = exchange, hear
+
+    def _after(self, http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
+        """Note what was answered."""
+        sent = context.pop(self._key, None)
+        if sent is None:
+            return
+        exchange, hear = sent
+        try:
+            exchange.id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
+            if http_response.status_code >= _FIRST_ERROR:
+                exchange.settle("failed")
+            else:
+                hear(exchange, http_response, parsed)
+        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+            notice("an answer of Bedrock's could not be heard", error, "its figures may be missing")
+            exchange.settle("complete")
+
+    def _failed(self, context: Any, **_: Any) -> None:
+        """Note that there was no answer."""
+        sent = context.pop(self._key, None)
+        if sent is not None:
+            sent[0].settle("failed")
+
+
+@lru_cache(maxsize=256)
+def _addressed(path: str) -> tuple[str, Literal["chat", "embedding"]]:
+    """The model's id and what it's for, from the path of a request: `/model/{id}/converse`."""
+    model_id = unquote(path.removeprefix("/model/").rpartition("/")[0])
+    # What its answer says later stands; of an opaque ARN nothing else tells.
+    return model_id, "embedding" if "embed" in model_id else "chat"
+
+
+# --- what users call -----------------------------------------------------------------------
+
+_watches: Final["weakref.WeakKeyDictionary[Any, dict[str, Watch]]"] = weakref.WeakKeyDictionary()
+
+
+def watch(client: Any, token_counter: Any) -> Watch:
+    """Count every call of a Bedrock client as AWS reports it.
+
+        watch(boto3.client("bedrock-runtime"), token_counter)
+
+    InvokeModel, Converse and their streams are counted, embeddings included; no other operation
+    is. A call that a framework makes, and that is counted by `token_counter` anyway, is counted
+    once: its event takes AWS's figures. Every other call becomes an event of its own.
+
+    Args:
+        client: A `bedrock-runtime` client of boto3, aioboto3 or aiobotocore; a session of
+            theirs, for the clients it makes from now on; or a LlamaIndex model that has one.
+        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
+
+    Returns:
+        The watch, which may be used as a context manager. Whoever watches twice, watches once.
+
+    Raises:
+        WatchError: This client can't be watched, or `token_counter` doesn't count.
+    """
+    watching = Watch(token_counter)
+    emitters = _emitters(client)
+    known = [_watches.get(emitter, {}).get(watching._key) for emitter in emitters]  # pyright: ignore[reportPrivateUsage]  # within this module
+    for already in known:
+        if already is not None and all(other is already for other in known):
+            return already
+    watching.start(
+        [emitter for emitter, already in zip(emitters, known, strict=True) if already is None]
+    )
+    for emitter, already in zip(emitters, known, strict=True):
+        if already is None:
+            _watches.setdefault(emitter, {})[watching._key] = watching  # pyright: ignore[reportPrivateUsage]
+    return watching
+
+
+def unwatch(client: Any) -> None:
+    """Watch a client no more, whoever counted; nothing happens if it isn't watched.
+
+    Args:
+        client: What was given to `watch`.
+
+    Raises:
+        WatchError: This client can't be watched at all.
+    """
+    for emitter in _emitters(client):
+        for watching in list(_watches.get(emitter, {}).values()):
+            watching.stop()
+
+
+def _emitters(client: Any) -> list[Any]:
+    """The event systems of a client, of a session, or of those that a model has."""
+    found = _events_of(client)
+    if found is None:
+        held = [getattr(client, name, None) for name in _WITHIN]
+        events = [_events_of(inner) for inner in held if inner is not None]
+        unique = {id(emitter): emitter for emitter in events if emitter is not None}
+        if unique:
+            return list(unique.values())
+        kind = f"{type(client).__module__}.{type(client).__qualname__}"
+        msg = (
+            f"a {kind} can't be watched: it is no bedrock-runtime client and has none; give one "
+            "made by boto3.client('bedrock-runtime'), an aioboto3 client within its `async with`, "
+            "a session, or a model that holds one of these."
+        )
+        raise WatchError(msg)
+    return [found]
+
+
+def _events_of(thing: Any) -> Any:
+    """The event system of a client or a session; `None` for anything else.
+
+    Raises:
+        WatchError: It's a client of another service.
+    """
+    meta: Any = getattr(thing, "meta", None)
+    service = getattr(getattr(meta, "service_model", None), "service_name", None)
+    if isinstance(service, str):
+        if service != _SERVICE:
+            msg = (
+                f"a client of {service} can't be watched, for tokens are used by bedrock-runtime "
+                "alone; give boto3.client('bedrock-runtime')."
+            )
+            raise WatchError(msg)
+        return meta.events
+    if hasattr(thing, "create_client") and hasattr(thing, "get_component"):
+        return thing.get_component("event_emitter")
+    events = getattr(thing, "events", None)
+    return events if callable(getattr(events, "emit_until_response", None)) else None

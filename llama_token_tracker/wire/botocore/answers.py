@@ -1,0 +1,106 @@
+"""What is heard of the answer to each operation, once it has begun.
+
+Only what is gone later, or may be changed by then, is taken at once; figures and texts are looked
+at when somebody asks for them. Importing this loads botocore.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, Final, NamedTuple
+
+from llama_token_tracker.extraction.shapes.bedrock import HEADERS
+from llama_token_tracker.wire.bodies import decoded
+from llama_token_tracker.wire.botocore.bodies import BODIES, CHUNKS, CONVERSE, embeds
+from llama_token_tracker.wire.botocore.streams import Hear, Keep, Whole, heard_body, heard_events
+from llama_token_tracker.wire.exchange import Dialect, Exchange
+
+
+class Operation(NamedTuple):
+    """An operation of the service, and what is heard of its answer.
+
+    Attributes:
+        dialect: How its bodies are read.
+        hear: Takes in the parsed answer of a request and may put wrappers into it.
+    """
+
+    dialect: Dialect
+    hear: Callable[[Exchange, Any, dict[str, Any]], None]
+
+
+def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
+    headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    # A model without a name, that of an application inference profile, may have embedded.
+    if exchange.model[:4] == "arn:" and _OUTPUT_COUNT not in headers and embeds(exchange.body):
+        exchange.operation = "embedding"
+    if exchange.operation == "embedding":
+        exchange.keeps_pieces = False
+    if _INPUT_COUNT in headers or _OUTPUT_COUNT in headers:
+        if exchange.keeps_pieces:
+            parsed["body"], _ = heard_body(parsed["body"], response, exchange)
+        # All of them, as that's quicker than a few.
+        exchange.settle("complete", {**headers})
+        return
+    exchange.answered()
+    reader = Whole(exchange, headers.get("content-length"))
+    parsed["body"], is_heard = heard_body(parsed["body"], response, reader)
+    if not is_heard:
+        exchange.settle("complete")
+
+
+def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    hear: Hear = _hear_chunk
+    if exchange.keeps_pieces:
+        exchange.told_by, hear = _said_by, _keep_chunk
+    parsed["body"] = heard_events(parsed["body"], exchange, hear)
+
+
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "chunk" in event:
+        keep(event["chunk"].get("bytes", b""))
+
+
+def _hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "chunk" in event:
+        chunk = event["chunk"].get("bytes", b"")
+        keep(chunk)
+        if (fields := _said_by(chunk)) is not None:
+            exchange.hear(fields)
+
+
+def _said_by(chunk: bytes) -> dict[str, Any] | None:
+    # Every vendor's word for it holds this; most chunks say nothing of it.
+    return decoded(chunk) if b"oken" in chunk else None
+
+
+def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    if exchange.keeps_pieces:
+        exchange.pieces += parsed["output"].get("message", {}).get("content", ())
+    exchange.settle("complete", _usage(parsed))
+
+
+def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+    parsed["stream"] = heard_events(parsed["stream"], exchange, _hear_converse)
+
+
+def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
+    if "contentBlockDelta" in event:
+        keep(event)
+    elif "metadata" in event:
+        exchange.hear_later(_usage(event["metadata"]))
+
+
+def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The usage of an answer or of a stream, whatever the program does to that afterwards."""
+    usage: Any = said.get("usage") or {}
+    # Copying what lies deep takes time, and cached tokens alone have lists of their own.
+    return {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
+
+
+_INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
+
+OPERATIONS: Final = {
+    "InvokeModel": Operation(BODIES, _invoke),
+    "InvokeModelWithResponseStream": Operation(CHUNKS, _invoke_stream),
+    "Converse": Operation(CONVERSE, _converse),
+    "ConverseStream": Operation(CONVERSE, _converse_stream),
+}

@@ -1,0 +1,252 @@
+"""Transports for httpx that count what clients built on it use, as providers report it.
+
+They are httpx's own extension point: no library is patched, no request is changed, and no answer
+is read before the program reads it. Clients built on httpx2 take the same transports around its
+own.
+"""
+
+import weakref
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.errors import WatchError
+from llama_token_tracker.wire.exchange import Exchange, Recorder
+from llama_token_tracker.wire.httpx.dialects import Form
+from llama_token_tracker.wire.httpx.operations import find
+from llama_token_tracker.wire.httpx.streams import ending, hear
+
+__all__ = ["AsyncWatchingTransport", "WatchingTransport"]
+
+_FIRST_ERROR: Final = 300
+_IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-correlation-id")
+"""Where answers say what their provider calls the request."""
+
+_REDIRECTED: Final = "llama_token_tracker.redirected"
+
+
+class WatchingTransport(httpx.BaseTransport):
+    """Counts what passes through a transport, and hands all of it on as it is.
+
+        client = OpenAI(http_client=DefaultHttpxClient(transport=WatchingTransport(token_counter)))
+
+    A call that a framework makes, and that is counted by `token_counter` anyway, is counted once:
+    its event takes the provider's figures. Every other request becomes an event of its own.
+
+    Args:
+        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
+        transport: What sends; by default an `httpx.HTTPTransport`. Proxies, limits and
+            certificates are its business: with any transport of its own a client of httpx leaves
+            them to that.
+
+    Raises:
+        WatchError: `token_counter` doesn't count, or `transport` sends nothing.
+    """
+
+    def __init__(self, token_counter: Any, transport: httpx.BaseTransport | None = None) -> None:
+        self._watch = _Watch(token_counter, transport, "handle_request")
+        # httpx2's are as welcome; it has classes of its own.
+        self._transport: Any = httpx.HTTPTransport() if transport is None else transport
+
+    def __enter__(self) -> Self:
+        """Open the transport inside."""
+        self._transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Close the transport inside."""
+        self._transport.__exit__(exc_type, exc_value, traceback)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and hear its answer.
+
+        Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
+        """
+        sent = self._watch.leaves(request)
+        with sent.underway():
+            response: httpx.Response = self._transport.handle_request(request)
+        sent.answered(request, response, is_async=False)
+        return response
+
+    def close(self) -> None:
+        """Close the transport inside."""
+        self._transport.close()
+
+
+class AsyncWatchingTransport(httpx.AsyncBaseTransport):
+    """The same for asynchronous clients.
+
+    Args:
+        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
+        transport: What sends; by default an `httpx.AsyncHTTPTransport`.
+
+    Raises:
+        WatchError: `token_counter` doesn't count, or `transport` sends nothing.
+    """
+
+    def __init__(
+        self, token_counter: Any, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._watch = _Watch(token_counter, transport, "handle_async_request")
+        self._transport: Any = httpx.AsyncHTTPTransport() if transport is None else transport
+
+    async def __aenter__(self) -> Self:
+        """Open the transport inside."""
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Close the transport inside."""
+        await self._transport.__aexit__(exc_type, exc_value, traceback)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and hear its answer.
+
+        Raises:
+            BudgetExceededError: It would pass the limit of a budget; nothing is sent.
+        """
+        sent = self._watch.leaves(request)
+        with sent.underway():
+            response: httpx.Response = await self._transport.handle_async_request(request)
+        sent.answered(request, response, is_async=True)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the transport inside."""
+        await self._transport.aclose()
+
+
+# --- what both do --------------------------------------------------------------------------
+
+
+class _Watch:
+    """What listens to a transport."""
+
+    def __init__(self, token_counter: Any, transport: Any, method: str) -> None:
+        if not (transport is None or hasattr(transport, method)):
+            msg = (
+                f"an {type(transport).__name__} has no {method}() to send with; give "
+                "WatchingTransport an httpx.HTTPTransport or the like, and AsyncWatchingTransport "
+                "an httpx.AsyncHTTPTransport."
+            )
+            raise WatchError(msg)
+        self._recorder = Recorder(token_counter)
+
+    def leaves(self, request: Any) -> "_Sent":
+        """Note that a request leaves. Only a budget may stop it.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
+        try:
+            redirected: _Redirected | None = request.extensions.pop(_REDIRECTED, None)
+            if redirected is not None:
+                return redirected.sent()
+            sent = self._noted(request)
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a request could not be noted", error, "it is not counted")
+            return _UNCOUNTED
+        if sent.exchange is not None:
+            sent.exchange.reserve()
+        return sent
+
+    def _noted(self, request: Any) -> "_Sent":
+        found = find(request.url.host, request.url.path) if request.method == "POST" else None
+        if found is None:
+            return _UNCOUNTED
+        api = found.api
+        exchange = Exchange(
+            self._recorder, found.provider, found.model, api.operation, api.form, _body(request)
+        )
+        return _Sent(exchange, api.form)
+
+
+class _Sent:
+    """A request that has left, if it's one that counts."""
+
+    __slots__ = ("_form", "exchange")
+
+    def __init__(self, exchange: Exchange | None, form: Form | None) -> None:
+        self.exchange = exchange
+        self._form = form
+
+    @contextmanager
+    def underway(self) -> Generator[None]:
+        """Settle a request that isn't answered."""
+        try:
+            yield
+        except BaseException as error:
+            if self.exchange is not None:
+                self.exchange.settle(ending(error))
+            raise
+
+    def answered(self, request: Any, response: Any, *, is_async: bool) -> None:
+        """Note what was answered."""
+        exchange, form = self.exchange, self._form
+        if exchange is None or form is None:
+            return
+        try:
+            # Asked one by one, httpx's headers would cost as much as all the rest.
+            headers = {name.lower(): value for name, value in response.headers.raw}
+            ids = [headers[name] for name in _IDS if name in headers]
+            exchange.id = ids[0].decode("latin-1") if ids else ""
+            if response.status_code >= _FIRST_ERROR and response.has_redirect_location:
+                # The request that follows is made of this one.
+                request.extensions[_REDIRECTED] = _Redirected(self)
+            elif response.status_code >= _FIRST_ERROR:
+                exchange.settle("failed")
+            else:
+                # Of embeddings nothing but the figures is of interest.
+                exchange.keeps_pieces &= exchange.operation != "embedding"
+                exchange.answered()
+                hear(exchange, form, response, headers, is_async=is_async)
+        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+            notice("an answer could not be heard", error, "its figures may be missing")
+            exchange.settle("complete")
+
+
+_UNCOUNTED: Final = _Sent(None, None)
+
+
+class _Redirected:
+    """A request that its server sent elsewhere: not followed, it has come to nothing."""
+
+    def __init__(self, sent: _Sent) -> None:
+        self._sent = sent
+        self._lost = weakref.finalize(self, _fail, sent)
+        # At exit nobody counts any more.
+        self._lost.atexit = False
+
+    def sent(self) -> _Sent:
+        """The request, which goes on."""
+        self._lost.detach()
+        return self._sent
+
+
+def _fail(sent: _Sent) -> None:
+    if sent.exchange is not None:
+        sent.exchange.settle("failed")
+
+
+def _body(request: Any) -> bytes | None:
+    """The body of a request; `None` if it's a stream, which the transport alone may read."""
+    try:
+        body: bytes = request.content
+    except Exception:  # noqa: BLE001 - httpx's RequestNotRead, or httpx2's
+        return None
+    return body

@@ -1,0 +1,232 @@
+"""Answers, heard while the program reads them: never before, and never held back.
+
+Each wrapper stands where the transport's own stream stood and hands everything on. It holds that,
+not the other way round, so that an answer nobody holds any more is known to be left.
+"""
+
+import sys
+import weakref
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.wire.bodies import decoded
+from llama_token_tracker.wire.exchange import Exchange
+from llama_token_tracker.wire.httpx.dialects import Form
+from llama_token_tracker.wire.httpx.documents import Decoded, Whole, documents_of
+
+_MOST_KEPT: Final = 8 * 1024 * 1024
+"""So much of a stream is kept for its event's text, and to count what a provider leaves out."""
+
+_DONE: Final = b"[DONE]"
+
+
+class Answer:
+    """What an answer says, as far as its bytes have passed.
+
+    Args:
+        exchange: The request that it answers.
+        form: How it's worded.
+        response: httpx's, or httpx2's.
+        headers: Its headers, by their names in lower case.
+    """
+
+    def __init__(
+        self, exchange: Exchange, form: Form, response: Any, headers: Mapping[bytes, bytes]
+    ) -> None:
+        self._exchange = exchange
+        self._form = form
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        self._decoded = None if encoding == "identity" else Decoded(_library(response), encoding)
+        self._documents = documents_of(
+            headers.get(b"content-type", b""), form.usage, is_read=exchange.operation != "embedding"
+        )
+        self._hints = [
+            form.hint,
+            *(f'"{value}"'.encode() for _, value in form.ends if isinstance(value, str)),
+            *(b"true" for _, value in form.ends if value is True),
+        ]
+        self._kept = 0
+        self._is_deaf = False
+
+    def take_in(self, piece: bytes) -> None:
+        """Note that these bytes, as they came, go on to the program."""
+        if self._is_deaf:
+            return
+        try:
+            for plain in (piece,) if self._decoded is None else self._decoded.feed(piece):
+                for document in self._documents.feed(plain):
+                    self._hear(document)
+        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+            self._is_deaf = True
+            notice("an answer could not be read", error, "its figures may be missing")
+
+    def take_in_all(self, content: bytes) -> None:
+        """Note that the whole body is there already, and decoded."""
+        self._decoded = None
+        self.take_in(content)
+        self.end()
+
+    def end(self) -> None:
+        """Note that all of it has come."""
+        if not self._exchange.is_settled:
+            self._hear_rest()
+        self._exchange.settle("complete")
+
+    def leave(self) -> None:
+        """Note that nobody will read on."""
+        if self._exchange.is_settled:
+            return
+        # Who has read a whole document needn't look for the end behind it.
+        if isinstance(self._documents, Whole) and self._hear_rest():
+            self._exchange.settle("complete")
+        self._exchange.settle("abandoned")
+
+    @contextmanager
+    def read(self) -> Generator[None]:
+        """Settle the exchange by how reading ends."""
+        try:
+            yield
+        except GeneratorExit:
+            # Whoever leaves this iteration closes the response, or lets go of it.
+            raise
+        except BaseException as error:
+            self._exchange.settle(ending(error))
+            raise
+        self.end()
+
+    def _hear_rest(self) -> bool:
+        """Take in what no end of a line came after; say whether it was a document."""
+        try:
+            document = b"" if self._is_deaf else self._documents.rest()
+            if not document:
+                return False
+            if not isinstance(self._documents, Whole):
+                self._hear(document)
+                return True
+            return self._hear_whole(document)
+        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+            notice("the end of an answer could not be read", error, "its figures may be missing")
+            return False
+
+    def _hear_whole(self, document: bytes) -> bool:
+        fields = decoded(document)
+        if fields is None:
+            return False
+        self._exchange.keep(document)
+        self._exchange.hear_all(fields)
+        return True
+
+    def _hear(self, document: bytes) -> None:
+        if document == _DONE:
+            self._exchange.settle("complete")
+            return
+        self._kept += len(document)
+        self._exchange.keep(document if self._kept <= _MOST_KEPT else b"")
+        for hint in self._hints:
+            # Most documents say nothing of tokens, nor that they are the last, and are quick.
+            if hint in document:
+                self._read(document)
+                break
+
+    def _read(self, document: bytes) -> None:
+        fields = decoded(document)
+        if fields is None:
+            return
+        self._exchange.hear(fields)
+        status = self._form.ended(fields)
+        if status is not None:
+            self._exchange.settle(status)
+
+
+def ending(error: BaseException) -> Any:
+    """How a request ended that this was raised in: what is no error was a wish to stop."""
+    left = isinstance(error, CancelledError) or not isinstance(error, Exception)
+    return "abandoned" if left else "failed"
+
+
+class _Heard:
+    """A response's stream, each of whose pieces is heard on its way."""
+
+    def __init__(self, stream: Any, answer: Answer) -> None:
+        self._stream = stream
+        self._answer = answer
+        # At exit nobody counts any more.
+        weakref.finalize(self, answer.leave).atexit = False
+
+
+class _HeardSync(_Heard):
+    """A `SyncByteStream`."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes, as they come."""
+        with self._answer.read():
+            for piece in self._stream:
+                self._answer.take_in(piece)
+                yield piece
+
+    def close(self) -> None:
+        """Close the stream: what hasn't come will not come."""
+        self._answer.leave()
+        self._stream.close()
+
+
+class _HeardAsync(_Heard):
+    """An `AsyncByteStream`."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The bytes, as they come."""
+        with self._answer.read():
+            async for piece in self._stream:
+                self._answer.take_in(piece)
+                yield piece
+
+    async def aclose(self) -> None:
+        """Close the stream: what hasn't come will not come."""
+        self._answer.leave()
+        await self._stream.aclose()
+
+
+def hear(
+    exchange: Exchange,
+    form: Form,
+    response: Any,
+    headers: Mapping[bytes, bytes],
+    *,
+    is_async: bool,
+) -> None:
+    """Put a stream that is heard in the place of a response's own.
+
+    Args:
+        exchange: The request that is answered.
+        form: How the answer is worded.
+        response: What the transport gave.
+        headers: Its headers, by their names in lower case.
+        is_async: Which kind of transport it was.
+    """
+    answer = Answer(exchange, form, response, headers)
+    if response.is_stream_consumed:
+        # A transport that asks nobody may give answers that are whole already.
+        answer.take_in_all(response.content)
+    else:
+        kind = _kind(_library(response), is_async)
+        response.stream = kind(response.stream, answer)
+
+
+@cache
+def _kind(library: Any, is_async: bool) -> type[Any]:
+    """A stream that is heard, and that httpx, or httpx2, knows for its own kind."""
+    heard, own = (
+        (_HeardAsync, library.AsyncByteStream) if is_async else (_HeardSync, library.SyncByteStream)
+    )
+    return type(heard.__name__.lstrip("_"), (heard, own), {})
+
+
+def _library(response: Any) -> Any:
+    """The library whose response this is: httpx, or httpx2, which has classes of its own."""
+    # A transport may give a subclass, of the same name even.
+    *_, own = [kind for kind in type(response).__mro__ if kind.__name__ == "Response"]
+    return sys.modules[own.__module__]

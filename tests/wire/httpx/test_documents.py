@@ -1,0 +1,107 @@
+"""Documents are the same, wherever the bytes they come in are cut."""
+
+import json
+import sys
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import httpx
+from llama_token_tracker.wire.httpx.documents import Decoded, Documents, Events, Lines, Whole
+from tests.wire.httpx.relay import STREAMED, WHOLE
+
+KEYS = ("usage",)
+JSON: Any = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=9
+)
+OBJECTS = st.lists(st.dictionaries(st.text(min_size=1), JSON, min_size=1), max_size=6)
+ENDS = st.sampled_from([b"\n", b"\r\n"])
+
+
+def cut(data: st.DataObject, content: bytes) -> list[bytes]:
+    """Cut bytes anywhere."""
+    places = sorted(data.draw(st.sets(st.integers(0, len(content)), max_size=9)))
+    return [content[a:b] for a, b in zip([0, *places], [*places, len(content)], strict=True)]
+
+
+def read(documents: Documents, pieces: list[bytes]) -> list[Any]:
+    """All documents, decoded."""
+    found = [document for piece in pieces for document in documents.feed(piece)]
+    return [json.loads(document) for document in [*found, documents.rest()] if document]
+
+
+@given(st.data(), OBJECTS, ENDS)
+def test_events_are_found(data: st.DataObject, objects: list[Any], end: bytes):
+    """Other fields, comments, and events of several lines are no matter."""
+    content = b": a comment" + end * 2
+    for one in objects:
+        lines = json.dumps(one, indent=1).encode().splitlines()
+        content += b"event: it" + end + b"".join(b"data: " + line + end for line in lines) + end
+    assert read(Events(KEYS), cut(data, content)) == objects
+
+
+@given(st.data(), OBJECTS, ENDS, st.booleans())
+def test_lines_are_found(data: st.DataObject, objects: list[Any], end: bytes, is_ended: bool):
+    """The last needn't be ended."""
+    content = end.join([json.dumps(one).encode() for one in objects])
+    assert read(Lines(KEYS), cut(data, content + end * is_ended)) == objects
+
+
+@given(st.data(), st.dictionaries(st.text(), JSON))
+def test_a_body_is_one_document(data: st.DataObject, body: dict[str, Any]):
+    """However many lines it has."""
+    pieces = cut(data, json.dumps(body, indent=2).encode())
+    assert read(Whole(KEYS), pieces) == [body]
+
+
+@given(
+    st.data(),
+    st.sampled_from([Events, Lines, Whole]),
+    st.dictionaries(st.sampled_from(["prompt_tokens", "total_tokens"]), st.integers(0), min_size=1),
+)
+def test_of_a_document_that_is_too_long_the_figures_are_read(
+    data: st.DataObject, kind: Any, usage: dict[str, int]
+):
+    """A text that looks like figures is none: its quotation marks are escaped."""
+    said = 'look: "usage": {"prompt_tokens": 1}' * 40_000
+    document = json.dumps({"usage": {"total_tokens": 9}, "text": said, "usage ": 3, "end": said})
+    content = (document[:-1] + f', "usage": {json.dumps(usage)}}}').encode()
+    pieces = cut(data, b"data: " + content + b"\n\n" if kind is Events else content + b"\n")
+    assert read(kind(KEYS), pieces) == [{"usage": usage}]
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda library: library.__name__)
+@pytest.mark.parametrize("encoding", [name for name in WHOLE if name])
+@given(data=st.data(), content=st.binary(max_size=2_000))
+def test_what_is_encoded_is_decoded(
+    library: Any, encoding: str, data: st.DataObject, content: bytes
+):
+    """Each piece as far as it goes, by the decoders of the library that reads the answer."""
+    if library is httpx2 and encoding == "zstd":
+        pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    encoded = WHOLE[encoding](content)
+    decoded = Decoded(library, encoding)
+    assert b"".join(b"".join(decoded.feed(piece)) for piece in cut(data, encoded)) == content
+
+
+@pytest.mark.parametrize("encoding", [name for name in WHOLE if name])
+def test_a_piece_is_decoded_before_the_next_has_come(encoding: str):
+    """Nothing waits for the end of a stream."""
+    encode, decoded = STREAMED[encoding](), Decoded(httpx, encoding)
+    for piece in (b"one", b"two words", b"three more words"):
+        assert b"".join(decoded.feed(encode(piece))) == piece
+
+
+def test_encodings_are_undone_in_their_order():
+    """The last that was applied comes off first, as httpx has it."""
+    decoded = Decoded(httpx, "deflate, gzip")
+    assert b"".join(decoded.feed(WHOLE["gzip"](WHOLE["deflate"](b"text")))) == b"text"
+
+
+def test_what_is_not_what_it_says_is_an_error():
+    """It's httpx's own."""
+    with pytest.raises(httpx.DecodingError):
+        Decoded(httpx, "gzip").feed(b"no gzip at all")
