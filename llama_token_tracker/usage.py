@@ -6,9 +6,13 @@ part of `output_tokens`. `None` means that the provider did not say, which is no
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeAlias
 
 from llama_token_tracker.errors import UsageShapeError
+
+Source: TypeAlias = Literal["reported", "counted", "estimated"]
+"""Where a count comes from: the provider's own figure; the model's own tokenizer, or the one
+you gave; a stand-in tokenizer, or content that no tokenizer covers."""
 
 
 # Not slotted: an instance holds only the buckets that were reported and finds `None` for the
@@ -156,3 +160,11 @@ def contradiction(counts: Mapping[str, int]) -> str | None:
                     "buckets are inclusive: the whole holds its parts."
                 )
     return None
+
+
+_WEAKNESS: dict[Source, int] = {"reported": 0, "counted": 1, "estimated": 2}
+
+
+def weaker(left: Source, right: Source) -> Source:
+    """Of two sources, the one that says less about the bill."""
+    return left if _WEAKNESS[left] >= _WEAKNESS[right] else right

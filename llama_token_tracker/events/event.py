@@ -6,11 +6,7 @@ from decimal import Decimal
 from typing import Any, Literal, Self, TypeAlias
 
 from llama_token_tracker.pricing import Cost, Prices
-from llama_token_tracker.usage import Usage
-
-Source: TypeAlias = Literal["reported", "counted", "estimated"]
-"""Where a count comes from: the provider's own figure; the model's own tokenizer, or the one
-you gave; a stand-in tokenizer, or content that no tokenizer covers."""
+from llama_token_tracker.usage import Source, Usage, weaker
 
 Status: TypeAlias = Literal["complete", "abandoned", "failed"]
 """How a call ended: with its answer; by the caller's will, before it; by an error."""
@@ -131,11 +127,3 @@ class TokenCountingEvent:
         from llama_token_tracker.views.card import EventCard
 
         return html.drawn(lambda: html.event_card(EventCard.of(self)), type(self).__name__)
-
-
-_WEAKNESS: dict[Source, int] = {"reported": 0, "counted": 1, "estimated": 2}
-
-
-def weaker(left: Source, right: Source) -> Source:
-    """Of two sources, the one that says less about the bill."""
-    return left if _WEAKNESS[left] >= _WEAKNESS[right] else right

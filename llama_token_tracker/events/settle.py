@@ -5,9 +5,9 @@ What a provider said stands; where it was silent our own count does, marked as s
 
 from typing import Any, NamedTuple, TypeVar
 
-from llama_token_tracker.events.event import Source, TokenCountingEvent
+from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.events.unreported import Count
-from llama_token_tracker.usage import Usage
+from llama_token_tracker.usage import Source, Usage
 
 AnyEvent = TypeVar("AnyEvent", bound=TokenCountingEvent)
 

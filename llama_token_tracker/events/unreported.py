@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.events.event import Source, TokenCountingEvent, weaker
+from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.extraction.messages import tools_of
-from llama_token_tracker.tokenizers import (
+from llama_token_tracker.extraction.parts import (
     Document,
     Message,
     Part,
     Text,
     Thinking,
-    Tokenizer,
     ToolCall,
     ToolResult,
-    count_messages,
 )
+from llama_token_tracker.tokenizers import Tokenizer, count_messages
+from llama_token_tracker.usage import Source, weaker
 
 _CHARS_PER_TOKEN: Final = 4
 # A message and its parts beside their texts, roughly.

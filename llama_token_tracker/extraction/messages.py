@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.extraction.texts import response_text, shown
-from llama_token_tracker.tokenizers import (
+from llama_token_tracker.extraction.images import image_size
+from llama_token_tracker.extraction.parts import (
     Document,
     Image,
     Message,
@@ -27,8 +27,8 @@ from llama_token_tracker.tokenizers import (
     Tool,
     ToolCall,
     ToolResult,
-    image_size,
 )
+from llama_token_tracker.extraction.texts import response_text, shown
 
 # A JPEG's size may stand behind a preview picture; nobody's is larger than this.
 _HEAD_BYTES: Final = 262_144

@@ -22,22 +22,22 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import LANGCHAIN_PROVIDERS
 from llama_token_tracker.budgets import Budget
-from llama_token_tracker.events.event import Operation, Source, Status, TokenCountingEvent
+from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Said, event_of
 from llama_token_tracker.events.unreported import NOTHING, SilentCall
 from llama_token_tracker.extraction import extract_fullest, knows
 from llama_token_tracker.extraction.messages import messages_of
+from llama_token_tracker.extraction.parts import Message, Part, Text
 from llama_token_tracker.extraction.texts import shown
 from llama_token_tracker.langchain.runs import OpenRuns, Run
 from llama_token_tracker.llama_index.open_calls import ABANDONING
 from llama_token_tracker.pricing import OwnPrices, Prices
-from llama_token_tracker.tokenizers import Message, Part, Text
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
 from llama_token_tracker.tokenizers.selection import Tokenizers
 from llama_token_tracker.tracking.correlation import UNTOLD, Claim, is_running
 from llama_token_tracker.tracking.scopes import Context
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
-from llama_token_tracker.usage import WHOLES, Usage
+from llama_token_tracker.usage import WHOLES, Source, Usage
 
 _MAX_TAGS: Final = 16
 # What LangChain and LangGraph add to a run's metadata for themselves.

@@ -32,11 +32,12 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import PROVIDERS, RETURNS_USERS_OBJECT
 from llama_token_tracker.budgets import Budget
-from llama_token_tracker.events.embedding import Batches, SharedTexts
+from llama_token_tracker.events.embedding import SharedTexts
 from llama_token_tracker.events.event import Operation, TokenCountingEvent
 from llama_token_tracker.events.settle import Said, embedded, event_of
 from llama_token_tracker.events.unreported import NOTHING, Count, LateCall, SilentCall
 from llama_token_tracker.extraction.messages import answer_of, as_message, messages_of
+from llama_token_tracker.extraction.parts import Message, Text
 from llama_token_tracker.extraction.reader import carefully_reported, plainly_reported, says_nothing
 from llama_token_tracker.extraction.shape import Glance
 from llama_token_tracker.extraction.texts import (
@@ -49,6 +50,7 @@ from llama_token_tracker.extraction.texts import (
     texts_of,
     words_of,
 )
+from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, embedding, listen
 from llama_token_tracker.llama_index.open_calls import (
     ABANDONING,
@@ -59,7 +61,6 @@ from llama_token_tracker.llama_index.open_calls import (
     outcome_of,
 )
 from llama_token_tracker.pricing import OwnPrices, Prices
-from llama_token_tracker.tokenizers import Message, Text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
 from llama_token_tracker.tokenizers.selection import Tokenizers
 from llama_token_tracker.tracking.charging import Hold

@@ -6,42 +6,17 @@
 
 from llama_token_tracker.tokenizers.base import TextTokenizer, Tokenizer
 from llama_token_tracker.tokenizers.custom import as_tokenizer
-from llama_token_tracker.tokenizers.images import image_size
-from llama_token_tracker.tokenizers.message_rules import (
-    Document,
-    Image,
-    Message,
-    MessageCount,
-    Opaque,
-    Part,
-    Text,
-    Thinking,
-    Tool,
-    ToolCall,
-    ToolResult,
-    count_messages,
-)
+from llama_token_tracker.tokenizers.message_rules import MessageCount, count_messages
 from llama_token_tracker.tokenizers.resolve import count_tokens, get_tokenizer, is_known, stand_in
 
 __all__ = [
-    "Document",
-    "Image",
-    "Message",
     "MessageCount",
-    "Opaque",
-    "Part",
-    "Text",
     "TextTokenizer",
-    "Thinking",
     "Tokenizer",
-    "Tool",
-    "ToolCall",
-    "ToolResult",
     "as_tokenizer",
     "count_messages",
     "count_tokens",
     "get_tokenizer",
-    "image_size",
     "is_known",
     "stand_in",
 ]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from llama_token_tracker.events.event import Source
 from llama_token_tracker.tokenizers.memo import Memo
+from llama_token_tracker.usage import Source
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.messages import messages_of
-from llama_token_tracker.tokenizers import Message, Part, Text, Thinking, ToolCall, ToolResult
+from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking, ToolCall, ToolResult
 
 _BYTES_PER_TOKEN: Final = 3
 """English has about 4 bytes to a token, code and Chinese about 3."""

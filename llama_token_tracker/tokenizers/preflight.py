@@ -11,15 +11,8 @@ from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker.errors import CountRefusedError
 from llama_token_tracker.extraction.messages import messages_of, tools_of
-from llama_token_tracker.tokenizers import (
-    Message,
-    MessageCount,
-    Part,
-    Text,
-    Tool,
-    ToolCall,
-    ToolResult,
-)
+from llama_token_tracker.extraction.parts import Message, Part, Text, Tool, ToolCall, ToolResult
+from llama_token_tracker.tokenizers import MessageCount
 from llama_token_tracker.tokenizers import count_messages as count_locally
 
 _GEO: Final = re.compile(r"^(?:arn:.*/)?(?:[a-z]{2,6}(?:-[a-z]+)?\.)?(?=[a-z0-9-]+\.)")

@@ -10,13 +10,8 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.events.event import (
-    Operation,
-    Source,
-    Status,
-    TokenCountingEvent,
-)
-from llama_token_tracker.usage import Usage
+from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
+from llama_token_tracker.usage import Source, Usage
 
 OTHER: Final = "(other)"
 """What calls are filed under whose own name would be one too many."""

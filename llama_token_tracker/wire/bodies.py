@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, TypeAlias, cast
 
-from llama_token_tracker.tokenizers import Part, Text, Thinking
+from llama_token_tracker.extraction.parts import Part, Text, Thinking
 
 Json: TypeAlias = dict[str, Any]
 

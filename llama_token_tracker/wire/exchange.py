@@ -16,18 +16,18 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.embedding import SharedTexts
-from llama_token_tracker.events.event import Operation, Source, Status, TokenCountingEvent
+from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Said, embedded, event_of
 from llama_token_tracker.events.unreported import NOTHING, Count, SilentCall, texts_in
 from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
-from llama_token_tracker.tokenizers import Message, Part
+from llama_token_tracker.extraction.parts import Message, Part
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
 from llama_token_tracker.tokenizers.selection import Tokenizers
 from llama_token_tracker.tracking.charging import Hold
 from llama_token_tracker.tracking.correlation import Claim
 from llama_token_tracker.tracking.scopes import Context, is_somewhere
 from llama_token_tracker.tracking.tracker import Tracker
-from llama_token_tracker.usage import Usage
+from llama_token_tracker.usage import Source, Usage
 
 _BYTES_PER_PIECE: Final = 500
 # Pictures stand in a request as text; what is read of them is their size alone.

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker.events.embedding import Batch
 from llama_token_tracker.extraction import Reading
+from llama_token_tracker.llama_index.embeddings import Batch
 
 
 class Request:

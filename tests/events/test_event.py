@@ -9,8 +9,8 @@ import pytest
 from llama_index.core.callbacks import token_counting as core
 
 from llama_token_tracker import TokenCountingEvent, Usage
-from llama_token_tracker.events.event import Source, weaker
 from llama_token_tracker.llama_index.handler import LlamaIndexEvent
+from llama_token_tracker.usage import Source, weaker
 
 EVENT = LlamaIndexEvent(
     prompt="user: hello",

@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.tools import FunctionTool
 
 from llama_token_tracker.extraction.messages import answer_of, messages_of, tools_of
-from llama_token_tracker.tokenizers import (
+from llama_token_tracker.extraction.parts import (
     Document,
     Image,
     Message,

@@ -10,7 +10,8 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.callbacks import CBEventType, EventPayload
 
 from llama_token_tracker import TokenCountingHandler, TokenizerError, count_tokens
-from llama_token_tracker.tokenizers import Message, Tool, count_messages
+from llama_token_tracker.extraction.parts import Message, Tool
+from llama_token_tracker.tokenizers import count_messages
 from llama_token_tracker.tracking import tracker
 
 OPENAI = {"class_name": "openai_llm", "model": "gpt-4o"}

@@ -7,11 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_token_tracker.tokenizers import (
-    Message,
-    count_messages,
-    get_tokenizer,
-)
+from llama_token_tracker.extraction.parts import Message
+from llama_token_tracker.tokenizers import count_messages, get_tokenizer
 from llama_token_tracker.tokenizers.claude import (
     ClaudeEstimate,
     CtokCounter,

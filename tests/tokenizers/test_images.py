@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_token_tracker.extraction.images import image_size
 from llama_token_tracker.tokenizers.images import (
     claude_image_tokens,
-    image_size,
     openai_image_tokens,
 )
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker.tokenizers import (
+from llama_token_tracker.extraction.parts import (
     Document,
     Image,
     Message,
@@ -15,11 +15,8 @@ from llama_token_tracker.tokenizers import (
     Tool,
     ToolCall,
     ToolResult,
-    as_tokenizer,
-    count_messages,
-    count_tokens,
-    get_tokenizer,
 )
+from llama_token_tracker.tokenizers import as_tokenizer, count_messages, count_tokens, get_tokenizer
 
 _JARGON = [
     Message.of(

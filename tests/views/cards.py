@@ -5,9 +5,10 @@ from html.parser import HTMLParser
 from typing import Any, Final
 
 from llama_token_tracker import TokenCountingEvent, Tracker, Usage
-from llama_token_tracker.events.event import Source, Status
+from llama_token_tracker.events.event import Status
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.pricing.own import Price
+from llama_token_tracker.usage import Source
 
 PRICES: Final = {
     "gpt-4o": Price(input_mtok="2.5", output_mtok="10", cache_read_mtok="1.25"),

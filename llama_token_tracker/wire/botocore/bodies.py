@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.extraction.messages import messages_of
-from llama_token_tracker.tokenizers import Message, Part, Text, Thinking
+from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking
 from llama_token_tracker.tokenizers.estimate import stated_output
 from llama_token_tracker.wire.bodies import Json, Said, at, decoded, joined, path, said
 from llama_token_tracker.wire.exchange import Answered, Asked

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker.events.event import Status
 from llama_token_tracker.extraction.messages import messages_of
-from llama_token_tracker.tokenizers import Message, Text, Thinking
+from llama_token_tracker.extraction.parts import Message, Text, Thinking
 from llama_token_tracker.tokenizers.estimate import stated_output
 from llama_token_tracker.wire.bodies import Json, Said, at, decoded, path, said
 from llama_token_tracker.wire.exchange import Answered, Asked

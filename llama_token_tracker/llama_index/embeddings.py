@@ -1,0 +1,177 @@
+"""Which request of a watched client embedded which texts of LlamaIndex's open embedding calls."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.tracking.correlation import Heard
+
+MAX_SPANS: Final = 10_000
+"""Embedding calls are never open in more spans than this at once."""
+
+
+class Batch:
+    """The embedding calls that are open within one span, and what the wire said to them.
+
+    The batches of an asynchronous call are under way together, and a request tells only by its
+    texts which of them it belongs to. What is told apart wrongly has the same texts, and costs
+    the same.
+    """
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.has_heard = False
+        self._is_closed = False
+        # By their first text, those that no call has taken yet.
+        self._waiting: dict[str, list[_Sent]] = {}
+
+    def hear(self, request: Heard) -> None:
+        """Take in that a request is being answered."""
+        with LOCK:
+            self.has_heard = True
+            if not self._is_closed:
+                sent = _Sent(request, [_key(text) for text in request.texts() or ("",)])
+                self._waiting.setdefault(sent.keys[0], []).append(sent)
+                return
+        request.disown()
+
+    def take(self, chunks: Iterable[str]) -> tuple[list[tuple[Heard, list[str]]], list[str]]:
+        """Find the requests that embedded these texts.
+
+        Returns:
+            Each request with those of the texts that it embedded, and the texts of none.
+        """
+        found: dict[_Sent, list[str]] = {}
+        left: dict[str, list[str]] = {}
+        for chunk in chunks:
+            left.setdefault(_key(chunk), []).append(chunk)
+        with LOCK:
+            self._find_whole(left, found)
+            rest = [chunk for same in left.values() for chunk in same]
+            unclaimed = {text for sent in self._sent() for text in sent.rest} if rest else ()
+            rest = [
+                chunk
+                for chunk in rest
+                if _key(chunk) not in unclaimed or not self._find(chunk, _is_equal, found)
+            ]
+            # An integration may send a text shortened, or with an instruction before it.
+            rest = [chunk for chunk in rest if not self._find(chunk, _is_similar, found)]
+            if self.open <= 1:
+                rest = [chunk for chunk in rest if not self._find(chunk, _is_any, found)]
+            for sent in found:
+                self._waiting[sent.keys[0]].remove(sent)
+        return [(sent.request, texts) for sent, texts in found.items()], rest
+
+    def _find_whole(self, left: dict[str, list[str]], found: "dict[_Sent, list[str]]") -> None:
+        """Find the requests all of whose texts are among those that are left.
+
+        Others may have some of these texts, too, and belong to a call that ends later.
+        """
+        fitting = [sent for key in left for sent in self._waiting.get(key, ())]
+        # The longest first: what fits a call wholly is its own.
+        for sent in sorted(fitting, key=lambda sent: -len(sent.keys)):
+            times = Counter(sent.keys).items()
+            if all(len(left.get(text, ())) >= number for text, number in times):
+                found[sent] = [left[text].pop(0) for text in sent.keys]
+                sent.rest = []
+
+    def _find(
+        self, chunk: str, is_akin: Callable[[str, str], bool], found: "dict[_Sent, list[str]]"
+    ) -> bool:
+        """Find a request for one text, by one of those that it sent and that nobody has taken."""
+        key = _key(chunk)
+        for sent in (*found, *self._sent()):
+            for at, text in enumerate(sent.rest):
+                if is_akin(key, text):
+                    del sent.rest[at]
+                    found.setdefault(sent, []).append(chunk)
+                    return True
+        return False
+
+    def _sent(self) -> "Iterator[_Sent]":
+        """The requests that no call has taken yet."""
+        return chain.from_iterable(self._waiting.values())
+
+    def close(self) -> None:
+        """Give back the requests that no call has taken: they cost something all the same."""
+        with LOCK:
+            waiting = list(self._sent())
+            self._waiting.clear()
+            self._is_closed = True
+        for sent in waiting:
+            sent.request.disown()
+
+
+def _is_equal(key: str, sent: str) -> bool:
+    return key == sent
+
+
+def _is_similar(key: str, sent: str) -> bool:
+    return bool(sent) and (key.startswith(sent) or key in sent)
+
+
+def _is_any(_key: str, _sent: str) -> bool:
+    return True
+
+
+def _key(text: str) -> str:
+    """What a text is known by: OpenAI's integration sends spaces in the place of line ends."""
+    return text.replace("\n", " ")
+
+
+class _Sent:
+    """A request that no embedding call has taken yet.
+
+    Attributes:
+        request: The request.
+        keys: What its texts are known by.
+        rest: Those of them that no text of a call was found for.
+    """
+
+    __slots__ = ("keys", "request", "rest")
+
+    def __init__(self, request: Heard, keys: list[str]) -> None:
+        self.request = request
+        self.keys = keys
+        self.rest = [*keys]
+
+
+class Batches:
+    """The open embedding calls of a framework, by the span they run in."""
+
+    def __init__(self) -> None:
+        self._by_span: dict[str, Batch] = {}
+
+    def start(self, span_id: str) -> None:
+        """Note that an embedding call has started in this span."""
+        with LOCK:
+            # Without the end of its span, one that failed would be kept for ever.
+            oldest = next(iter(self._by_span)) if len(self._by_span) >= MAX_SPANS else None
+            self._by_span.setdefault(span_id, Batch()).open += 1
+        if oldest is not None and oldest != span_id:
+            notice("too many open embedding calls", MAX_SPANS, "the oldest is forgotten")
+            self.leave(oldest)
+
+    def within(self, span_id: str) -> Batch | None:
+        """The calls that are open in this very span."""
+        return self._by_span.get(span_id)
+
+    def end(self, span_id: str) -> None:
+        """Note that one of the calls in this span has ended."""
+        with LOCK:
+            batch = self._by_span.get(span_id)
+            if batch is None:
+                return
+            batch.open -= 1
+        if batch.open <= 0:
+            self.leave(span_id)
+
+    def leave(self, span_id: str) -> None:
+        """Note that the span is over, whether all its calls have ended or not."""
+        with LOCK:
+            batch = self._by_span.pop(span_id, None)
+        if batch is not None:
+            batch.close()
