@@ -6,6 +6,7 @@
     ├── CountRefusedError                a provider that was asked for a count gave none
     ├── LoopbackError (ValueError)       a loopback provider told to do what it can't
     ├── PriceError (ValueError)          a price that can't be one
+    ├── SinkError (TypeError)            a sink that can't be called
     ├── TokenizerError (ValueError)      a tokenizer that can't count, or isn't there
     ├── UsageShapeError (ValueError)     a usage that contradicts itself
     └── WatchError (TypeError)           a client that can't be watched, or nobody who counts
@@ -50,6 +51,10 @@ class CountRefusedError(LlamaTokenTrackerError):
 
 class WatchError(LlamaTokenTrackerError, TypeError):
     """A client can't be watched, or is to be watched by something that doesn't count."""
+
+
+class SinkError(LlamaTokenTrackerError, TypeError):
+    """A sink can't take events, as it can't be called."""
 
 
 class BudgetError(LlamaTokenTrackerError, ValueError):

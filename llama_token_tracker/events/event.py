@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
+from uuid import uuid4
 
 from llama_token_tracker.pricing import Cost, Prices
 from llama_token_tracker.usage import Source, Usage, weaker
@@ -15,6 +16,12 @@ Operation: TypeAlias = Literal["chat", "completion", "embedding"]
 """What the provider was asked for."""
 
 NOT_REPORTED = Usage()
+
+
+def _new_id() -> str:
+    return uuid4().hex
+
+
 _USUAL_PRICES = Prices()
 
 
@@ -46,6 +53,7 @@ class TokenCountingEvent:
         inner_span_id: The innermost call's.
         scope: The scopes it started in, outermost first, with slashes between; or `None`.
         tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
+        id: The event's own id, which no other has: a UUID, as 32 hexadecimal digits.
     """
 
     prompt: str
@@ -68,17 +76,11 @@ class TokenCountingEvent:
     inner_span_id: str | None = field(default=None, repr=False)
     scope: str | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
+    id: str = field(default_factory=_new_id, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Add the two counts up, whatever total was passed."""
         self.total_token_count = self.prompt_token_count + self.completion_token_count
-
-    @classmethod
-    def of(cls, fields: dict[str, Any]) -> Self:
-        """Make an event of all its fields, which are known to agree with each other."""
-        event = object.__new__(cls)
-        event.__dict__ = fields
-        return event
 
     @property
     def started_at(self) -> datetime | None:
@@ -119,6 +121,42 @@ class TokenCountingEvent:
     def source(self) -> Source:
         """Where the figures come from: the weaker of the two sources."""
         return weaker(self.prompt_source, self.completion_source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is known of the call, cost, source and tags included, as plain values.
+
+        Returns:
+            Texts, numbers, booleans, `None`, and dicts of these: what JSON can say. `usage` holds
+            the buckets that are known; `started_at` is in ISO 8601, UTC; `cost_usd` is a text, so
+            that no digit is lost, and `None` if the price is unknown.
+        """
+        started_at, cost = self.started_at, self.cost
+        return {
+            "id": self.id,
+            "event_id": self.event_id,
+            "inner_event_id": self.inner_event_id,
+            "span_id": self.span_id,
+            "inner_span_id": self.inner_span_id,
+            "operation": self.operation,
+            "provider": self.provider,
+            "model": self.model,
+            "status": self.status,
+            "source": self.source,
+            "prompt_source": self.prompt_source,
+            "completion_source": self.completion_source,
+            "prompt_token_count": self.prompt_token_count,
+            "completion_token_count": self.completion_token_count,
+            "total_token_count": self.total_token_count,
+            "usage": self.usage.reported(),
+            "cost_usd": None if cost is None else str(cost.usd),
+            "cost_is_whole": cost is not None and cost.is_whole,
+            "started_at": None if started_at is None else started_at.isoformat(),
+            "duration_s": self.duration_s,
+            "scope": self.scope,
+            "tags": dict(self.tags),
+            "prompt": self.prompt,
+            "completion": self.completion,
+        }
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""

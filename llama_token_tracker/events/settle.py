@@ -1,97 +1,182 @@
-"""What a provider said of a call's tokens, and the event of that and of our own counts.
+"""From a call that has ended to its events: the one place where figures get their labels.
 
 What a provider said stands; where it was silent our own count does, marked as such.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.events.unreported import Count
+from llama_token_tracker.events.call import Call, Settings
+from llama_token_tracker.events.event import Status, TokenCountingEvent
+from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
+from llama_token_tracker.events.unreported import (
+    NOTHING,
+    Count,
+    Lookup,
+    count_answer,
+    count_apart,
+    count_prompt,
+)
+from llama_token_tracker.extraction import Reported
 from llama_token_tracker.usage import Source, Usage
 
-AnyEvent = TypeVar("AnyEvent", bound=TokenCountingEvent)
 
-
-class Said(NamedTuple):
-    """What a provider said of a call's tokens.
+class Ending(NamedTuple):
+    """How a call ended, and when.
 
     Attributes:
-        usage: The figures, if there are any.
-        prompt_source: Whether those of the prompt surely hold all of it.
-        output_is_sure: Whether those of the answer do.
+        status: How.
+        started_s: When it had started, in seconds since 1970.
+        duration_s: How long it took, in seconds.
+        has_answer: Whether anything came back.
     """
 
-    usage: Usage | None
-    prompt_source: Source
-    output_is_sure: bool
+    status: Status
+    started_s: float
+    duration_s: float
+    has_answer: bool = True
 
-    @property
-    def prompt(self) -> int | None:
-        """Tokens of the prompt."""
-        return None if self.usage is None else self.usage.input_tokens
-
-    @property
-    def is_all_of_the_answer(self) -> bool:
-        """Whether nothing of the answer is left to count."""
-        usage = self.usage
-        return self.output_is_sure and usage is not None and usage.output_tokens is not None
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing is left to count."""
-        return self.prompt is not None and self.is_all_of_the_answer
+    def is_free(self, reported: Reported) -> bool:
+        """Whether it failed before anything was billed."""
+        return self.status == "failed" and not self.has_answer and reported.usage is None
 
 
-def event_of(
-    kind: type[AnyEvent], fields: dict[str, Any], said: Said, prompt: Count, answer: Count
-) -> AnyEvent:
-    """Make an event of what the provider said, and of what was counted where it was silent.
+def settle(
+    call: Call, reported: Reported, answer: Transcript, ending: Ending, settings: Settings
+) -> list[TokenCountingEvent]:
+    """Make the events of a call: one, or one for each embedded text.
 
     Args:
-        kind: The event's class.
-        fields: What else is known of the call, by the event's fields.
-        said: What the provider said.
-        prompt: Our own count of the prompt.
-        answer: Our own count of the answer.
+        call: The call.
+        reported: What its provider said.
+        answer: What was sent and what came back.
+        ending: How it ended.
+        settings: How whoever counts wants events to be made.
     """
-    usage = said.usage
-    if usage is not None and usage.input_tokens is not None:
-        prompt = Count(usage.input_tokens, said.prompt_source)
-    reported = None if usage is None else usage.output_tokens
+    call.identify()
+    lookup = partial(settings.tokenizer, call.model)
+    is_free = ending.is_free(reported)
+    if call.operation == "embedding" and not is_free:
+        return [
+            event
+            for group in answer.embedded()
+            for event in _embedded(_facts(call, ending), group, lookup, settings)
+        ]
+    prompt = said = NOTHING
+    if reported.input_tokens is not None:
+        prompt = Count(reported.input_tokens, reported.input_source)
+    elif not is_free:
+        prompt = count_prompt(answer.prompt(), answer.tools(), lookup, call.model)
+    if not (is_free or reported.covers_output):
+        said = count_answer(answer.answer(), lookup)
     # Of a stream that was left, more may have come than the last figure says.
-    if reported is not None and (said.output_is_sure or answer.tokens <= reported):
-        answer = Count(reported, "reported")
-    if usage is None or not prompt.source == answer.source == "reported":
-        usage = _filled(usage, prompt.tokens, answer.tokens)
-    return kind(
-        **fields,
-        prompt_token_count=prompt.tokens,
-        completion_token_count=answer.tokens,
-        usage=usage,
-        prompt_source=prompt.source,
-        completion_source=answer.source,
-    )
+    output = reported.output_tokens
+    if output is not None and (reported.output_is_complete or said.tokens <= output):
+        said = Count(output, "reported")
+    shown, completion = answer.printed()
+    return [
+        settings.event_class(
+            prompt=shown,
+            completion=completion,
+            prompt_token_count=prompt.tokens,
+            completion_token_count=said.tokens,
+            usage=_usage(reported.usage, prompt, said),
+            prompt_source=prompt.source,
+            completion_source=said.source,
+            **_facts(call, ending),
+        )
+    ]
 
 
-def embedded(
-    kind: type[AnyEvent], fields: dict[str, Any], text: str, is_sure: bool, prompt: Count
-) -> AnyEvent:
-    """Make the event of one embedded text, of which it may not be sure that it was embedded."""
-    source: Source = prompt.source if is_sure else "estimated"
-    return kind(
-        **fields,
-        prompt=text,
-        prompt_token_count=prompt.tokens,
-        completion_token_count=0,
-        usage=Usage.of({"input_tokens": prompt.tokens}),
-        prompt_source=source,
-        completion_source=source,
-    )
-
-
-def _filled(usage: Usage | None, prompt_tokens: int, completion_tokens: int) -> Usage:
+def _usage(reported: Usage | None, prompt: Count, answer: Count) -> Usage:
     """Put our own counts where the provider was silent, beside what it said."""
-    counts = {} if usage is None else usage.reported()
-    counts["input_tokens"] = prompt_tokens
-    counts["output_tokens"] = completion_tokens
+    if reported is not None and prompt.source == answer.source == "reported":
+        return reported
+    counts = {} if reported is None else reported.reported()
+    counts["input_tokens"] = prompt.tokens
+    counts["output_tokens"] = answer.tokens
     return Usage.of(counts)
+
+
+def _facts(call: Call, ending: Ending) -> dict[str, Any]:
+    """What an event says of its call, whatever that used: whose it was, when, and its ids."""
+    outermost = call.outermost
+    return {
+        "event_id": outermost.event_id,
+        "inner_event_id": call.event_id,
+        "span_id": outermost.span_id,
+        "inner_span_id": call.span_id,
+        "provider": call.provider,
+        "model": call.model,
+        "operation": call.operation,
+        "status": ending.status,
+        "started_s": ending.started_s,
+        "duration_s": ending.duration_s,
+    }
+
+
+# --- embeddings ----------------------------------------------------------------------------
+
+_NO_TEXT: Final = ("",)
+
+
+def _embedded(
+    facts: dict[str, Any], group: EmbeddedTexts, lookup: Lookup, settings: Settings
+) -> list[TokenCountingEvent]:
+    """Make an event a text; together they add up to what was reported for all exactly."""
+    # Of a picture there is no text, but there may be a figure.
+    texts = group.texts or _NO_TEXT
+    return [
+        settings.event_class(
+            prompt=text if settings.keeps_text else "",
+            completion="",
+            prompt_token_count=count.tokens,
+            completion_token_count=0,
+            usage=Usage.of({"input_tokens": count.tokens}),
+            prompt_source=source,
+            completion_source=source,
+            **facts,
+        )
+        for text, count in zip(texts, _counts(texts, group, lookup), strict=True)
+        for source in (_certain(count.source, group),)
+    ]
+
+
+def _certain(source: Source, group: EmbeddedTexts) -> Source:
+    return source if group.is_certain else "estimated"
+
+
+def _counts(texts: Sequence[str], group: EmbeddedTexts, lookup: Lookup) -> list[Count]:
+    total = group.reported.input_tokens
+    if total is not None and len(texts) == 1:
+        return [Count(total, "reported")]
+    own = [NOTHING] * len(texts) if group.is_picture else count_apart(texts, lookup)
+    if total is None:
+        return own
+    parts = shares(total, [count.tokens for count in own])
+    return [Count(part, "reported") for part in parts]
+
+
+def shares(total: int, weights: Sequence[int]) -> list[int]:
+    """Split a whole number by weights into whole numbers that add up to it.
+
+    Args:
+        total: What is split, from 0 on.
+        weights: By what; if all are 0, evenly.
+
+    Returns:
+        Each weight's part: rounded down, and one more for those whose remainder is largest.
+    """
+    if not weights:
+        return []
+    if not any(weights):
+        weights = [1] * len(weights)
+    whole = sum(weights)
+    parts = [total * weight // whole for weight in weights]
+    by_remainder = sorted(
+        range(len(weights)), key=lambda index: total * weights[index] % whole, reverse=True
+    )
+    for index in by_remainder[: total - sum(parts)]:
+        parts[index] += 1
+    return parts

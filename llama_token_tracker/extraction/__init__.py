@@ -6,20 +6,26 @@ LlamaIndex leaves its usage in a new place, add that to `reader.WITHIN`.
 
 from llama_token_tracker.extraction.reader import (
     SHAPES,
-    Reading,
     StreamedUsage,
     extract_fullest,
     extract_usage,
+    is_silent,
     knows,
+    usage_parts,
 )
+from llama_token_tracker.extraction.reported import SILENT, Reported, combined
 from llama_token_tracker.extraction.shape import WireShape
 
 __all__ = [
     "SHAPES",
-    "Reading",
+    "SILENT",
+    "Reported",
     "StreamedUsage",
     "WireShape",
+    "combined",
     "extract_fullest",
     "extract_usage",
+    "is_silent",
     "knows",
+    "usage_parts",
 ]

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.extraction.reported import SILENT, Reported
 from llama_token_tracker.extraction.shape import (
     Counts,
     Fields,
-    Glance,
-    Glanced,
     Plan,
     WireShape,
     as_fields,
@@ -29,7 +28,7 @@ from llama_token_tracker.extraction.shapes import (
     ollama,
     openai,
 )
-from llama_token_tracker.usage import WHOLE_SUMS, Usage
+from llama_token_tracker.usage import Usage
 
 SHAPES: Final[tuple[WireShape, ...]] = (
     # Anthropic's marks are the plainest, so whoever has marks of their own comes first; and
@@ -46,8 +45,8 @@ SHAPES: Final[tuple[WireShape, ...]] = (
 _MARKS: Final = {
     mark: rank for rank, shape in reversed(list(enumerate(SHAPES))) for mark in shape.marks
 }
-_KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.outer_keys()}))
-_TELLING: Final = frozenset(_MARKS).union(_KEYS)
+_OUTER: Final = frozenset({key for shape in SHAPES for key in shape.outer_keys()})
+_KEYS: Final = tuple(sorted(_OUTER))
 
 WITHIN: Final[dict[str, tuple[str, ...]]] = {
     "usage": (),
@@ -74,14 +73,6 @@ Finding: TypeAlias = tuple[str, Fields, Plan]
 """Where a usage stands (the `body`, or a `copy` of it), the usage, and how to read it."""
 
 
-class Reading(NamedTuple):
-    """The usage that a response states, and whether all of its input and output surely is in it."""
-
-    usage: Usage
-    input_is_sure: bool = True
-    output_is_sure: bool = True
-
-
 def extract_usage(response: object) -> Usage | None:
     """Read the usage that a provider reported, whatever its shape.
 
@@ -93,11 +84,11 @@ def extract_usage(response: object) -> Usage | None:
         Tokens in inclusive buckets, or `None` when the response carries no usage. What
         cannot be read is logged once and left out; nothing is raised.
     """
-    glanced = plainly_reported(response)
-    if glanced is not None:
-        _, _, glance, values = glanced
-        return glance.usage(values)
-    return carefully_reported(response)
+    try:
+        return _thoroughly(response)
+    except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
+        notice(f"unreadable {type(response).__name__}", error, "it counts as silent")
+        return None
 
 
 def extract_fullest(places: Iterable[object]) -> Usage | None:
@@ -114,83 +105,70 @@ def extract_fullest(places: Iterable[object]) -> Usage | None:
     return best
 
 
-def plainly_reported(response: Any) -> Glanced | None:
-    """Read the sums of the commonest layout: one usage in the body, and copies that know no more.
+def usage_parts(response: Any) -> dict[str, Any] | None:
+    """Take from a LlamaIndex response what a usage may stand in, to read it later.
 
-    This gives what `carefully_reported` gives, several times as fast, and leaves to it
-    whatever is not as plain as that: it runs once per call, in the user's own.
+    The rest of it, texts above all, need not be kept for that; and what the program does to the
+    response afterwards changes nothing.
 
     Returns:
-        The sums, and how to read all else; `None` for any other layout.
+        What `extract_usage` reads like the response itself; `None` if it should be read at once,
+        as its layout is new or unusual.
     """
     try:
         answer = response.__dict__
-        body: Any = answer["raw"]
-        if body is None:
-            return None
+        body = answer["raw"]
         if body.__class__ is not dict:
-            body = as_fields(body)
-        place = _only_one[tuple(body)]
-        usage: Any = body[place.key]
-        if usage.__class__ is not dict:
-            usage = as_fields(usage)
-        keys, glance = place.newest
-        glanced = glance.look(usage) if keys == tuple(usage) else None
-        if glanced is None:
-            glanced = place.another_look(usage)
-        if glanced is None:
+            body = {} if body is None else as_fields(body)
+        route = _routes[tuple(body)]
+        if route.is_deep:
             return None
-        copy, message = answer["additional_kwargs"], answer.get("message")
+        message, copy = answer.get("message"), answer["additional_kwargs"]
         inner = None if message is None else message.additional_kwargs
-        if copy or inner:
-            input_tokens, output_tokens, _, _ = glanced
-            # A zero tells nothing. An input and an output are as much as most copies hold.
-            poor = _poor_copies if input_tokens and output_tokens else ()
-            if copy and tuple(copy) not in poor and _may_know_more(copy, glanced):
-                return None
-            if inner and inner is not copy and tuple(inner) not in poor:
-                return None if _may_know_more(inner, glanced) else glanced
-    except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
+        return {
+            "raw": {name: _shallow(body[name]) for name in route.names},
+            "message": {"additional_kwargs": _telling(inner)} if inner else None,
+            "additional_kwargs": _telling(copy) if copy else None,
+        }
+    except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         return None
-    return glanced
 
 
-def says_nothing(response: Any) -> bool:
-    """Whether a response surely holds no usage; the look at it is quick, and may miss that."""
+def _shallow(usage: Any) -> Any:
+    return {**usage} if usage.__class__ is dict else usage
+
+
+def _telling(copy: Any) -> dict[str, Any]:
+    return {key: copy[key] for key in copy if key in _MARKS or key in _OUTER or key in WITHIN}
+
+
+def is_silent(chunk: Any) -> bool:
+    """Whether a chunk of a LlamaIndex stream surely holds no figures, as most don't.
+
+    The look at it is quick: of one whose layout is new or unusual it says no.
+    """
     try:
-        answer = response.__dict__
-        raw: Any = answer["raw"]
-        if raw is not None and (raw.__class__ is not dict or _routes.get(tuple(raw)) != _NOWHERE):
+        answer = chunk.__dict__
+        body = answer["raw"]
+        if body.__class__ is not dict:
+            body = {} if body is None else as_fields(body)
+        route = _routes[tuple(body)]
+        if route.speaks:
             return False
+        for name in route.names:
+            if body[name] is not None:
+                return False
         message = answer.get("message")
-        copy = None if message is None else message.additional_kwargs
-        return not (copy or answer["additional_kwargs"])
-    except Exception:  # noqa: BLE001 - nothing odd is judged here: that takes care
+        inner = None if message is None else message.additional_kwargs
+        return not (inner or answer["additional_kwargs"])
+    except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read with care
         return False
-
-
-def carefully_reported(response: object) -> Usage | None:
-    """Read the usage of any response, wherever it stands; as `extract_usage`."""
-    try:
-        return _thoroughly(response)
-    except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
-        notice(f"unreadable {type(response).__name__}", error, "it counts as silent")
-        return None
-
-
-def _may_know_more(copy: Any, glanced: Glanced) -> bool:
-    """Whether a copy may fill more buckets than a usage does; a zero tells nothing."""
-    input_tokens, output_tokens, glance, values = glanced
-    least = bool(input_tokens) + bool(output_tokens)
-    most = sum([number for key, number in _copies[tuple(copy)] if copy[key]])
-    return most > least and most > knows(glance.usage(values))
 
 
 def _thoroughly(response: object) -> Usage | None:
     found = find(response)
     if isinstance(found, StreamedUsage):
-        reading = found.read()
-        return None if reading is None else reading.usage
+        return found.read().usage
     best: Usage | None = None
     known = 0
     for _, fields, plan in found:
@@ -230,7 +208,6 @@ def _findings(raw: object, copies: tuple[object, ...]) -> list[Finding]:
         _search("body", body, found)
     for copy in copies:
         if copy and (body := as_fields(copy)) is not None:
-            _learn_copy(body)
             _search("copy", body, found)
     return found
 
@@ -258,7 +235,7 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
         route = _routes.get(keys)
         if route is None:
             route = remember(_routes, keys, _route(keys))
-        speaks, names = route
+        speaks, names = route.speaks, route.names
     if speaks:
         _take(place, body, found)
     for name in names:
@@ -272,73 +249,31 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
                 _take(place, inner_fields, found)
 
 
-_NOWHERE: Final[tuple[bool, tuple[str, ...]]] = (False, ())
-_routes: dict[tuple[str, ...], tuple[bool, tuple[str, ...]]] = {}
-
-
-class _Place:
-    """Where the bodies of one form hold their only usage.
+class _Route(NamedTuple):
+    """Where bodies with the same keys may hold a usage.
 
     Attributes:
-        key: The key of that.
-        newest: All keys of the newest usage there that was read in one look, and how that was.
+        speaks: Whether the body itself may be one.
+        names: Which of its fields may be, or may hold one.
+        is_deep: Whether it takes more than those fields to read it.
     """
 
-    __slots__ = ("key", "newest")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.newest: tuple[tuple[str, ...] | None, Any] = (None, None)
-
-    def another_look(self, usage: dict[str, Any]) -> Glanced | None:
-        """Look at a usage in all ways that are known for its keys.
-
-        Raises:
-            KeyError: None is.
-        """
-        keys = tuple(usage)
-        for glance in _glances[keys]:
-            glanced = glance.look(usage)
-            if glanced is not None:
-                self.newest = keys, glance
-                return glanced
-        return None
+    speaks: bool
+    names: tuple[str, ...]
+    is_deep: bool
 
 
-_only_one: dict[tuple[str, ...], _Place] = {}
-"""By all keys of a body that can hold only one usage, the place of that."""
+# A response without a body has nothing to look through.
+_routes: dict[tuple[str, ...], _Route] = {(): _Route(speaks=False, names=(), is_deep=False)}
 
 
-def _route(keys: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
+def _route(keys: tuple[str, ...]) -> _Route:
     speaks = any(key in _MARKS for key in keys)
     names = tuple(key for key in keys if key in WITHIN)
-    if not speaks and len(names) == 1 and not WITHIN[names[0]]:
-        remember(_only_one, keys, _Place(names[0]))
-    return speaks, names
-
-
-_copies: dict[tuple[str, ...], tuple[tuple[str, int], ...]] = {}
-"""By all keys of a copy, how many buckets each of them can fill at most."""
-_poor_copies: set[tuple[str, ...]] = set()
-"""All keys of such a copy, if together they can fill no more than two buckets."""
-
-
-def _learn_copy(copy: Fields) -> None:
-    if type(copy) is not dict or (keys := tuple(copy)) in _copies:
-        return
-    if not any(key in WITHIN for key in keys):
-        plan = _plan(keys)
-        remember(_copies, keys, () if plan is None else tuple(plan.filled().items()))
-        if keys in _copies and (plan is None or plan.most <= len(WHOLE_SUMS)):
-            _poor_copies.add(keys)
+    return _Route(speaks, names, speaks or any(WITHIN[name] for name in names))
 
 
 _plans: dict[tuple[str, ...], Plan | None] = {}
-
-
-_MOST_GLANCES: Final = 8
-_glances: dict[tuple[str, ...], list[Glance]] = {}
-"""By all keys of a usage, null or not, how to read it in one look."""
 
 
 def _take(place: str, usage: Fields, found: list[Finding]) -> None:
@@ -352,8 +287,6 @@ def _take(place: str, usage: Fields, found: list[Finding]) -> None:
         plan = _plans[keys]
     except KeyError:
         plan = remember(_plans, keys, _plan(keys))
-    if type(usage) is dict and plan is not None:
-        _learn(plan, tuple(usage), keys)
     if plan is not None:
         found.append((place, usage, plan))
 
@@ -363,18 +296,6 @@ def _plan(keys: tuple[str, ...]) -> Plan | None:
     return SHAPES[min(ranks)].plan(keys) if ranks else None
 
 
-def _learn(plan: Plan, keys: tuple[str, ...], filled: tuple[str, ...]) -> None:
-    """Remember how to glance at usages with these keys, of which the others are null."""
-    glances = _glances.get(keys)
-    if glances is None:
-        glances = remember(_glances, keys, [])
-    nulls = tuple([key for key in keys if key in _TELLING and key not in filled])
-    if len(glances) < _MOST_GLANCES and all(glance.nulls != nulls for glance in glances):
-        glance = plan.glance(nulls)
-        if glance is not None:
-            glances.append(glance)
-
-
 class StreamedUsage:
     """Merges the figures of a stream's chunks, field by field.
 
@@ -382,12 +303,12 @@ class StreamedUsage:
     ever added. Findings of different shapes or places are kept apart until one is chosen.
     """
 
-    __slots__ = ("_heard",)
+    __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        self._heard: dict[tuple[str, str], tuple[WireShape, Counts]] = {}
+        self._counts: dict[tuple[str, str], tuple[WireShape, Counts]] = {}
 
-    def hear(self, chunk: object) -> bool:
+    def add(self, chunk: object) -> bool:
         """Take in one chunk and say whether it held any new figure."""
         try:
             raw, copies = _opened(chunk)
@@ -406,33 +327,33 @@ class StreamedUsage:
         news = False
         for place, usage, plan in found:
             counts = plan.counts(usage)
-            known = self._heard.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
+            known = self._counts.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
             if counts.items() - known.items():
                 known.update(counts)
                 news = True
         return news
 
-    def read(self) -> Reading | None:
-        """Read what was reported so far, or `None` if nothing was.
+    def read(self) -> Reported:
+        """Read what was reported so far.
 
-        Here the copies were often heard first, so that nearness is told by the place.
+        Here the copies were often read first, so that nearness is told by the place.
         """
-        readings: list[tuple[tuple[int, bool, bool], Reading]] = []
-        for (place, _), (shape, counts) in self._heard.items():
+        readings: list[tuple[tuple[int, bool, bool], Reported]] = []
+        for (place, _), (shape, counts) in self._counts.items():
             usage = shape.usage(counts)
             if usage is not None:
                 sure = shape.sure_in_stream_with
-                is_sure = not sure or any(key in counts for key in sure)
-                rank = knows(usage), is_sure, place == "body"
-                readings.append((rank, Reading(usage, is_sure)))
-        return max(readings, key=lambda ranked: ranked[0])[1] if readings else None
+                is_complete = not sure or any(key in counts for key in sure)
+                rank = knows(usage), is_complete, place == "body"
+                readings.append((rank, Reported(usage, is_complete)))
+        return max(readings, key=lambda ranked: ranked[0])[1] if readings else SILENT
 
 
 def _of_chunks(chunks: Chunks) -> StreamedUsage:
     """Merge a list of chunks: a stream that somebody kept."""
     stream = StreamedUsage()
     for chunk in _parts(chunks):
-        stream.hear(chunk)
+        stream.add(chunk)
     return stream
 
 

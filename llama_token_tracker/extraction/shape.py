@@ -6,10 +6,9 @@ keys add to `input_tokens` as well as to their own bucket.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from llama_token_tracker._log_once import notice
@@ -321,118 +320,6 @@ class Plan:
     def usage(self, usage: Fields) -> Usage | None:
         """Read a usage into inclusive buckets, or `None` if it holds no count."""
         return self.shape.usage(self.counts(usage))
-
-    def filled(self) -> dict[str, int]:
-        """How many buckets each key can fill."""
-        return {key: len(names) for key, names in self._buckets().items() if names}
-
-    def _buckets(self) -> dict[str, set[str]]:
-        """The buckets that each key can fill."""
-        return {
-            key: {name for path in step.paths() for name in self.shape.adds.get(path, ())}
-            for key, step in self._steps
-        }
-
-    def glance(self, nulls: tuple[str, ...]) -> "Glance | None":
-        """How to read such usages in one look, if their sums can be read like that.
-
-        Args:
-            nulls: Those of their keys that are null.
-        """
-        keys = tuple(key for key, _ in self._steps)
-        buckets = self._buckets()
-        inside = {key for key, step in self._steps if step.path is None}
-        sums = {key for key, names in buckets.items() if names & WHOLE_SUMS}
-        one = [{path.partition(".")[0] for path in group} for group in self.shape.same]
-        if sums & inside or any(group & sums and group & inside for group in one):
-            return None
-        total = None
-        if any(names & {*self.shape.excluded} for names in buckets.values()):
-            if self.shape.total not in keys:
-                return None
-            total = keys.index(self.shape.total)
-        wholes = [
-            [keys.index(path) for path, names in self.shape.sums_of(keys) if whole in names]
-            for whole in ("input_tokens", "output_tokens")
-        ]
-        return Glance(self, keys, nulls, wholes, total) if all(wholes) else None
-
-
-class Glance:
-    """Reads the sums of usages that have all of the same keys, and the same of them null.
-
-    Sums are wanted at once; all else that a usage says can wait until somebody reads it.
-
-    Args:
-        plan: How to read such usages with care.
-        keys: What that looks at.
-        nulls: Those of all their keys that are null.
-        wholes: Which of `keys` add to the input, and which to the output.
-        total: Which of them is the provider's own sum, if parts may be left out of the others.
-    """
-
-    __slots__ = (
-        "_all_null",
-        "_filled",
-        "_inputs",
-        "_keys",
-        "_outputs",
-        "_parts",
-        "_plan",
-        "_total",
-        "_values",
-        "nulls",
-    )
-
-    def __init__(
-        self,
-        plan: Plan,
-        keys: tuple[str, ...],
-        nulls: tuple[str, ...],
-        wholes: Sequence[Sequence[int]],
-        total: int | None,
-    ) -> None:
-        self.nulls = nulls
-        self._all_null = (None,) * len(nulls)
-        self._plan = plan
-        self._keys = (*keys, *nulls)
-        self._filled = len(keys)
-        self._values: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*self._keys)
-        self._inputs, self._outputs = (tuple(whole) for whole in wholes)
-        self._parts = tuple({*range(len(keys))}.difference(self._inputs, self._outputs))
-        self._total = total
-
-    def look(self, usage: dict[str, Any]) -> "Glanced | None":
-        """Read its sums; `None` if other keys are null, or reading it takes care."""
-        values = self._values(usage)
-        if values[self._filled :] != self._all_null:
-            return None
-        input_tokens = output_tokens = 0
-        for at in self._inputs:
-            count = values[at]
-            if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                return None
-            input_tokens += count
-        for at in self._outputs:
-            count = values[at]
-            if type(count) is not int or not 0 <= count <= MAX_TOKENS:
-                return None
-            output_tokens += count
-        for at in self._parts:
-            if values[at] is None:
-                return None
-        if self._total is not None and values[self._total] != input_tokens + output_tokens:
-            return None
-        return input_tokens, output_tokens, self, values
-
-    def usage(self, values: tuple[Any, ...]) -> Usage:
-        """All that the values say, of which the sums were read before."""
-        usage = self._plan.usage(dict(zip(self._keys, values, strict=True)))
-        return Usage() if usage is None else usage
-
-
-Glanced: TypeAlias = tuple[int, int, Glance, tuple[Any, ...]]
-"""Input and output tokens; and what reads all else that a usage says, of which values."""
 
 
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:

@@ -8,95 +8,76 @@ from llama_token_tracker._log_once import notice
 _TUPLES = (tuple,)
 
 
+Line: TypeAlias = tuple[str, str]
+"""The role of a message, and its text."""
+
 Words: TypeAlias = tuple[Any, ...]
 """A prompt and its completion. Or roles and texts of messages in turn, the answer's last: these
 are at least four, hold no memory of their own, and take no time until somebody reads them."""
 
 
-def words_of(prompt: Any, response: Any) -> Words:
-    """What was said, without printing it yet if it's messages of one text each."""
+def plain_words(prompt: Any, response: Any) -> Words | None:
+    """What was said, without printing it yet, where every message is one text and no more.
+
+    Returns:
+        Prompt and completion if the prompt is a text. Or role and text of each message in turn,
+        the answer's last. `None` where more than texts was said.
+    """
     try:
-        if type(prompt) in _TUPLES and prompt:
-            answer = response.message
-            if len(prompt) > 1:
-                return _in_turn((*prompt, answer))
+        if type(prompt) is str:
+            text = response.text
+            return (prompt, text) if type(text) is str else None
+        if type(prompt) not in _TUPLES or not prompt:
+            return None
+        answer = response.message
+        if len(prompt) == 1:
             # The commonest call, and quick.
             message = prompt[0]
             (asked,) = message.blocks
             (said,) = answer.blocks
-            if asked.block_type == said.block_type == "text":
-                return message.role, asked.text, answer.role, said.text
-    except Exception:  # noqa: BLE001 - all else is printed as it is, and a foreign one may raise
-        pass
-    return prompt_text(prompt), response_text(response)
+            words = message.role, asked.text, answer.role, said.text
+            is_plain = (
+                asked.block_type == said.block_type == "text"
+                and not (message.additional_kwargs or answer.additional_kwargs)
+                and type(words[1]) is type(words[3]) is str
+            )
+            return words if is_plain else None
+        return _in_turn((*prompt, answer))
+    except Exception:  # noqa: BLE001 - whatever is not plain takes care to read
+        return None
 
 
-def _in_turn(messages: Iterable[Any]) -> Words:
-    """Role and text of each message.
-
-    Raises:
-        ValueError: A message isn't one text. A foreign one may raise anything.
-    """
+def _in_turn(messages: Iterable[Any]) -> Words | None:
+    """Role and text of each message; a foreign one may raise anything."""
     words: list[Any] = []
     for message in messages:
-        words += (message.role, _only_text(message).text)
+        (block,) = message.blocks
+        text = block.text if block.block_type == "text" else None
+        if type(text) is not str or message.additional_kwargs:
+            return None
+        words += (message.role, text)
     return tuple(words)
 
 
-def _only_text(message: Any) -> Any:
-    """The block of a message that is one text.
-
-    Raises:
-        ValueError: It isn't. A foreign message may raise anything.
-    """
-    (block,) = message.blocks
-    if block.block_type != "text":
-        raise ValueError
-    return block
+def lines_of(words: Words) -> list[Line] | None:
+    """Roles and texts of messages; `None` for a prompt and a completion that are texts."""
+    if len(words) == len(("prompt", "completion")):
+        return None
+    return [(_role(role), text) for role, text in zip(words[::2], words[1::2], strict=True)]
 
 
 def texts_of(words: Words) -> tuple[str, str]:
     """The texts of an event's `prompt` and `completion`, as LlamaIndex prints them."""
-    if len(words) == len(("prompt", "completion")):
+    lines = lines_of(words)
+    if lines is None:
         return words[0], words[1]
-    *lines, last = [
-        (_role(role), text if type(text) is str else shown(text))
-        for role, text in zip(words[::2], words[1::2], strict=True)
-    ]
-    return printed(lines), printed([last])
+    *asked, last = lines
+    return printed(asked), printed([last])
 
 
 def _role(role: Any) -> str:
     value = _field(role, "value")
     return value if type(value) is str else shown(role)
-
-
-Line: TypeAlias = tuple[str, str]
-"""The role of a message, and its text."""
-
-
-def plain_lines(prompt: Any, response: Any) -> tuple[tuple[Line, ...], Line] | None:
-    """What was said, if every message of prompt and answer is one block of text and no more."""
-    if type(prompt) not in _TUPLES:
-        return None
-    try:
-        lines = tuple([_plain_line(message) for message in prompt])
-        answer = _plain_line(response.message)
-    except Exception:  # noqa: BLE001 - whatever is not plain takes care to read
-        return None
-    return lines, answer
-
-
-def _plain_line(message: Any) -> Line:
-    """Role and text of one message.
-
-    Raises:
-        ValueError: There is more to it. A foreign message may raise anything.
-    """
-    role, text = message.role._value_, _only_text(message).text  # quicker than `value`
-    if message.additional_kwargs or not type(role) is type(text) is str:
-        raise ValueError
-    return role, text
 
 
 def printed(lines: Iterable[Line]) -> str:
@@ -146,7 +127,8 @@ def _message_text(message: Any) -> str:
         blocks = message.blocks
         block = blocks[0]
         if block.block_type == "text" and len(blocks) == 1:
-            return f"{message.role._value_}: {block.text}"  # quicker than `value`
+            text = block.text
+            return f"{_role(message.role)}: {text if type(text) is str else shown(text)}"
     except Exception:  # noqa: BLE001 - no single block of text: all else is as it's printed
         pass
     return shown(message)

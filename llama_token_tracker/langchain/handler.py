@@ -1,4 +1,4 @@
-"""LangChain's callbacks in, `TokenCountingEvent`s out.
+"""LangChain's callback handler: its runs in, `TokenCountingEvent`s out.
 
 Both frameworks may feed one tracker: `TokenCountingCallbackHandler(tracker=token_counter.tracker)`
 of a LlamaIndex handler. Nothing that goes wrong here reaches the user's call, except that a budget
@@ -7,7 +7,6 @@ stops it: `BudgetExceededError` from its start.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
 from time import perf_counter, time
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -18,26 +17,26 @@ from langchain_core.messages import BaseMessage, get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import LANGCHAIN_PROVIDERS
 from llama_token_tracker.budgets import Budget
-from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
-from llama_token_tracker.events.settle import Said, event_of
-from llama_token_tracker.events.unreported import NOTHING, SilentCall
-from llama_token_tracker.extraction import extract_fullest, knows
+from llama_token_tracker.events.call import Settings, status_after
+from llama_token_tracker.events.event import Operation, Status
+from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.transcripts import PartsTranscript
+from llama_token_tracker.extraction import Reported, extract_fullest, knows
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
 from llama_token_tracker.extraction.texts import shown
 from llama_token_tracker.langchain.runs import OpenRuns, Run
-from llama_token_tracker.llama_index.open_calls import ABANDONING
 from llama_token_tracker.pricing import OwnPrices, Prices
-from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
+from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tokenizers.selection import Tokenizers
-from llama_token_tracker.tracking.correlation import UNTOLD, Claim, is_running
-from llama_token_tracker.tracking.scopes import Context
+from llama_token_tracker.tracking.charging import release, take_reservation
+from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner, is_running
+from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
-from llama_token_tracker.usage import WHOLES, Source, Usage
+from llama_token_tracker.usage import WHOLES, Usage
 
 _MAX_TAGS: Final = 16
 # What LangChain and LangGraph add to a run's metadata for themselves.
@@ -93,9 +92,13 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         budget: A limit, or several, that calls are held to before they're sent. Those of a
             tracker that is given hold in any case.
 
+        sinks: Functions that take each finished call's event; see LlamaIndex's
+            `TokenCountingHandler`. Those of a tracker that is given get them in any case.
+
     Raises:
         TypeError: `tracker` is none.
         ValueError: `tracker` comes with an argument that only a new one takes.
+        SinkError: `sinks` holds something that can't be called.
         TokenizerError: `tokenizer` can't count tokens.
         BudgetError: `budget` holds something that is no budget.
     """
@@ -116,6 +119,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         prices: Mapping[str, OwnPrices] | None = None,
         models: Mapping[str, str] | None = None,
         budget: Budget | Iterable[Budget] | None = None,
+        sinks: Iterable[Sink] = (),
     ) -> None:
         super().__init__()
         if tracker is None:
@@ -124,6 +128,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
                 include_failed=include_failed,
                 prices=Prices(prices, models),
                 budget=budget,
+                sinks=sinks,
             )
         else:
             _check(
@@ -133,15 +138,16 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
                 prices=prices,
                 models=models,
                 budget=budget,
+                sinks=sinks or None,
             )
         self.tracker = tracker
         self.keep_text = keep_text
         self._tokenizers = Tokenizers(tokenizer, _no_other)
-        self._open_ears()
+        self._listen()
 
-    def _open_ears(self) -> None:
+    def _listen(self) -> None:
         self._runs = OpenRuns(self._lose)
-        self.tracker.let_claim(self, type(self)._claim)
+        self.tracker.owners.add(self, type(self)._find_owner)
 
     # --- what users read -------------------------------------------------------------------
 
@@ -161,9 +167,9 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         return self.total_llm_token_count
 
     @property
-    def tokenizers(self) -> Tokenizers:
-        """What counts where a provider says nothing: `tokenizer`, or each model's own."""
-        return self._tokenizers
+    def settings(self) -> Settings:
+        """How its events are made: with which tokenizer and prices, and whether with texts."""
+        return Settings(self._tokenizers, self.keep_text, prices=self.tracker.prices)
 
     def __enter__(self) -> Self:
         """Hear all of LangChain's calls that start from now on in this context."""
@@ -263,8 +269,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         try:
             run = self._runs.fail(str(run_id), error)
             if run is not None:
-                status: Status = "abandoned" if isinstance(error, ABANDONING) else "failed"
-                self._end(run, kwargs.get("response"), status)
+                self._end(run, kwargs.get("response"), status_after(error))
         except Exception as problem:  # noqa: BLE001 - the user's own error must not be hidden
             notice("a failed call could not be counted", problem, "it is left out")
 
@@ -288,6 +293,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         try:
             params = options.get("invocation_params")
             given, known = _fields(params), _fields(metadata)
+            limit = known.get("ls_max_tokens")
             run = Run(
                 str(run_id),
                 operation,
@@ -295,53 +301,38 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
                 model=_model(known, given, serialized),
                 provider=LANGCHAIN_PROVIDERS.get(str(known.get("ls_provider"))),
                 tools=given.get("tools") or given.get("toolConfig"),
+                # LangChain puts the limit of the answer under one name.
+                limits=given if limit is None else {**given, "max_tokens": limit},
                 context=self.tracker.context(_tags(known)),
             )
             size = int(options.get("batch_size") or 1)
             is_news = self._runs.start(run, run_id, str(parent_run_id), params, size)
-            _started.set(run.run_id)
+            _started.set(run.event_id)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a start could not be noted", error, "its call is not counted")
         else:
-            if is_news and self.tracker.limits(run.context):
-                self._reserve(run, given, known)
+            if is_news:
+                self._reserve(run)
 
-    def _reserve(self, run: Run, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-        """Hold in the budgets what a call may use, unless the run around it does so already.
-
-        Args:
-            run: The call.
-            given: What its model was told.
-            known: Its metadata, where LangChain puts the limit of the answer under one name.
+    def _reserve(self, run: Run) -> None:
+        """Hold in the budgets what a call may use.
 
         Raises:
             BudgetExceededError: It would pass a limit.
         """
-        if _takes_over(run):
-            return
-        limit = known.get("ls_max_tokens")
         try:
-            run.context = self.tracker.reserve(
-                run.context,
-                input_tokens=expected_input(run.prompt, run.tools),
-                output_tokens=stated_output(
-                    given if limit is None else {**given, "max_tokens": limit}
-                ),
-                provider=run.provider,
-                model=run.model,
-                operation=run.operation,
-            )
+            self.tracker.reserve(run)
         except BaseException:
             self._runs.refuse(run)
             raise
 
-    def _claim(self, provider: str) -> Claim | None:
-        """Whose request it is that a watched client sends here and now."""
+    def _find_owner(self, provider: str) -> RequestOwner | None:
+        """Find the run that a request belongs to which leaves here and now."""
         run = self._runs.get(_started.get())
         if run is not None:
             return run.batch.asking() if _may_send(run.provider, provider) else None
         if len(self._runs) and is_running(_ASKING) and self._runs.take_asking(_ON_AWS):
-            return UNTOLD
+            return UNKNOWN_OWNER
         return None
 
     def _lose(self, run: Run) -> None:
@@ -354,41 +345,35 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def _end(self, run: Run, response: LLMResult | None, status: Status) -> None:
         """Settle a call: every one ends here, once."""
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
-            # What it holds in budgets, if that was not taken over, goes with this.
-            run.context = None
-            if run.heard is not None:
-                run.heard.disown()
+            # What it holds in budgets, if no run within it has taken that, is given back.
+            release(run)
+            if run.request is not None:
+                run.request.disown()
             return
         answers = _answers(run, response)
-        usage = _without_silence(_reported(response, answers), answers)
-        said = _by_wire(run, Said(usage, "reported", status == "complete"))
-        duration_s = perf_counter() - run.began
-        fields: dict[str, Any] = {
-            "prompt": _prompt_text(run.prompt) if self.keep_text else "",
-            "completion": "".join([one.text for one in answers]) if self.keep_text else "",
-            "event_id": run.run_id,
-            "status": status,
-            "operation": run.operation,
-            "provider": run.provider,
-            "model": run.model,
-            "started_s": time() - duration_s,
-            "duration_s": duration_s,
-            "inner_event_id": run.run_id,
-        }
-        answer = () if said.is_all else _parts(answers)
-        if said.is_all or (status == "failed" and not answer and said.usage is None):
-            event = event_of(TokenCountingEvent, fields, said, NOTHING, NOTHING)
-            self.tracker.record(event, run.context)
-            return
-        silent = SilentCall(
-            partial(self._tokenizers.of, run.model),
-            run.model,
-            prompt=None if said.prompt is not None else _prompt(run.prompt),
-            tools=run.tools,
-            answer=None if said.is_all_of_the_answer else answer,
-            make=partial(event_of, TokenCountingEvent, fields, said),
+        reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
+        # Empty pieces are no answer; and what was reported need not be counted.
+        parts = () if reported.covers_call else _parts(answers)
+        prompt = "" if not self.keep_text else _prompt_text(run.prompt)
+        completion = "" if not self.keep_text else "".join([one.text for one in answers])
+        transcript = PartsTranscript(
+            (prompt, completion),
+            None if reported.input_tokens is not None else _prompt(run.prompt),
+            parts,
+            run.tools,
         )
-        self.tracker.record_uncounted(silent, run.context)
+        duration_s = perf_counter() - run.began
+        self.tracker.add(
+            Pending(
+                run,
+                reported,
+                transcript,
+                Ending(status, time() - duration_s, duration_s, bool(parts)),
+                self.settings,
+                run.context,
+                take_reservation(run),
+            )
+        )
 
     # --- copies ----------------------------------------------------------------------------
 
@@ -401,7 +386,7 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Be a handler of its own, that has counted what the original had."""
         vars(self).update(state)
-        self._open_ears()
+        self._listen()
 
 
 def _check(tracker: object, **arguments: object) -> None:
@@ -468,18 +453,6 @@ def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(list(tags.items())[:_MAX_TAGS])
 
 
-def _takes_over(run: Run) -> bool:
-    """Whether the run around it has reserved for both; this one is the call, so it settles."""
-    outer = run.made_by
-    with LOCK:
-        around: Context | None = None if outer is None else outer.context
-        if outer is None or around is None or around.hold is None:
-            return False
-        run.context = (run.context or Context())._replace(hold=around.hold)
-        outer.context = around._replace(hold=None)
-        return True
-
-
 # --- what an end tells ---------------------------------------------------------------------
 
 
@@ -498,7 +471,7 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
     LangChain then leaves the usage with the first, and empties it for the others.
     """
     batch = run.batch
-    if run.heard is not None:
+    if run.request is not None:
         return False
     usage = (response.llm_output or {}).get("token_usage") if response is not None else None
     if batch.is_first(run):
@@ -507,22 +480,21 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
     return batch.is_paid_by_first and usage == {}
 
 
-def _by_wire(run: Run, said: Said) -> Said:
+def _by_wire(run: Run, told: Reported) -> Reported:
     """Put what the wire said in the place of what LangChain left of it, unless that is more."""
-    reading = None if run.heard is None else run.heard.reading()
-    if reading is None:
-        return said
-    own, wired = said.usage, reading.usage
-    if own is not None and said.is_all:
-        is_same = (own.input_tokens, own.output_tokens) == (
-            wired.input_tokens,
-            wired.output_tokens,
+    request = run.request
+    wire = told if request is None else request.reported()
+    if wire.usage is None or request is None:
+        return told
+    if told.usage is not None and told.covers_call:
+        is_same = (told.input_tokens, told.output_tokens) == (
+            wire.input_tokens,
+            wire.output_tokens,
         )
         # Of several that were sent at once, the requests can't be told apart.
-        if not run.batch.is_alone or (is_same and knows(own) > knows(wired)):
-            return said
-    source: Source = "reported" if reading.input_is_sure else "estimated"
-    return Said(wired, source, reading.output_is_sure)
+        if not run.batch.is_alone or (is_same and knows(told.usage) > knows(wire.usage)):
+            return told
+    return wire
 
 
 def _answers(run: Run, response: LLMResult | None) -> list[Generation]:
@@ -552,7 +524,7 @@ def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
     return tuple([part for part in parts if part != Text("")])
 
 
-def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Usage | None:
+def _usage_in(response: LLMResult | None, answers: Iterable[Generation]) -> Usage | None:
     """The usage that stands in any of the places where integrations leave it."""
     raw: list[object] = []
     copies: list[object] = []
@@ -567,8 +539,9 @@ def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Usag
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
 
 
-def _without_silence(usage: Usage | None, answers: Sequence[Generation]) -> Usage | None:
-    """Leave out what was not said: integrations write a zero then, where something was."""
+def _usage(response: LLMResult | None, answers: Sequence[Generation]) -> Usage | None:
+    """What was reported; zeros that stand for what was not said are left out."""
+    usage = _usage_in(response, answers)
     if usage is None:
         return None
     if usage.input_tokens and usage.output_tokens:

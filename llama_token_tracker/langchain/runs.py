@@ -10,58 +10,36 @@ This room knows nothing of LangChain.
 """
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any
 
+from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
-from llama_token_tracker._log_once import notice
+from llama_token_tracker._log_once import notice, put_off
+from llama_token_tracker.events.call import MAX_OPEN, Call
 from llama_token_tracker.events.event import Operation
-from llama_token_tracker.llama_index.open_calls import MAX_OPEN
-from llama_token_tracker.tracking.correlation import Heard
+from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
+from llama_token_tracker.tracking.charging import release
+from llama_token_tracker.tracking.correlation import AnsweredRequest
 
 
-class Run:
+class Run(Call):
     """One run: a call to a provider, unless another run is within it.
 
     Attributes:
-        run_id: LangChain's id of it.
-        operation: What the provider was asked for.
         prompt: What was asked: a text, or a tuple of messages.
-        model: The model's id, or `None` if unknown.
-        provider: The provider's name, or `None` if unknown.
         tools: The tools that were sent along, in whatever form.
-        context: Where it started; whoever records it knows how to read that.
-        began: When it started, by the clock that durations are measured with, in seconds.
+        limits: What may state how much comes back at the most.
         chunks: What has come of a stream, as far as that was told.
         asked_another: Whether another run started within it, and so spoke to the provider.
-        made_by: The run that it started within, or `None`.
-        heard: The request that a watched client sent for it, once its answer has begun.
+        request: The request that a watched client sent for it, once its answer has begun.
         has_sent: Whether its request has surely left.
-        settled: Whether its end is known.
+        is_settled: Whether its end is known.
         batch: The runs that it started with.
         watch: What tells that LangChain has forgotten it.
     """
-
-    __slots__ = (
-        "asked_another",
-        "batch",
-        "began",
-        "chunks",
-        "context",
-        "has_sent",
-        "heard",
-        "made_by",
-        "model",
-        "operation",
-        "prompt",
-        "provider",
-        "run_id",
-        "settled",
-        "tools",
-        "watch",
-    )
 
     def __init__(
         self,
@@ -72,38 +50,43 @@ class Run:
         model: str | None = None,
         provider: str | None = None,
         tools: object = None,
+        limits: Mapping[str, Any] | None = None,
         context: Any = None,
     ) -> None:
-        self.run_id = run_id
-        self.operation: Operation = operation
+        self.event_id = run_id
+        self.operation = operation
         self.prompt = prompt
         self.model = model
         self.provider = provider
         self.tools = tools
+        self.limits = limits
         self.context = context
         self.began = perf_counter()
         self.chunks: list[Any] = []
         self.asked_another = False
-        self.made_by: Run | None = None
-        self.heard: Heard | None = None
+        self.request: AnsweredRequest | None = None
         self.has_sent = False
-        self.settled = False
+        self.is_settled = False
         self.batch = Batch()
         self.watch: weakref.ref[object] | None = None
+
+    def expected_tokens(self) -> tuple[int, int | None]:
+        """How many tokens it will send and may get back, roughly."""
+        return expected_input(self.prompt, self.tools), stated_output(self.limits)
 
     @property
     def is_asking(self) -> bool:
         """Whether its request may be about to leave: one that was answered has sent it."""
-        return not (self.settled or self.has_sent or self.asked_another or self.heard)
+        return not (self.is_settled or self.has_sent or self.asked_another or self.request)
 
-    def hear(self, request: Heard) -> None:
+    def attach(self, request: AnsweredRequest) -> None:
         """Take in that a request is being answered, which left when this run was asking."""
         with LOCK:
-            if self.settled:
+            if self.is_settled:
                 return  # answered too late: what it was is told already
             taker = self.batch.asking()
             if taker is not None:
-                taker.heard = request
+                taker.request = request
         if taker is None:
             request.disown()
 
@@ -141,17 +124,17 @@ class Batch:
     @property
     def is_settled(self) -> bool:
         """Whether the ends of all runs are known."""
-        return all(run.settled for run in self.runs)
+        return all(run.is_settled for run in self.runs)
 
     def asking(self) -> Run | None:
         """The first run that no answer has begun for."""
         return next((run for run in self.runs if run.is_asking), None)
 
     def next_open(self) -> Run | None:
-        """The first run whose end isn't known; `None` if some were never heard of."""
+        """The first run whose end isn't known; `None` if some were never told of."""
         if len(self.runs) < self._size:
             return None
-        return next((run for run in self.runs if not run.settled), None)
+        return next((run for run in self.runs if not run.is_settled), None)
 
 
 class OpenRuns:
@@ -198,28 +181,30 @@ class OpenRuns:
         Returns:
             Whether that is news: a handler may be in its manager twice.
         """
-        with LOCK:
-            known = self._by_id.get(run.run_id)
-            if known is not None and not known.settled:
+        # Runs that LangChain has forgotten need no room.
+        run_late()
+        with LOCK, put_off():
+            known = self._by_id.get(run.event_id)
+            if known is not None and not known.is_settled:
                 return False
             self._make_room()
             if batch_size > 1 and batch_key is not None:
                 run.batch = self._batches.setdefault(id(batch_key), Batch(batch_key, batch_size))
             run.batch.runs.append(run)
-            self._by_id[run.run_id] = run
+            self._by_id[run.event_id] = run
             run.watch = weakref.ref(held, partial(_forgotten, weakref.ref(self), run))
-            parent = self._by_id.get(parent_id)
-            if parent is not None:
-                parent.asked_another = True
-                run.made_by = parent
+            outer = self._by_id.get(parent_id)
+            if outer is not None:
+                outer.asked_another = True
+                run.parent = outer
             return True
 
     def refuse(self, run: Run) -> None:
         """Forget a run that is not to be sent, and with it those that start together with it."""
         with LOCK:
             for other in run.batch.runs:
-                other.settled, other.watch = True, None
-                _let_go(other)
+                other.is_settled, other.watch = True, None
+                release(other)
             self._forget(run.batch)
 
     def end(self, run_id: str, answer: object) -> Run | None:
@@ -247,9 +232,9 @@ class OpenRuns:
             if run is None:
                 return None
             if run.batch.error is error:
-                if not run.settled:
+                if not run.is_settled:
                     self._settled(run)
-                    _let_go(run)
+                    release(run)
                 return None
             run.batch.error = error
             return self._settled(run)
@@ -257,9 +242,9 @@ class OpenRuns:
     def _settled(self, run: Run) -> Run | None:
         """Settle this run, or if its end is known, the next of its batch."""
         batch = run.batch
-        found = batch.next_open() if run.settled else run
+        found = batch.next_open() if run.is_settled else run
         if found is not None:
-            found.settled, found.watch = True, None
+            found.is_settled, found.watch = True, None
         if batch.is_settled:
             self._forget(batch)
         return found
@@ -267,7 +252,7 @@ class OpenRuns:
     def lose(self, run: Run) -> None:
         """Settle a run that LangChain has forgotten."""
         with LOCK:
-            if run.settled:
+            if run.is_settled:
                 return
             # Of several chats that were sent one by one, those after an error never were.
             was_sent = run.batch.error is None
@@ -275,12 +260,12 @@ class OpenRuns:
         if was_sent:
             self._lost(run)
         else:
-            _let_go(run)
+            release(run)
 
     def _forget(self, batch: Batch) -> None:
         for run in batch.runs:
-            if self._by_id.get(run.run_id) is run:
-                del self._by_id[run.run_id]
+            if self._by_id.get(run.event_id) is run:
+                del self._by_id[run.event_id]
         self._batches.pop(id(batch.key), None)
 
     def _make_room(self) -> None:
@@ -289,15 +274,11 @@ class OpenRuns:
             notice("too many open runs", MAX_OPEN, "the oldest is forgotten")
             self._forget(oldest.batch)
             for run in oldest.batch.runs:
-                _let_go(run)
-
-
-def _let_go(run: Run) -> None:
-    """Let go of where it started, and of what it holds in budgets: nothing was used."""
-    run.context = None
+                release(run)
 
 
 def _forgotten(runs: "weakref.ref[OpenRuns]", run: Run, _held: object) -> None:
+    """Note that LangChain has let go of a run; this may run anywhere, so that it takes no lock."""
     known = runs()
     if known is not None:
-        known.lose(run)
+        soon(partial(known.lose, run))

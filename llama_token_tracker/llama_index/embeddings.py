@@ -7,7 +7,7 @@ from typing import Final
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.tracking.correlation import Heard
+from llama_token_tracker.tracking.correlation import AnsweredRequest
 
 MAX_SPANS: Final = 10_000
 """Embedding calls are never open in more spans than this at once."""
@@ -23,22 +23,24 @@ class Batch:
 
     def __init__(self) -> None:
         self.open = 0
-        self.has_heard = False
+        self.has_requests = False
         self._is_closed = False
         # By their first text, those that no call has taken yet.
         self._waiting: dict[str, list[_Sent]] = {}
 
-    def hear(self, request: Heard) -> None:
+    def attach(self, request: AnsweredRequest) -> None:
         """Take in that a request is being answered."""
         with LOCK:
-            self.has_heard = True
+            self.has_requests = True
             if not self._is_closed:
                 sent = _Sent(request, [_key(text) for text in request.texts() or ("",)])
                 self._waiting.setdefault(sent.keys[0], []).append(sent)
                 return
         request.disown()
 
-    def take(self, chunks: Iterable[str]) -> tuple[list[tuple[Heard, list[str]]], list[str]]:
+    def take(
+        self, chunks: Iterable[str]
+    ) -> tuple[list[tuple[AnsweredRequest, list[str]]], list[str]]:
         """Find the requests that embedded these texts.
 
         Returns:
@@ -133,7 +135,7 @@ class _Sent:
 
     __slots__ = ("keys", "request", "rest")
 
-    def __init__(self, request: Heard, keys: list[str]) -> None:
+    def __init__(self, request: AnsweredRequest, keys: list[str]) -> None:
         self.request = request
         self.keys = keys
         self.rest = [*keys]

@@ -1,13 +1,15 @@
-"""The second ear: LlamaIndex's dispatcher tells who called whom, and every chunk of a stream.
+"""Handlers on LlamaIndex's dispatcher: who called whom, and every chunk of a stream.
 
-It is attached while a handler lives and taken off when the last one is gone. What it hears it
-passes on to those who listen; what goes wrong in it is swallowed by the dispatcher.
+They are attached while a callback handler lives and taken off when the last one is gone. What they
+are told they pass on to listeners; what goes wrong in them is swallowed by the dispatcher.
 """
 
 import asyncio
 import inspect
+import threading
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
@@ -22,7 +24,7 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index.core.storage.kvstore.types import MutableMappingKVStore
 from llama_index_instrumentation import get_dispatcher
 
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._background import soon
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import resume, suspend
@@ -179,11 +181,16 @@ class Listener(Protocol):
         """A method that embeds texts has returned, or raised."""
 
 
-_listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
+_references: tuple[weakref.ref[Listener], ...] = ()
 
 
-class _SpanEar(BaseSpanHandler[BaseSpan]):
-    """Hears spans. It keeps none of LlamaIndex's span objects, so it skips making them."""
+def _listeners() -> list[Listener]:
+    """Those who listen, and are still there."""
+    return [listener for reference in _references if (listener := reference()) is not None]
+
+
+class _SpanHandler(BaseSpanHandler[BaseSpan]):
+    """Is told of spans. It keeps none of LlamaIndex's span objects, so it skips making them."""
 
     def span_enter(
         self,
@@ -197,7 +204,7 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         SPANS.enter(id_, parent_id)
         _resume_scope(id_)
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
-            for listener in list(_listeners):
+            for listener in _listeners():
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
         elif "_embedding" in id_:
             _note_texts(id_, instance, bound_args.arguments)
@@ -216,13 +223,13 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
             _suspend_scope(id_)
         stream: Any = result
         if isinstance(result, GeneratorType | AsyncGeneratorType):
-            for listener in list(_listeners):
+            for listener in _listeners():
                 listener.returned(id_, stream)
         elif "structured_predict-" in id_:
-            for listener in list(_listeners):
+            for listener in _listeners():
                 listener.left(id_, result, None)
         elif "_embedding" in id_:
-            for listener in list(_listeners):
+            for listener in _listeners():
                 listener.embedded(id_)
 
     def span_drop(
@@ -238,10 +245,10 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         if _resumed:
             _suspend_scope(id_)
         if "structured_predict-" in id_:
-            for listener in list(_listeners):
+            for listener in _listeners():
                 listener.left(id_, None, err)
         elif "_embedding" in id_:
-            for listener in list(_listeners):
+            for listener in _listeners():
                 listener.embedded(id_)
 
     def new_span(self, *_args: Any, **_kwargs: Any) -> None:
@@ -254,42 +261,58 @@ class _SpanEar(BaseSpanHandler[BaseSpan]):
         """Keep no span."""
 
 
-class _ChunkEar(BaseEventHandler):
-    """Hears the chunks of streams."""
+class _ChunkHandler(BaseEventHandler):
+    """Is told of the chunks of streams."""
 
     @classmethod
     def class_name(cls) -> str:
         return "llama_token_tracker"
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        if isinstance(event, LLMChatInProgressEvent | LLMCompletionInProgressEvent):
+        if isinstance(event, _CHUNK_EVENTS):
             span_id = event.span_id
             if span_id is not None:
-                for listener in list(_listeners):
-                    listener.chunk(span_id, event.response)
+                for reference in _references:
+                    listener = reference()
+                    if listener is not None:
+                        listener.chunk(span_id, event.response)
 
 
-_span_ear: Final = _SpanEar()
-_chunk_ear: Final = _ChunkEar()
+_attaching: Final = threading.Lock()
+_CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
+_span_handler: Final = _SpanHandler()
+_chunk_handler: Final = _ChunkHandler()
 
 
 def listen(listener: Listener, owner: object) -> None:
     """Tell `listener` of spans and chunks for as long as `owner` lives."""
-    with LOCK:
-        _listeners.add(listener)
+    global _references
+    with _attaching:
+        alive = [known for known in _references if known() is not None]
+        _references = (*alive, weakref.ref(listener))
         _attach()
     # At exit nobody counts any more, and half of the interpreter is gone.
     weakref.finalize(owner, _leave, weakref.ref(listener)).atexit = False
 
 
-def _leave(listener: "weakref.ref[Listener]") -> None:
-    with LOCK:
-        gone = listener()
-        if gone is not None:
-            _listeners.discard(gone)
-        # A list of those alive: of what the collector has just found the set may still count some.
-        if not list(_listeners):
-            _detach()
+def _leave(gone: weakref.ref[Listener]) -> None:
+    """Note that somebody who listened is gone; a finalizer, so that it waits for no lock."""
+    if not _attaching.acquire(blocking=False):
+        soon(partial(_leave, gone))
+        return
+    try:
+        _forget(gone)
+    finally:
+        _attaching.release()
+
+
+def _forget(gone: weakref.ref[Listener]) -> None:
+    global _references
+    _references = tuple(
+        [known for known in _references if known is not gone and known() is not None]
+    )
+    if not _references:
+        _detach()
 
 
 def _tops() -> list[Any]:
@@ -305,33 +328,33 @@ def _dispatchers() -> list[Any]:
 
 def _attach() -> None:
     for top in _tops():
-        if not _holds(top.span_handlers, _span_ear):
+        if not _holds(top.span_handlers, _span_handler):
             # A new list, because another thread may be walking the old one.
-            top.span_handlers = [*top.span_handlers, _span_ear]
-        if not _holds(top.event_handlers, _chunk_ear):
-            top.event_handlers = [*top.event_handlers, _chunk_ear]
+            top.span_handlers = [*top.span_handlers, _span_handler]
+        if not _holds(top.event_handlers, _chunk_handler):
+            top.event_handlers = [*top.event_handlers, _chunk_handler]
 
 
 def _detach() -> None:
     for dispatcher in _dispatchers():
-        if _holds(dispatcher.span_handlers, _span_ear):
-            dispatcher.span_handlers = _without(dispatcher.span_handlers, _span_ear)
-        if _holds(dispatcher.event_handlers, _chunk_ear):
-            dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_ear)
+        if _holds(dispatcher.span_handlers, _span_handler):
+            dispatcher.span_handlers = _without(dispatcher.span_handlers, _span_handler)
+        if _holds(dispatcher.event_handlers, _chunk_handler):
+            dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
     SPANS.clear()
     _resumed.clear()
 
 
-def _holds(handlers: list[Any], ear: object) -> bool:
+def _holds(handlers: list[Any], ours: object) -> bool:
     # By identity: to pydantic two empty handlers of one class are equal.
-    return any(handler is ear for handler in handlers)
+    return any(handler is ours for handler in handlers)
 
 
-def _without(handlers: list[Any], ear: object) -> list[Any]:
-    return [handler for handler in handlers if handler is not ear]
+def _without(handlers: list[Any], ours: object) -> list[Any]:
+    return [handler for handler in handlers if handler is not ours]
 
 
 def is_attached() -> bool:
     """Whether the observer is on LlamaIndex's dispatcher now."""
     root: Any = get_dispatcher()
-    return _holds(root.span_handlers, _span_ear)
+    return _holds(root.span_handlers, _span_handler)

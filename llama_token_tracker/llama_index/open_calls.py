@@ -1,37 +1,41 @@
-"""Calls that have started and not ended: who is inside whom, and how far each has come.
+"""Calls of LlamaIndex that have started and not ended: who is inside whom, and how far each is.
 
 A call of LlamaIndex often makes another: `complete()` asks `chat()`, a structured LLM asks
 the one it wraps. Only the innermost spoke to the provider, so only it becomes an event. Who
 is inside whom is known from the span tree, and for streams that start lazily from the
 generator that is running; neither order nor texts are ever compared.
 
-This room knows nothing of LlamaIndex. The handler tells it of starts and ends, the observer
-of spans and chunks; what it gives back is an `Outcome` for every call that is now settled.
+Nothing here knows LlamaIndex's classes. The handler tells of starts and ends, `instrumentation`
+of spans and chunks; what comes out is an `Outcome` for every call that is now settled.
 """
 
 import sys
 import time
 import weakref
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.call import MAX_OPEN, Call, status_after
 from llama_token_tracker.events.event import Status
-from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
-from llama_token_tracker.tracking.correlation import Heard
-from llama_token_tracker.usage import Usage
+from llama_token_tracker.extraction import (
+    SILENT,
+    Reported,
+    StreamedUsage,
+    combined,
+    extract_usage,
+    is_silent,
+    knows,
+)
+from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
+from llama_token_tracker.tracking.correlation import AnsweredRequest
 
 Stream: TypeAlias = "GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
-
-MAX_OPEN: Final = 10_000
-"""More calls than this are never open at once; what is older was forgotten by somebody."""
-
-ABANDONING: Final = (GeneratorExit, CancelledError, KeyboardInterrupt)
-"""What ends a call by its caller's will, and not by an error."""
 
 
 class SpanTree(Protocol):
@@ -46,49 +50,44 @@ class SpanTree(Protocol):
         ...
 
 
-class OpenCall:
+class OpenCall(Call):
     """A call that has started.
 
-    Not slotted: what most calls never need is found on the class, which makes one cheap.
-
     Attributes:
-        event_id: Its id among callback events.
         prompt: What was asked, as LlamaIndex handed it over.
-        about: What else LlamaIndex said of it; the handler knows how to read that.
+        about: What else LlamaIndex said of it.
+        options: What else was passed to it: tools, among others.
+        texts: The texts that it embeds, as far as they are known; `None` if it embeds none.
+        served: Which of these a cache will serve; `None` if that can't be told.
+        is_plain: Whether it neither made nor was made by another, nor streamed, nor was told of
+            on the wire: most are.
+        nests: Whether it can be part of another call: embedding texts is not.
+        has_callback: Whether other callback handlers are told of it too.
         trusts_raw: Whether what it returns as `raw` comes from a provider.
-        span_id: The span that was active when it started: its own, if it has one.
-        parent: The call it was made by, or `None`.
         inner: The calls that it made itself, if any.
-        began: When it started, by the clock that durations are measured with, in seconds.
-        starts: How often it was started: a handler that sits in a manager twice hears each
+        starts: How often it was started: a handler that sits in a manager twice is told of each
             start and each end twice.
-        settled: Whether its outcome is known, or that it has none of its own.
-        failed: Whether an error came before anything was billed.
-        held: Its outcome, kept back because the call around it may know more.
+        is_settled: Whether its outcome is known, or that it has none of its own.
+        is_free: Whether an error came before anything was billed.
+        outcome: Its outcome, kept back because the call around it may know more.
         stream: The generator that it returned.
         progress: How far that has come.
-        nests: Whether it can be part of another call: embedding texts is not.
-        has_callback: Whether other callback handlers hear of it too.
-        served: Which texts of an embedding a cache will serve; `None` if that can't be told.
-        options: What else was passed to it: tools, among others.
-        context: The scope and the tags it started in; whoever records it knows how to read that.
-        heard: Requests that a watched client sent for it, whose answers have begun.
-        plain: Whether it neither made nor was made by another, nor streamed, nor was heard on
-            the wire: most are.
+        requests: Requests that a watched client sent for it, whose answers have begun.
     """
 
     parent: "OpenCall | None" = None
     inner: "list[OpenCall] | None" = None
     starts: int = 1
-    settled: bool = False
-    failed: bool = False
+    is_settled: bool = False
+    is_free: bool = False
     trusts_raw: bool = True
-    held: "Outcome | None" = None
+    outcome: "Outcome | None" = None
     stream: "weakref.ref[Stream] | None" = None
     progress: "Progress | None" = None
     has_callback: bool = True
-    options: object = None
-    heard: "list[Heard] | None" = None
+    options: Any = None
+    requests: list[AnsweredRequest] | None = None
+    texts: list[str] | None = None
     served: frozenset[str] | None = frozenset()
 
     def __init__(
@@ -99,9 +98,10 @@ class OpenCall:
         self.about = about
         self.span_id = span_id
         # What is asked of every call is quicker to find here than on the class.
-        self.plain = True
+        self.operation = "completion" if type(prompt) is str else "chat"
+        self.is_plain = True
         self.nests = True
-        self.context: Any = None
+        self.context = None
         self.began = time.perf_counter()
 
     @property
@@ -114,13 +114,21 @@ class OpenCall:
                 found = call
         return found
 
-    def hear(self, request: Heard) -> None:
+    def identify(self) -> None:
+        """Find out provider and model."""
+        self.provider, self.model = provider_and_model(self.about)
+
+    def expected_tokens(self) -> tuple[int, int | None]:
+        """How many tokens it will send and may get back, roughly."""
+        return expected_tokens(self.prompt, self.options, self.about, self.texts, self.served)
+
+    def attach(self, request: AnsweredRequest) -> None:
         """Take in that a request of this call is being answered."""
         with LOCK:
-            self.plain = False
-            if self.heard is None:
-                self.heard = []
-            self.heard.append(request)
+            self.is_plain = False
+            if self.requests is None:
+                self.requests = []
+            self.requests.append(request)
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -128,6 +136,11 @@ class OpenCall:
             yield self
         for call in self.inner or ():
             yield from call.leaves()
+
+    @property
+    def has_begun_to_answer(self) -> bool:
+        """Whether anything has come back, as far as that's known before its end."""
+        return bool(self.outcome or self.requests or (self.progress and self.progress.chunks))
 
 
 class Progress:
@@ -147,42 +160,39 @@ class Progress:
         self.usage = StreamedUsage()
         self._figures_at = 0
 
-    def hear(self, chunk: object) -> None:
+    def add(self, chunk: object) -> None:
         """Take in the next chunk."""
         self.chunks += 1
         self.last = chunk
-        if self.usage.hear(chunk):
+        if not is_silent(chunk) and self.usage.add(chunk):
             self._figures_at = self.chunks
 
-    @property
-    def figures_are_newest(self) -> bool:
-        """Whether nothing has come after the last new figure."""
-        return self._figures_at == self.chunks
+    def reported(self) -> Reported:
+        """What the provider has said so far; its output is all, if nothing came after that."""
+        reported = self.usage.read()
+        is_newest = self._figures_at == self.chunks
+        return reported._replace(output_is_complete=reported.input_is_complete and is_newest)
 
 
 class Outcome(NamedTuple):
-    """How a call ended, and what is known of its usage.
+    """How a call ended, and what its provider said.
 
     Attributes:
         call: The innermost call.
         response: The answer; of an unfinished stream its last chunk; or `None`.
         status: How it ended.
-        usage: What the provider reported, or `None` if it was silent.
-        input_is_sure: Whether the reported input surely holds all of it.
-        output_is_sure: Whether the reported output surely holds all of it.
+        reported: What the provider said.
     """
 
     call: OpenCall
     response: object
     status: Status
-    usage: Usage | None
-    input_is_sure: bool = True
-    output_is_sure: bool = True
+    reported: Reported = SILENT
 
     @property
-    def nothing_happened(self) -> bool:
+    def is_free(self) -> bool:
         """Whether an error came before anything was billed."""
-        return self.status == "failed" and self.response is None and self.usage is None
+        return self.status == "failed" and self.response is None and self.reported.usage is None
 
 
 class OpenCalls:
@@ -204,13 +214,15 @@ class OpenCalls:
         self._streaming: dict[str, OpenCall] = {}
         self._stream_codes: set[CodeType] = set()
 
+    # --- starts ----------------------------------------------------------------------------
+
     def start(self, call: OpenCall) -> None:
         """Note that a call has started."""
         if self.by_id:
             known = self.by_id.get(call.event_id)
-            if known is not None and not known.settled:
+            if known is not None and not known.is_settled:
                 known.starts += 1
-                known.plain = False
+                known.is_plain = False
                 return
             if known is not None:
                 # An id that is used again, though not all of its ends have come.
@@ -224,10 +236,10 @@ class OpenCalls:
 
     def _place(self, call: OpenCall, span_id: str | None) -> None:
         """Find out whether a call that starts now is made by one that is open."""
-        parent = self._made_by(span_id)
+        parent = self.current(span_id)
         with LOCK:
             if parent is not None:
-                call.plain = parent.plain = False
+                call.is_plain = parent.is_plain = False
                 call.parent = parent
                 if parent.inner is None:
                     parent.inner = []
@@ -237,15 +249,15 @@ class OpenCalls:
                     self._by_span[span_id] = call
                 elif not self._spans.is_call(span_id):
                     # Two calls without spans of their own: chunks can't be told apart.
-                    self._by_span[span_id].plain = call.plain = False
+                    self._by_span[span_id].is_plain = call.is_plain = False
                     del self._by_span[span_id]
 
     def _make_room(self) -> None:
         if len(self.by_id) < MAX_OPEN:
             return
-        with LOCK:
-            oldest = next(iter(self.by_id), None)
-            outcomes = [] if oldest is None else self.drop(oldest)
+        # In one step, for another thread may end a call meanwhile.
+        oldest = tuple(islice(self.by_id, 1))
+        outcomes = [outcome for event_id in oldest for outcome in self.drop(event_id)]
         notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
         for outcome in outcomes:
             self._settle(outcome)
@@ -261,26 +273,26 @@ class OpenCalls:
             if call is None:
                 return []
             self._forget(call)
-            call.settled = True
-            held = [leaf for leaf in call.leaves() if leaf.held is not None]
-            outcomes = [leaf.held for leaf in held if leaf.held is not None]
-            for leaf in held:
-                leaf.held = None
-        if call.heard and not call.inner:
+            call.is_settled = True
+            kept = [leaf for leaf in call.leaves() if leaf.outcome is not None]
+            outcomes = [leaf.outcome for leaf in kept if leaf.outcome is not None]
+            for leaf in kept:
+                leaf.outcome = None
+        if call.requests and not call.inner:
             # It was answered, though LlamaIndex has nothing to say of it.
             outcomes.append(outcome_of(call, None, GeneratorExit()))
         return outcomes
 
-    def asking(self, span_id: str | None) -> OpenCall | None:
-        """The call that a request is part of which leaves here and now.
+    # --- who is inside whom ----------------------------------------------------------------
+
+    def current(self, span_id: str | None) -> OpenCall | None:
+        """The innermost open call around what starts, or leaves, here and now.
 
         Args:
             span_id: The span that is active now.
         """
-        return self._made_by(span_id) if self.by_id else None
-
-    def _made_by(self, span_id: str | None) -> OpenCall | None:
-        """Find the innermost open call that a call starting here is made by."""
+        if not self.by_id:
+            return None
         by_span: OpenCall | None = None
         while span_id is not None and by_span is None:
             by_span = self._by_span.get(span_id)
@@ -314,16 +326,18 @@ class OpenCalls:
             frame = frame.f_back
         return None
 
+    # --- streams ---------------------------------------------------------------------------
+
     def returned(self, span_id: str, stream: Stream) -> None:
         """Note that the method with this span has returned a stream."""
         call = self._by_span.get(span_id)
         if call is None:
             return
+        # The registry must not be kept alive by a stream, nor a stream by the registry.
+        dropped = partial(_dropped, weakref.ref(self), call)
         with LOCK:
-            # The registry must not be kept alive by a stream, nor a stream by the registry.
-            lost = partial(_lost, weakref.ref(self), call)
-            call.stream = weakref.ref(stream, lost)
-            call.plain = False
+            call.stream = weakref.ref(stream, dropped)
+            call.is_plain = False
             call.progress = Progress()
             self._streaming[call.event_id] = call
             self._stream_codes.add(_code_of(stream))
@@ -333,9 +347,28 @@ class OpenCalls:
         call = self._by_span.get(span_id)
         if call is not None and not call.inner:
             if call.progress is None:
-                call.plain = False
+                call.is_plain = False
                 call.progress = Progress()
-            call.progress.hear(chunk)
+            call.progress.add(chunk)
+
+    def dropped(self, call: OpenCall) -> None:
+        """Note that nobody holds a call's stream any more."""
+        with LOCK:
+            self._forget(call)
+            if call.is_settled:
+                return
+            if not any(leaf.has_begun_to_answer for leaf in call.leaves()):
+                # Never iterated: for LlamaIndex the call never happened.
+                call.is_settled = True
+                if call.parent is not None and call.parent.inner:
+                    call.parent.inner.remove(call)
+                return
+            claim = _claimed(call)
+        if claim is not None:
+            for outcome in self._settled(call, claim, None, GeneratorExit()):
+                self._settle(outcome)
+
+    # --- ends ------------------------------------------------------------------------------
 
     def end(
         self, event_id: str, response: object, error: BaseException | None
@@ -351,6 +384,8 @@ class OpenCalls:
             The outcomes of the calls that are settled by this, innermost calls only; or
             `None` if no such call is known.
         """
+        # A stream inside this call may have been dropped.
+        run_late()
         with LOCK:
             call = self.by_id.get(event_id)
             if call is None:
@@ -369,69 +404,14 @@ class OpenCalls:
             The call, which is settled by this; or `None` if there is more to it.
         """
         call = self.by_id.get(event_id)
-        if call is None or not call.plain:
+        if call is None or not call.is_plain:
             return None
-        call.settled = True
+        call.is_settled = True
         # Not `del`: another thread may have made room of it meanwhile.
         self.by_id.pop(event_id, None)
         if call.span_id is not None:
             self._by_span.pop(call.span_id, None)
         return call
-
-    def _settled(
-        self, call: OpenCall, claim: "_Claim", response: object, error: BaseException | None
-    ) -> list[Outcome]:
-        """Find out how the calls within this one ended.
-
-        The lock is not held: reading a response may log, or run code of whoever made it, and
-        that may wait for a thread which waits for us.
-        """
-        leaves, claimed = claim
-        ended = [
-            held
-            if held is not None
-            # A stream that is closed from outside ends before the one inside it does.
-            else outcome_of(
-                leaf,
-                response if leaf is call else None,
-                error if leaf is call or error is not None else GeneratorExit(),
-            )
-            for leaf, held in claimed
-        ]
-        for outcome in ended:
-            outcome.call.failed = outcome.nothing_happened
-        if call.inner and error is None and all(leaf.failed for leaf in leaves):
-            ended += self._answered_itself(call, response)
-        if call.inner and call.heard:
-            # Beside what it asked others, it asked the provider itself.
-            ended.append(_by_wire(Outcome(call, response, "complete", None)))
-        if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
-            ended = [self._completed(ended[0], call, response)]
-        if call.parent is None:
-            return ended
-        with LOCK:
-            if not call.parent.settled:
-                # What the provider didn't tell this call it may have told the one around it.
-                for outcome in ended:
-                    if outcome.usage is None and not outcome.nothing_happened:
-                        outcome.call.held = outcome
-            return [outcome for outcome in ended if outcome.call.held is None]
-
-    def _answered_itself(self, call: OpenCall, response: object) -> list[Outcome]:
-        """The outcome of a call that asked others in vain and then a provider itself."""
-        usage = extract_usage(response) if call.trusts_raw else None
-        if usage is None:
-            return []
-        call.inner = []
-        return [Outcome(call, response, "complete", usage)]
-
-    def _completed(self, outcome: Outcome, call: OpenCall, response: object) -> Outcome:
-        """Take the usage from the outer call where the innermost one was silent."""
-        if outcome.usage is None and outcome.call is not call and call.trusts_raw:
-            usage = extract_usage(response)
-            if usage is not None:
-                return outcome._replace(usage=usage)
-        return outcome
 
     def _forget(self, call: OpenCall) -> None:
         self.by_id.pop(call.event_id, None)
@@ -442,25 +422,35 @@ class OpenCalls:
         if call.span_id is not None and self._by_span.get(call.span_id) is call:
             del self._by_span[call.span_id]
 
-    def lost(self, call: OpenCall) -> None:
-        """Note that nobody holds a call's stream any more."""
-        with LOCK:
-            self._forget(call)
-            if call.settled:
-                return
-            if not any(
-                leaf.held or leaf.heard or (leaf.progress and leaf.progress.chunks)
-                for leaf in call.leaves()
-            ):
-                # Never iterated: for LlamaIndex the call never happened.
-                call.settled = True
-                if call.parent is not None and call.parent.inner:
-                    call.parent.inner.remove(call)
-                return
-            claim = _claimed(call)
-        if claim is not None:
-            for outcome in self._settled(call, claim, None, GeneratorExit()):
-                self._settle(outcome)
+    # --- outcomes --------------------------------------------------------------------------
+
+    def _settled(
+        self, call: OpenCall, claim: "_Claim", response: object, error: BaseException | None
+    ) -> list[Outcome]:
+        """Find out how the calls within this one ended.
+
+        The lock is not held: reading a response may log, or run code of whoever made it, and
+        that may wait for a thread which waits for us.
+        """
+        leaves, claimed = claim
+        # A stream that is closed from outside ends before the one inside it does.
+        inner_error = GeneratorExit() if error is None else error
+        ended = [
+            known
+            or outcome_of(
+                leaf,
+                response if leaf is call else None,
+                error if leaf is call else inner_error,
+            )
+            for leaf, known in claimed
+        ]
+        for outcome in ended:
+            outcome.call.is_free = outcome.is_free
+        if call.inner:
+            ended += _asked_itself(call, leaves, response, error)
+        if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
+            ended = [_completed(ended[0], call, response)]
+        return ended if call.parent is None else _kept_back(ended, call.parent)
 
 
 _Claim: TypeAlias = tuple[list[OpenCall], list[tuple[OpenCall, Outcome | None]]]
@@ -473,20 +463,62 @@ def _claimed(call: OpenCall) -> _Claim | None:
         The innermost calls, and those of them that are not settled yet or wait with their
         outcome; `None` if the call itself was settled before.
     """
-    if call.settled:
+    if call.is_settled:
         return None
     leaves = list(call.leaves())
-    claimed = [(leaf, leaf.held) for leaf in leaves if leaf.held is not None or not leaf.settled]
+    claimed = [
+        (leaf, leaf.outcome) for leaf in leaves if leaf.outcome is not None or not leaf.is_settled
+    ]
     for leaf, _ in claimed:
-        leaf.held, leaf.settled = None, True
-    call.settled = True
+        leaf.outcome, leaf.is_settled = None, True
+    call.is_settled = True
     return leaves, claimed
 
 
-def _lost(calls: "weakref.ref[OpenCalls]", call: OpenCall, _stream: object) -> None:
+def _asked_itself(
+    call: OpenCall, leaves: list[OpenCall], response: object, error: BaseException | None
+) -> list[Outcome]:
+    """The outcomes of a call that asked others, and a provider itself."""
+    outcomes: list[Outcome] = []
+    if error is None and call.trusts_raw and all(leaf.is_free for leaf in leaves):
+        # It asked the others in vain.
+        usage = extract_usage(response)
+        if usage is not None:
+            call.inner = []
+            outcomes.append(Outcome(call, response, "complete", Reported(usage)))
+    if call.inner and call.requests:
+        outcomes.append(_by_wire(Outcome(call, response, "complete")))
+    return outcomes
+
+
+def _completed(outcome: Outcome, call: OpenCall, response: object) -> Outcome:
+    """Take the usage from the outer call where the innermost one was silent."""
+    if outcome.reported.usage is None and outcome.call is not call and call.trusts_raw:
+        usage = extract_usage(response)
+        if usage is not None:
+            return outcome._replace(reported=outcome.reported._replace(usage=usage))
+    return outcome
+
+
+def _kept_back(ended: list[Outcome], parent: OpenCall) -> list[Outcome]:
+    """Keep back what the provider left open, as the call around it may be told more.
+
+    Returns:
+        The outcomes that stand.
+    """
+    with LOCK:
+        if not parent.is_settled:
+            for outcome in ended:
+                if outcome.reported.usage is None and not outcome.is_free:
+                    outcome.call.outcome = outcome
+        return [outcome for outcome in ended if outcome.call.outcome is None]
+
+
+def _dropped(calls: "weakref.ref[OpenCalls]", call: OpenCall, _stream: object) -> None:
+    """Note that a stream was collected; this may run anywhere, so that it takes no lock."""
     registry = calls()
     if registry is not None:
-        registry.lost(call)
+        soon(partial(registry.dropped, call))
 
 
 def outcome_of(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
@@ -498,77 +530,39 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
         error: What ended it instead.
     """
     outcome = _by_response(call, response, error)
-    return outcome if call.heard is None else _by_wire(outcome)
+    return outcome if call.requests is None else _by_wire(outcome)
 
 
 def _by_wire(outcome: Outcome) -> Outcome:
     """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
-    heard = _added([request.reading() for request in outcome.call.heard or ()])
-    if heard is None:
+    wire = combined(request.reported() for request in outcome.call.requests or ())
+    known = outcome.reported
+    if wire.usage is None or (known.usage is not None and _rank(known) > _rank(wire)):
         return outcome
-    known = outcome.usage
-    if known is not None and (knows(known), outcome.input_is_sure) > (
-        knows(heard.usage),
-        heard.input_is_sure,
-    ):
-        return outcome
-    return outcome._replace(
-        usage=heard.usage,
-        input_is_sure=heard.input_is_sure,
-        output_is_sure=heard.output_is_sure,
-    )
+    return outcome._replace(reported=wire)
 
 
-def _added(readings: list[Reading | None]) -> Reading | None:
-    """The usage of all requests of one call; most calls have one."""
-    total: Reading | None = None
-    for reading in readings:
-        if reading is None:
-            continue
-        if total is None:
-            total = reading
-        else:
-            total = Reading(
-                total.usage + reading.usage,
-                total.input_is_sure and reading.input_is_sure,
-                total.output_is_sure and reading.output_is_sure,
-            )
-    return total
+def _rank(reported: Reported) -> tuple[int, bool]:
+    return (0 if reported.usage is None else knows(reported.usage)), reported.input_is_complete
 
 
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
     """The same, of what LlamaIndex has handed over alone."""
-    progress = call.progress
-    if error is None:
-        if progress is None or not progress.chunks:
-            usage = extract_usage(response) if call.trusts_raw else None
-            return Outcome(call, response, "complete", usage)
-        if response is not progress.last:
-            progress.hear(response)
-        reading = progress.usage.read() if call.trusts_raw else None
-        if reading is None:
-            return Outcome(call, response, "complete", None)
-        return Outcome(
-            call,
-            response,
-            "complete",
-            reading.usage,
-            reading.input_is_sure,
-        )
-    status: Status = "abandoned" if isinstance(error, ABANDONING) else "failed"
+    progress, status = call.progress, status_after(error)
     if progress is None or not progress.chunks:
-        return Outcome(call, None, status, None)
-    reading = progress.usage.read() if call.trusts_raw else None
-    if reading is None:
-        return Outcome(call, progress.last, status, None)
-    return Outcome(
-        call,
-        progress.last,
-        status,
-        reading.usage,
-        reading.input_is_sure,
-        reading.input_is_sure and progress.figures_are_newest,
-    )
+        if error is not None:
+            return Outcome(call, None, status)
+        return Outcome(call, response, status, _reported(call, response))
+    if error is None and response is not progress.last:
+        progress.add(response)
+    reported = progress.reported() if call.trusts_raw else SILENT
+    if error is None:
+        return Outcome(call, response, status, reported._replace(output_is_complete=True))
+    return Outcome(call, progress.last, status, reported)
+
+
+def _reported(call: OpenCall, response: object) -> Reported:
+    return Reported(extract_usage(response)) if call.trusts_raw else SILENT
 
 
 def _frame_of(stream: Stream) -> FrameType | None:

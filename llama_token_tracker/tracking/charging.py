@@ -1,54 +1,45 @@
-"""What a call that is under way holds in the budgets it's subject to, until it's settled.
+"""What a call holds in the budgets it's subject to: reserved before it's sent, spent after.
 
-Where events meet budgets: a call reserves at its start, and what its events say is spent.
+Where calls and events meet budgets.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import NamedTuple
 
-from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice, printable
 from llama_token_tracker.budgets import Accounts, Budget, BudgetError, Reservation, reserve_all
-from llama_token_tracker.events.event import Operation, TokenCountingEvent
+from llama_token_tracker.events.call import Call
+from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.usage import Usage
 
 
-class Hold:
-    """A reservation, which the events of one call settle together.
+class CallReservation(NamedTuple):
+    """What a call under way holds.
 
-    Args:
-        reservation: What the call holds.
+    Attributes:
+        reservation: Its part in each budget.
         needs_price: Whether one of the budgets limits money.
-        events: How many events the call will become: one, or one for each embedded text.
     """
 
-    __slots__ = ("_left", "_needs_price", "_reservation", "_tokens", "_usd")
+    reservation: Reservation
+    needs_price: bool
 
-    def __init__(self, reservation: Reservation, *, needs_price: bool, events: int = 1) -> None:
-        self._reservation = reservation
-        self._needs_price = needs_price
-        self._left = events
-        self._tokens = 0
-        self._usd: Decimal | None = Decimal(0)
-
-    def expect(self, events: int) -> None:
-        """Wait for so many events; with none to wait for, nothing was used."""
-        self._left = events
-        if not events:
-            self._reservation.release()
-
-    def settle(self, event: TokenCountingEvent) -> None:
-        """Spend what an event says; after the last one, give back what's left."""
-        usd = _cost(event) if self._needs_price else None
-        with LOCK:
-            self._tokens += event.total_token_count
-            self._usd = None if self._usd is None or usd is None else self._usd + usd
-            self._left -= 1
-            is_last = self._left <= 0
-        if is_last:
-            self._reservation.settle(self._tokens, self._usd)
+    def settle(self, events: Sequence[TokenCountingEvent]) -> None:
+        """Spend what the call's events say, and give back what's left; none: nothing was used."""
+        tokens, usd = 0, Decimal(0)
+        is_priced = self.needs_price
+        for event in events:
+            tokens += event.total_token_count
+            cost = _cost(event) if is_priced else None
+            is_priced = cost is not None
+            usd += cost or 0
+        if events:
+            self.reservation.settle(tokens, usd if is_priced else None)
+        else:
+            self.reservation.release()
 
 
 def _cost(event: TokenCountingEvent) -> Decimal | None:
@@ -70,45 +61,71 @@ def accounts_of(budget: Budget | Iterable[Budget] | None) -> tuple[Accounts, ...
     return tuple(Accounts(one) for one in budgets if one is not None)
 
 
-def hold(
-    accounts: Sequence[Accounts],
-    tags: dict[str, str],
-    scope: str | None,
-    prices: Prices,
-    *,
-    input_tokens: int,
-    output_tokens: int | None,
-    provider: str | None,
-    model: str | None,
-    operation: Operation,
-) -> Hold:
+def is_covered(call: Call) -> bool:
+    """Whether the call, or one around it, has reserved already."""
+    holder: Call | None = call
+    while holder is not None:
+        if holder.reservation is not None:
+            return True
+        holder = holder.parent
+    return False
+
+
+def take_reservation(call: Call) -> CallReservation | None:
+    """Take what the call, or one around it, has reserved; whoever takes it settles it.
+
+    Another call within the same one must reserve for itself.
+    """
+    holder: Call | None = call
+    while holder is not None:
+        if holder.reservation is not None:
+            # One step, so that of two threads one takes it.
+            found: CallReservation | None = vars(holder).pop("reservation", None)
+            if found is not None:
+                return found
+        holder = holder.parent
+    return None
+
+
+def release(call: Call) -> None:
+    """Give back what a call has reserved that was never sent, or that another call made."""
+    found: CallReservation | None = vars(call).pop("reservation", None)
+    if found is not None:
+        found.settle(())
+
+
+def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:
     """Reserve what a call may use, before it's sent.
 
     Args:
+        call: The call, which holds it from then on.
         accounts: Those of all budgets that it's subject to.
-        tags: Its tags.
-        scope: The path of its scope.
         prices: What tokens cost.
-        input_tokens: How many will be sent, roughly.
-        output_tokens: How many may come back, or `None` if it doesn't say.
-        provider: Its provider, for the price.
-        model: Its model.
-        operation: What is asked for.
 
     Raises:
-        BudgetExceededError: It would pass a limit.
+        BudgetExceededError: It would pass a limit. Nothing is reserved.
     """
+    call.identify()
+    sent, back = call.expected_tokens()
+    context = call.context
+    provider, model, operation = call.provider, call.model, call.operation
 
-    def price(sent: int, back: int) -> Decimal | None:
-        usage = Usage(input_tokens=sent, output_tokens=back)
+    def price(input_tokens: int, output_tokens: int) -> Decimal | None:
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         now = datetime.now(UTC)
         cost = prices.cost(usage, provider=provider, model=model, at=now, operation=operation)
         return None if cost is None else cost.usd
 
     reservation = reserve_all(
-        accounts, tags, scope, input_tokens=input_tokens, output_tokens=output_tokens, usd=price
+        accounts,
+        {} if context is None else dict(context.tags),
+        None if context is None else context.path,
+        input_tokens=sent,
+        output_tokens=back,
+        usd=price,
     )
-    return Hold(reservation, needs_price=any(one.budget.usd is not None for one in accounts))
+    needs_price = any(one.budget.usd is not None for one in accounts)
+    call.reservation = CallReservation(reservation, needs_price)
 
 
 def spend(accounts: Sequence[Accounts], event: TokenCountingEvent) -> None:

@@ -1,59 +1,88 @@
-"""Whose request it is: a framework that counts calls itself may claim what a client sends.
+"""Request correlation: which framework's call a request belongs to that a watched client sends.
 
-A client that is watched asks every framework that its tracker knows for a `Claim` as a request
+A watched client asks every framework that its tracker knows for a `RequestOwner` as a request
 leaves. One whose call is being made in this very context gives one, and takes what the wire says
-into its own event; where nobody claims a request, the watch records an event of its own.
+into its own event; a request that nobody owns becomes an event of its own.
 """
 
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final, Protocol, TypeAlias
 
-from llama_token_tracker.extraction import Reading
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker.extraction import Reported
 
 
-class Heard(Protocol):
+class AnsweredRequest(Protocol):
     """A request whose answer has begun, as far as a framework's call needs to know it."""
 
-    def reading(self) -> Reading | None:
-        """What the wire has said of its tokens so far, or `None`."""
+    def reported(self) -> Reported:
+        """What the wire has said of its tokens so far."""
         ...
 
-    def texts(self) -> tuple[str, ...]:
+    def texts(self) -> Sequence[str]:
         """The texts that it had embedded."""
         ...
 
     def disown(self) -> None:
-        """Say that no event of the framework's tells of it after all."""
+        """Say that no event of the framework's tells of it: then it becomes one of its own."""
         ...
 
 
-class Claim(Protocol):
-    """What makes a request a part of a framework's call."""
+class RequestOwner(Protocol):
+    """A framework's call that requests belong to."""
 
-    def hear(self, request: Heard) -> None:
+    def attach(self, request: AnsweredRequest) -> None:
         """Take in that the request is being answered; called once, or never if it failed."""
         ...
 
 
-Claimant: TypeAlias = tuple[weakref.ref[Any], Callable[[Any, str], Claim | None]]
-"""A framework's listener and its method that says whether a request that leaves here and now, in
-this context, for this provider, is the framework's."""
+FindOwner: TypeAlias = Callable[[Any, str], RequestOwner | None]
+"""A framework's method that says whether a request that leaves here and now, in this context, for
+this provider, is one of its calls'."""
 
 
-class _Untold:
-    """A request that some call of a framework surely sent, in a thread that knows not which.
+class Owners:
+    """The frameworks whose calls may own requests."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[weakref.ref[Any], FindOwner], ...] = ()
+
+    def add(self, framework: Any, find: FindOwner) -> None:
+        """Ask a framework from now on, as long as somebody else holds it.
+
+        Args:
+            framework: An object of its.
+            find: That object's method, not bound to it.
+        """
+        with LOCK:
+            alive = (known for known in self._known if known[0]() is not None)
+            self._known = (*alive, (weakref.ref(framework), find))
+
+    def find(self, provider: str) -> RequestOwner | None:
+        """Find the call that a request to this provider belongs to, which leaves here and now."""
+        for reference, find in self._known:
+            framework = reference()
+            if framework is not None:
+                owner = find(framework, provider)
+                if owner is not None:
+                    return owner
+        return None
+
+
+class _UnknownOwner:
+    """Some call of a framework, which surely sent a request in a thread that knows not which.
 
     What the provider says of it reaches that call in its answer.
     """
 
-    def hear(self, request: Heard) -> None:
+    def attach(self, request: AnsweredRequest) -> None:
         """Leave it to the call."""
 
 
-UNTOLD: Final = _Untold()
+UNKNOWN_OWNER: Final = _UnknownOwner()
 
 
 def is_running(package: str) -> bool:

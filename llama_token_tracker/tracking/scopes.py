@@ -16,7 +16,6 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Book
-from llama_token_tracker.tracking.charging import Hold
 from llama_token_tracker.tracking.report import Readings
 
 _current: Final[ContextVar["Scope | Block | None"]] = ContextVar(
@@ -52,12 +51,10 @@ class Context(NamedTuple):
     Attributes:
         scope: The innermost scope, or `None`.
         tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
-        hold: What it holds in budgets, or `None`.
     """
 
     scope: "Scope | None" = None
     tags: Mapping[str, str] = _NO_TAGS
-    hold: Hold | None = None
 
     @property
     def path(self) -> str | None:

@@ -1,77 +1,47 @@
-"""Where events go: the books of the handler and of scopes, and the lock around them.
+"""Where calls go when they end: the accounts of a handler and of scopes, budgets and sinks.
 
-What can wait, waits here: making an event, counting its tokens, looking up its price.
+What can wait, waits here: reading a usage, counting tokens, making an event, looking up its price.
 """
 
+import atexit
+import os
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final
 
+from llama_token_tracker._background import WORKER, run_late
 from llama_token_tracker._lock import LOCK
-from llama_token_tracker._log_once import put_off, say_late
+from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.budgets import Accounts, Budget
-from llama_token_tracker.events.event import Operation, TokenCountingEvent
+from llama_token_tracker.events.call import Call
+from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
+from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tracking.account import Book
-from llama_token_tracker.tracking.background import WORKER
-from llama_token_tracker.tracking.charging import accounts_of, hold, spend
-from llama_token_tracker.tracking.correlation import Claim, Claimant
+from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
+from llama_token_tracker.tracking.correlation import Owners
+from llama_token_tracker.tracking.outbox import Outbox
+from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.report import Readings, price
 from llama_token_tracker.tracking.scopes import Context, Scope, context
-
-Recipe: TypeAlias = tuple[Any, ...]
-"""A call's input and output tokens, its context, what makes its event, and with which arguments."""
 
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Texts that wait to be counted take no more than about this; then they are counted."""
 
+MAX_WAITING: Final = 1_000
+"""No more calls than about this wait until somebody asks; then they are counted."""
+
 BYTES_PER_CALL: Final = 1_000
-"""About what any of them takes beside its texts."""
+"""About what any call takes beside its texts."""
 
-MAX_WAITING: Final = 10_000
-"""Where events are limited, no more calls than this wait beyond the limit."""
+_LOOKED_AT_EVERY: Final = 64
+"""After so many calls, or a long one, it's looked at how much waits."""
 
-_UNSUMMED: Final = 256
-"""So many calls are put off before their figures are added up, so that reading stays quick."""
-
-
-class Uncounted(Protocol):
-    """A call whose tokens nobody has counted yet."""
-
-    @property
-    def held_bytes(self) -> int:
-        """About how much memory its texts take until it's counted."""
-        ...
-
-    def events(self) -> Iterable[TokenCountingEvent]:
-        """Its events; the tokens are counted on the first call."""
-        ...
-
-
-class _Waiting(NamedTuple):
-    """A call within a scope that stands in line until it, or one before it, is counted."""
-
-    call: Uncounted
-    context: Context
-
-
-class _Ready:
-    """A call whose event is made already."""
-
-    __slots__ = ("_event",)
-    held_bytes = 0
-
-    def __init__(self, event: TokenCountingEvent) -> None:
-        self._event = event
-
-    def events(self) -> Iterable[TokenCountingEvent]:
-        return (self._event,)
-
-
-def _uncounted(item: Any) -> Uncounted:
-    call: Uncounted = item.call if isinstance(item, _Waiting) else item
-    return call
+_LISTED_AT_ONCE: Final = 100
+"""So many events are listed before others may have the lock."""
 
 
 class Tracker(Readings):
@@ -84,10 +54,16 @@ class Tracker(Readings):
             among the others too.
         prices: What tokens cost; by default what genai-prices knows.
         budget: A limit, or several, that calls are held to before they're sent.
+        sinks: Functions that take each finished call's event; see `TokenCountingHandler`.
 
     Attributes:
         is_limited: Whether it has a budget, which all calls are subject to.
-        claimants: Who may claim what watched clients send; see `let_claim`.
+        owners: Which frameworks' calls may own what watched clients send.
+
+    Raises:
+        ValueError: `max_events` is negative.
+        BudgetError: `budget` holds something that is no budget.
+        SinkError: `sinks` holds something that can't be called.
     """
 
     def __init__(
@@ -97,6 +73,7 @@ class Tracker(Readings):
         include_failed: bool = False,
         prices: Prices | None = None,
         budget: Budget | Iterable[Budget] | None = None,
+        sinks: Iterable[Sink] = (),
     ) -> None:
         if max_events is not None and max_events < 0:
             msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
@@ -104,29 +81,23 @@ class Tracker(Readings):
         self.prices = prices or Prices()
         self._accounts: tuple[Accounts, ...] = accounts_of(budget)
         self.is_limited = bool(self._accounts)
+        self._outbox = Outbox(sinks)
         self._book = self.new_book(max_events=max_events, include_failed=include_failed)
-        # Appended to without the lock; taken from its front with it.
-        self._pending: list[Recipe | _Waiting | Uncounted] = []
-        # What was taken from it, and is being looked at.
-        self._taking: deque[Recipe | _Waiting | Uncounted] = deque()
-        self._summed = 0
-        self._unsummed = _UNSUMMED if max_events is None else min(_UNSUMMED, max_events)
-        self._sum_up_at = self._unsummed
-        # What calls hold that nobody has counted yet: not zero as long as there are any.
-        self._held_bytes = 0
-        self._unsettled: deque[tuple[TokenCountingEvent, Context | None]] = deque()
-        self.claimants: tuple[Claimant, ...] = ()
+        # Appended to by anybody, without a lock; taken from its front by who holds it.
+        self._pending: deque[Pending] = deque()
+        # Whether a call waits to be counted that holds what it has reserved until then.
+        self._is_owing = False
+        self._is_working = False
+        self._has_grown = False
+        self.owners = Owners()
+        # After a fork: so many calls at the front are the parent's to hand to sinks.
+        self._inherited = 0
+        _trackers.add(self)
 
-    def let_claim(self, listener: Any, claim: Callable[[Any, str], Claim | None]) -> None:
-        """Let a framework, whose calls are counted here, claim what watched clients send.
-
-        Args:
-            listener: An object that somebody else holds; it's asked as long as that is so.
-            claim: Its method, not bound to it.
-        """
-        with LOCK:
-            alive = (claimant for claimant in self.claimants if claimant[0]() is not None)
-            self.claimants = (*alive, (weakref.ref(listener), claim))
+    def after_fork(self) -> None:
+        """Begin anew in a child process, which has inherited what waited in its parent."""
+        self._inherited = len(self._pending)
+        self._is_working = False
 
     @property
     def book(self) -> Book:
@@ -146,6 +117,8 @@ class Tracker(Readings):
     def new_book(self, *, max_events: int | None, include_failed: bool) -> Book:
         """An account of its own for a part of the calls."""
         return Book(self.catch_up, max_events=max_events, include_failed=include_failed)
+
+    # --- where a call starts ---------------------------------------------------------------
 
     def scope(
         self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object
@@ -177,62 +150,26 @@ class Tracker(Readings):
         """Whether a call with this context is subject to any budget."""
         return self.is_limited or (context is not None and bool(context.accounts))
 
-    def reserve(
-        self,
-        context: Context | None,
-        *,
-        input_tokens: int,
-        output_tokens: int | None,
-        provider: str | None,
-        model: str | None,
-        operation: Operation,
-    ) -> Context:
-        """Reserve what a call may use, before it's sent.
+    def reserve(self, call: Call) -> None:
+        """Reserve what a call may use, before it's sent, unless one around it has.
 
         Args:
-            context: Where it started.
-            input_tokens: How many tokens will be sent, roughly.
-            output_tokens: How many may come back; `None` if the call doesn't say.
-            provider: Its provider, for the price.
-            model: Its model.
-            operation: What is asked for.
-
-        Returns:
-            The context to record it with, which settles the reservation.
+            call: The call, which holds it from then on.
 
         Raises:
             BudgetExceededError: It would pass a limit. Nothing is reserved.
         """
-        context = context or Context()
-        if self._held_bytes:
+        if not self.limits(call.context) or is_covered(call):
+            return
+        if self._is_owing:
             # Calls that ended without a figure still hold all that they reserved.
             self.catch_up()
-        held = hold(
-            (*self._accounts, *context.accounts),
-            dict(context.tags),
-            context.path,
-            self.prices,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            provider=provider,
-            model=model,
-            operation=operation,
-        )
-        return context._replace(hold=held)
+        reserve(call, self._budgets(call.context), self.prices)
 
-    def _settle(self) -> None:
-        """Settle what calls held; the caller doesn't hold the lock, for clocks are users'."""
-        say_late()
-        while self._unsettled:
-            try:
-                event, context = self._unsettled.popleft()
-            except IndexError:
-                return  # another thread was quicker
-            if context is not None and context.hold is not None:
-                context.hold.settle(event)
-            else:
-                inner = () if context is None else context.accounts
-                spend((*self._accounts, *inner), event)
+    def _budgets(self, context: Context | None) -> tuple[Accounts, ...]:
+        return (*self._accounts, *(() if context is None else context.accounts))
+
+    # --- where a call ends -----------------------------------------------------------------
 
     def record(self, event: TokenCountingEvent, context: Context | None = None) -> None:
         """Take in one call.
@@ -241,150 +178,130 @@ class Tracker(Readings):
             event: What is known of it.
             context: Where it started.
         """
-        with LOCK:
-            if self._held_bytes:
-                self.record_uncounted(_Ready(event), context)
-            else:
-                self._take_pending()
-                self._take(event, context)
-        self._settle()
-
-    def _take(self, event: TokenCountingEvent, context: Context | None) -> None:
-        self._mark(event, context)
-        self._book.take(event)
-        self._share(event, context)
-        if self.limits(context):
-            self._unsettled.append((event, context))
-
-    def _mark(self, event: TokenCountingEvent, context: Context | None) -> None:
         event.price_with(self.prices)
         if context is not None:
             context.mark(event)
+        self.add(Pending.of(event, context))
 
-    def _share(self, event: TokenCountingEvent, context: Context | None) -> None:
-        if context is not None and context.scope is not None:
-            context.scope.take(event)
-        if self.max_events is not None and self._book.totals.waits_too_long:
-            # Their events may be dropped, and nobody has asked for a cost yet.
-            WORKER.ask(self._price)
+    def add(self, pending: Pending) -> None:
+        """Take in a call that has ended; its events are made when somebody asks, or later.
 
-    def _price(self) -> None:
-        price(self._book)
-
-    def record_uncounted(self, call: Uncounted, context: Context | None = None) -> None:
-        """Take in a call whose tokens are counted when somebody asks for a figure.
-
-        If too much text waits for that, one thread in the background counts it.
+        Nothing is counted here, and no lock is taken unless there is a budget.
         """
-        # No lock, which is dear out of a cold cache. Threads that meet here may lose an addition;
-        # but what isn't zero once a call is in line stays so until the line is taken.
-        self._pending.append(call if context is None else _Waiting(call, context))
-        self._held_bytes += BYTES_PER_CALL + call.held_bytes
-        if self._held_bytes > MAX_HELD_BYTES:
+        waiting = self._pending
+        waiting.append(pending)
+        if self.is_limited or pending.context is not None or pending.reservation is not None:
+            self._charge_if_reported(pending)
+        if self._outbox.has_sinks:
+            self._work()
+        elif (
+            self._has_grown
+            or len(waiting) % _LOOKED_AT_EVERY == 0
+            or _is_long(pending.held_bytes + BYTES_PER_CALL)
+        ):
+            self._look_at_what_waits()
+
+    def hold_more(self, pending: Pending, held_bytes: int) -> None:
+        """Note that a call that waits takes so much more memory."""
+        pending.held_bytes += held_bytes
+        self._has_grown |= _is_long(pending.held_bytes)
+
+    def _charge_if_reported(self, pending: Pending) -> None:
+        """Spend what a call used at once, if that needs no counting: the next one may be near."""
+        if pending.reservation is None and not self.limits(pending.context):
+            return
+        if pending.needs_counting:
+            self._is_owing = True
+        else:
+            self._charge(pending)
+
+    def _look_at_what_waits(self) -> None:
+        """Have it counted in the background, if it is much."""
+        self._has_grown = False
+        waiting = self._pending.copy()
+        held = sum([pending.held_bytes + BYTES_PER_CALL for pending in waiting])
+        most = MAX_WAITING if self.max_events is None else min(MAX_WAITING, self.max_events)
+        if held > MAX_HELD_BYTES or len(waiting) >= most:
+            self._work()
+
+    def _work(self) -> None:
+        """Have the worker take up what waits, if it isn't about to."""
+        if not self._is_working:
+            self._is_working = True
             WORKER.ask(self.catch_up)
 
-    def holds_more(self, held_bytes: int) -> None:
-        """Note that a call that waits to be counted takes so much more memory."""
-        self._held_bytes += held_bytes
-
-    def record_later(self, recipe: Recipe) -> None:
-        """Take in one call to a language model, whose event can wait until it's asked for.
-
-        Args:
-            recipe: What makes the event. It should hold no more memory than the event will.
-                A call that is subject to a budget is recorded at once instead.
-        """
-        pending = self._pending
-        # No lock, which would cost as much as all the rest: adding up waits too.
-        pending.append(recipe)
-        if len(pending) > self._sum_up_at:
-            self._make_room()
+    # --- from calls to events --------------------------------------------------------------
 
     def _catch_up(self) -> None:
         self.catch_up()
 
-    def _sum_up(self) -> None:
-        self.sum_up()
-
-    def sum_up(self) -> None:
-        """Bring at least the sums of LLM calls and embeddings up to date."""
-        if self._held_bytes or self._taking:
-            self.catch_up()
-        else:
-            with LOCK:
-                self._add_up()
-
-    def _make_room(self) -> None:
-        with LOCK:
-            max_events = self._book.max_events
-            if max_events is not None and len(self._pending) > max_events:
-                if not self._held_bytes:
-                    self._take_pending()
-                elif len(self._pending) > max_events + MAX_WAITING:
-                    WORKER.ask(self.catch_up)
-            self._add_up()
-        say_late()
-
-    def _add_up(self) -> None:
-        """Add up what was put off since the last time; the caller holds the lock."""
-        end = len(self._pending)
-        prompt = completion = 0
-        for call in self._pending[self._summed : end]:
-            if type(call) is tuple:
-                prompt += call[0]
-                completion += call[1]
-        pair = self._book.llm.pair
-        pair.prompt += prompt
-        pair.completion += completion
-        self._summed = end
-        self._sum_up_at = end + self._unsummed
-
     def catch_up(self) -> None:
-        """Make the events that were put off, if there are any."""
-        if not (self._pending or self._taking):
-            return
-        if self._held_bytes or self._taking:
-            with LOCK:
-                items = [*self._taking, *self._pending]
-                waiting = [_uncounted(item) for item in items if type(item) is not tuple]
-            # Outside the lock, for counting takes time; backwards, to meet the thread that
-            # may be counting already half-way.
-            for call in reversed(waiting):
-                call.events()
-        with LOCK:
-            self._take_pending()
-        self._settle()
+        """Make and list the events of all calls that have ended by now.
 
-    def _take_pending(self) -> None:
-        # Before the line is looked at: see `record_uncounted`.
-        self._held_bytes = 0
-        while self._pending or self._taking:
-            self._add_up()
-            # Taken out before any is looked at: the collector may close a stream meanwhile, and
-            # whoever records that comes in here again, with this thread's lock.
-            self._taking.extend(self._pending[: self._summed])
-            del self._pending[: self._summed]
-            self._summed, self._sum_up_at = 0, self._unsummed
-            with put_off():
-                while self._taking:
-                    self._take_waiting(self._taking.popleft())
-
-    def _take_waiting(self, item: Recipe | _Waiting | Uncounted) -> None:
-        if type(item) is not tuple:
-            context = item.context if isinstance(item, _Waiting) else None
-            for event in _uncounted(item).events():
-                self._take(event, context)
+        Two threads may do so at once; each event is made, charged, listed and delivered once.
+        """
+        # First: what ends from now on asks again.
+        self._is_working = False
+        run_late()
+        if not self._pending:
             return
-        _, _, context, make, *arguments = item
+        self._is_owing = False
+        waiting = self._pending.copy()
+        # Backwards, to meet the thread that may be at it already half-way.
+        for pending in reversed(waiting):
+            pending.events()
+        for pending in waiting:
+            self._charge(pending)
+        left = len(waiting)
+        while left > 0:
+            with LOCK, put_off():
+                left = self._list(left)
+            say_late()
+        self._outbox.start()
+
+    def _charge(self, pending: Pending) -> None:
+        """Tell budgets what a call used, outside of any lock: clocks are users'."""
+        reservation, context = pending.reservation, pending.context
+        if pending.is_charged or (reservation is None and not self.limits(context)):
+            return
+        events = pending.events()
+        if not pending.take_charge():
+            return
         try:
-            event = make(*arguments)
-        except KeyboardInterrupt:
-            # Its tokens are in the sums already.
-            self._taking.appendleft(item)
-            raise
-        self._mark(event, context)
-        self._book.list_only(event)
-        self._share(event, context)
+            if reservation is not None:
+                reservation.settle(events)
+            else:
+                for event in events:
+                    spend(self._budgets(context), event)
+        except Exception as error:  # noqa: BLE001 - called when the answer is there already
+            notice("a call could not be charged to its budget", error, "it is left out")
+
+    def _list(self, most: int) -> int:
+        """List the events at the front that are ready; the caller holds the lock.
+
+        Returns:
+            How many calls are left, out of at most so many.
+        """
+        for _ in range(min(most, _LISTED_AT_ONCE)):
+            if not self._pending or not self._pending[0].is_made:
+                return 0  # another thread lists them, or they came later
+            pending = self._pending.popleft()
+            is_inherited = self._inherited > 0
+            self._inherited -= is_inherited
+            for event in pending.events():
+                self._take(event, pending.context)
+                if not is_inherited:
+                    self._outbox.put(event)
+        return most - _LISTED_AT_ONCE
+
+    def _take(self, event: TokenCountingEvent, context: Context | None) -> None:
+        """Add an event to all that it belongs to; the caller holds the lock."""
+        self._book.take(event)
+        if context is not None and context.scope is not None:
+            context.scope.take(event)
+        if self.max_events is not None and self._book.totals.waits_too_long:
+            # Their events may be dropped, and nobody has asked for a cost yet.
+            self._outbox.later(partial(price, self._book))
 
     def reset(self) -> None:
         """Start again from nothing. A call that is under way counts when it ends.
@@ -393,15 +310,39 @@ class Tracker(Readings):
         """
         self.catch_up()
         with LOCK:
-            self._take_pending()
             self._book.reset()
-        self._settle()
+
+    # --- sinks -----------------------------------------------------------------------------
+
+    @property
+    def has_sinks(self) -> bool:
+        """Whether events go to any sink."""
+        return self._outbox.has_sinks
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all calls that have ended by now are counted, and given to all sinks.
+
+        Args:
+            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
+
+        Returns:
+            Whether that was done in time; `False` if a sink hangs.
+        """
+        self.catch_up()
+        return self._outbox.flush(timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """The same, and then give no further events to sinks. Counting goes on."""
+        is_done = self.flush(timeout_s)
+        self._outbox.close()
+        return is_done
+
+    # --- copies ----------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock and the open scopes, as it stands at one moment."""
+        """What was counted, as it stands at one moment; sinks and scopes stay behind."""
         self.catch_up()
         with LOCK:
-            self._take_pending()
             return {
                 "max_events": self._book.max_events,
                 "include_failed": self._book.include_failed,
@@ -422,6 +363,34 @@ class Tracker(Readings):
         self._book.restore(state["book"])
 
 
+def _is_long(held_bytes: int) -> bool:
+    """Whether a call takes so much that it's looked at how much waits."""
+    return held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
+
+
+_trackers: "Final[weakref.WeakSet[Tracker]]" = weakref.WeakSet()
+
+_EXIT_S: Final = 5.0
+"""So long the interpreter's end waits for sinks, all together."""
+
+
+def _after_fork() -> None:
+    for tracker in list(_trackers):
+        tracker.after_fork()
+
+
+def _flush_at_exit() -> None:
+    until = time.monotonic() + _EXIT_S
+    for tracker in list(_trackers):
+        if tracker.has_sinks:
+            tracker.flush(max(0.0, until - time.monotonic()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_flush_at_exit)
+
+
 class Tracking(Readings):
     """What can be read of, and done with, whatever records into a tracker."""
 
@@ -434,9 +403,6 @@ class Tracking(Readings):
 
     def _catch_up(self) -> None:
         self.tracker.catch_up()
-
-    def _sum_up(self) -> None:
-        self.tracker.sum_up()
 
     @property
     def _accounts(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
@@ -470,3 +436,18 @@ class Tracking(Readings):
     def reset_counts(self) -> None:
         """Start again from zero. A call that is under way counts when it ends."""
         self.tracker.reset()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all calls that have ended by now are counted, and given to all sinks.
+
+        Args:
+            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
+
+        Returns:
+            Whether that was done in time; `False` if a sink hangs.
+        """
+        return self.tracker.flush(timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """The same, and then give no further events to sinks. Counting goes on."""
+        return self.tracker.close(timeout_s)

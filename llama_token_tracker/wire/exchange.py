@@ -1,33 +1,33 @@
 """One request of a watched client, from its leaving to the end of its answer.
 
-What it used is read off the wire. If a framework has claimed it, its own event takes the
-figures; else an event is recorded here. Figures and texts are looked at when somebody asks for
-them: in the user's own call every line costs, for the code comes out of a cold cache.
+What it used is read off the wire. If it belongs to a framework's call, that one's event takes the
+figures; else it becomes an event of its own. Figures and texts are read when somebody asks for
+them.
 """
 
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
-from llama_token_tracker.events.embedding import SharedTexts
+from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
-from llama_token_tracker.events.settle import Said, embedded, event_of
-from llama_token_tracker.events.unreported import NOTHING, Count, SilentCall, texts_in
-from llama_token_tracker.extraction import Reading, StreamedUsage, extract_usage, knows
+from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
+from llama_token_tracker.events.unreported import texts_in
+from llama_token_tracker.extraction import SILENT, Reported, StreamedUsage, extract_usage, knows
 from llama_token_tracker.extraction.parts import Message, Part
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
-from llama_token_tracker.tokenizers.selection import Tokenizers
-from llama_token_tracker.tracking.charging import Hold
-from llama_token_tracker.tracking.correlation import Claim
-from llama_token_tracker.tracking.scopes import Context, is_somewhere
+from llama_token_tracker.tracking.correlation import RequestOwner
+from llama_token_tracker.tracking.pending import Pending
+from llama_token_tracker.tracking.scopes import is_somewhere
 from llama_token_tracker.tracking.tracker import Tracker
-from llama_token_tracker.usage import Source, Usage
+from llama_token_tracker.usage import Usage
 
 _BYTES_PER_PIECE: Final = 500
 # Pictures stand in a request as text; what is read of them is their size alone.
@@ -35,7 +35,6 @@ _LONGEST_BODY: Final = 262_144
 _SIZED: Final = (bytes, str, bytearray)
 _END_OF_JSON: Final = b"}"
 _NO_TAGS: Final[dict[str, Any]] = {}
-_NO_TOKENIZER: Final = Tokenizers(None, lambda: None)
 
 Read: TypeAlias = Callable[[Any], object]
 """Gives what a piece of an answer says, as fields, or `None`."""
@@ -105,22 +104,18 @@ class Recorder:
         self._counter = weakref.ref(token_counter)
 
     @property
-    def keeps_text(self) -> bool:
-        """Whether events keep prompts and answers."""
-        return bool(getattr(self._counter(), "keep_text", True))
-
-    def tokenizer(self, model: str) -> Any:
-        """What counts the texts of a model that says nothing."""
-        tokenizers: Tokenizers = getattr(self._counter(), "tokenizers", _NO_TOKENIZER)
-        return tokenizers.of(model)
+    def settings(self) -> Settings:
+        """How events are made: as the handler says, as long as there is one."""
+        settings: Settings | None = getattr(self._counter(), "settings", None)
+        plain = Settings(prices=self.tracker.prices)
+        return plain if settings is None else settings._replace(event_class=TokenCountingEvent)
 
 
-class Exchange:
+class Exchange(Call, Transcript):
     """A request that leaves where and when this is made, and what is known of its answer.
 
-    It ends in `settle`, once and in any case, and then stands in the tracker's line itself until
-    it's counted. One that nobody holds any more before it's settled is lost: it was cancelled,
-    or its answer was dropped half-way.
+    It ends in `settle`, once and in any case. One that nobody holds any more before it's settled
+    was cancelled, or its answer was dropped half-way.
 
     Args:
         recorder: Where it goes.
@@ -132,32 +127,25 @@ class Exchange:
 
     Attributes:
         body: The request's body, as long as nobody has read it.
-        id: What the provider calls the request, once that's known.
         keeps_pieces: Whether the pieces of the answer are needed for an event.
         pieces: Those that have come, if they are needed.
-        told_by: Gives what a piece tells of its tokens, as fields or `None`, if pieces do so;
+        read_piece: Gives what a piece tells of its tokens, as fields or `None`, if pieces do so;
             they are looked at when somebody asks for the figures.
-        status: How it ended; abandoned until then.
-        duration_s: How long it took until then, in seconds.
-        held_bytes: About how much memory its texts take from then on until it's counted.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
     """
 
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
-    # then. What is read in the call is set there, for to find it here would take longer.
-    id = ""
-    status: Status = "abandoned"
-    duration_s = 0.0
-    held_bytes = 0
-    # Until it's made; so one that couldn't be made is no request that was lost.
+    # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
-    told_by: Read | None = None
+    read_piece: Read | None = None
+    status: Status = "abandoned"
     _asked: Asked | None = None
     _whole: Usage | None = None
-    _whole_put_off: object = None
+    _unread: object = None
     _figures_at = 0
-    _events: list[TokenCountingEvent] | None = None
+    _pending: Pending | None = None
+    _event: TokenCountingEvent | None = None
 
     def __init__(
         self,
@@ -168,25 +156,17 @@ class Exchange:
         dialect: Dialect,
         body: Any,
     ) -> None:
-        tracker, claim = recorder.tracker, None
-        for reference, claim_by in tracker.claimants:
-            listener = reference()
-            if listener is not None:
-                claim = claim_by(listener, provider)
-                if claim is not None:
-                    break
-        context, is_limited = None, tracker.is_limited
+        tracker = recorder.tracker
+        owner = tracker.owners.find(provider)
         if is_somewhere():
-            context = tracker.context(_NO_TAGS)
-            is_limited = tracker.limits(context)
+            self.context = tracker.context(_NO_TAGS)
         # The framework's call that it's part of.
-        self._claim: Claim | None = claim
-        self._context: Context | None = context
-        self.keeps_pieces = claim is None
-        self.is_limited = is_limited and claim is None
+        self._owner: RequestOwner | None = owner
+        self.keeps_pieces = owner is None
+        self.is_limited = owner is None and tracker.limits(self.context)
         self.provider = provider
         self.model = model
-        self.operation: Operation = operation
+        self.operation = operation
         self.body = body
         self.pieces: list[Any] = []
         self._recorder = recorder
@@ -194,18 +174,17 @@ class Exchange:
         self._came = 0
         self._usage: StreamedUsage | None = None
         self._put_off: list[tuple[int, Any]] = []
-        self._event: TokenCountingEvent | None = None
         # Whoever takes it out settles it: of two threads one.
         self._turns = [True]
         self._started_s = time()
-        self._began = perf_counter()
+        self.began = perf_counter()
         self.is_settled = False
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
-        """Count what nobody waits for any more; whoever counts it holds it again."""
+        """Count what nobody waits for any more; a finalizer, so that it waits for no lock."""
         # At exit nobody counts any more.
         if not (self.is_settled or is_exiting()):
-            self.lost()
+            soon(self.lost)
 
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
@@ -215,61 +194,56 @@ class Exchange:
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
-        if not self.is_limited:
-            return
-        # Until it may be sent it is no request that could be lost.
-        self.is_settled = True
-        asked = self._ask()
-        embeds = self.operation == "embedding"
-        self._context = self._recorder.tracker.reserve(
-            self._context,
-            input_tokens=expected_texts(asked.texts)
-            if embeds
-            else expected_input(asked.prompt, asked.tools),
-            output_tokens=0 if embeds else asked.max_tokens,
-            provider=self.provider,
-            model=self.model,
-            operation=self.operation,
-        )
-        self.is_settled = False
+        if self.is_limited:
+            # Until it may be sent it is no request that could be lost.
+            self.is_settled = True
+            self._recorder.tracker.reserve(self)
+            self.is_settled = False
 
-    # --- what the watch hears --------------------------------------------------------------
+    def expected_tokens(self) -> tuple[int, int | None]:
+        """How many tokens it will send and may get back, roughly."""
+        asked = self._ask()
+        if self.operation == "embedding":
+            return expected_texts(asked.texts), 0
+        return expected_input(asked.prompt, asked.tools), asked.max_tokens
+
+    # --- what the client's watch tells -----------------------------------------------------
 
     def answered(self) -> None:
         """Note that the answer has begun."""
-        if self._claim is not None:
-            self._claim.hear(self)
+        if self._owner is not None:
+            self._owner.attach(self)
 
-    def hear(self, fields: object) -> None:
+    def add(self, fields: object) -> None:
         """Take in a part of the answer that may say something of its tokens."""
         if self._put_off:
             # In the order in which they came.
-            self.hear_later(fields)
+            self.add_later(fields)
             return
         self._came += 1
         usage = self._usage
         if usage is None:
             usage = self._usage = StreamedUsage()
-        if usage.hear(fields):
+        if usage.add(fields):
             self._figures_at = self._parts()
 
     def _parts(self) -> int:
         """A number that grows with every part that comes."""
         return self._came + len(self.pieces) + len(self._put_off)
 
-    def hear_later(self, fields: object) -> None:
+    def add_later(self, fields: object) -> None:
         """Take in such a part, and look at it when somebody asks for the figures.
 
         Args:
             fields: They are kept until then, so they should be few, and nobody may change them.
         """
         # Frameworks' calls ask for the figures where nothing may be logged.
-        if self._claim is None and self._usage is None:
+        if self._owner is None and self._usage is None:
             self._put_off.append((self._parts() + 1, fields))
         else:
-            self.hear(fields)
+            self.add(fields)
 
-    def hear_all(self, fields: object) -> None:
+    def add_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_usage(fields)
 
@@ -285,9 +259,10 @@ class Exchange:
         self.pieces.append(piece)
         event = self._event
         if event is None:
-            self._recorder.tracker.holds_more(len(piece))
+            if self._pending is not None:
+                self._recorder.tracker.hold_more(self._pending, len(piece))
         elif piece.rstrip().endswith(_END_OF_JSON):
-            event.completion = self._completion(event.operation, self._answered())
+            event.completion = self._completion(event.operation)
             if event.completion:
                 self.pieces.clear()
 
@@ -296,31 +271,31 @@ class Exchange:
 
         Args:
             status: How it ended.
-            told: What an answer says at once of its tokens, if nothing was heard of it before.
+            told: What an answer says at once of its tokens, if nothing was read of it before.
                 It's looked at when somebody asks for the figures, so it should be small, and
                 nobody may change it.
         """
-        claim = self._claim
+        owner = self._owner
         if told is not None:
-            if claim is None:
-                self._whole_put_off = told
+            if owner is None:
+                self._unread = told
             else:
-                self.hear_all(told)
-                claim.hear(self)
+                self.add_all(told)
+                owner.attach(self)
         try:
             self._turns.pop()
         except IndexError:
             return
         self.status = status
-        self.duration_s = perf_counter() - self._began
-        if self._claim is None:
-            # Nobody claims it any more, so that nobody disowns it: no lock, which is dear here.
+        self._duration_s = perf_counter() - self.began
+        if self._owner is None:
+            # No lock: nobody owns it, so that nobody disowns it.
             self.is_settled = True
         else:
             with LOCK:
                 self.is_settled = True
                 # Whoever disowns it from now on records it.
-                if self._claim is not None:  # pyright: ignore[reportUnnecessaryComparison]  # by another thread
+                if self._owner is not None:  # pyright: ignore[reportUnnecessaryComparison]  # by another thread
                     return
         self._record()
 
@@ -330,138 +305,138 @@ class Exchange:
 
     # --- what a framework's call reads -----------------------------------------------------
 
-    def reading(self) -> Reading | None:
-        """What the wire has said of its tokens so far, or `None`."""
+    def reported(self) -> Reported:
+        """What the wire has said of its tokens so far."""
         whole = self._whole
-        if whole is None and self._whole_put_off is not None:
-            whole = self._whole = extract_usage(self._whole_put_off)
+        if whole is None and self._unread is not None:
+            whole = self._whole = extract_usage(self._unread)
         if whole is not None:
-            return Reading(whole)
-        usage, figures_at = self._heard()
-        reading = None if usage is None else usage.read()
-        if reading is None or (self.is_settled and self.status == "complete"):
-            return reading
-        return reading._replace(output_is_sure=figures_at == self._parts())
+            return Reported(whole)
+        usage, figures_at = self._streamed()
+        reported = SILENT if usage is None else usage.read()
+        if self.is_settled and self.status == "complete":
+            return reported
+        return reported._replace(output_is_complete=figures_at == self._parts())
 
-    def _heard(self) -> tuple[StreamedUsage | None, int]:
+    def _streamed(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
-        told_by = self.told_by
-        parts = self._put_off if told_by is None else list(enumerate(self.pieces, 1))
+        read = self.read_piece
+        parts = self._put_off if read is None else list(enumerate(self.pieces, 1))
         if not parts:
             return self._usage, self._figures_at
         # Made anew each time, for two threads may ask at once.
         usage, figures_at = StreamedUsage(), 0
         for at, part in parts:
             try:
-                fields = part if told_by is None else told_by(part)
+                fields = part if read is None else read(part)
             except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
                 notice("a part of an answer could not be read", error, "its figures are missing")
                 continue
-            if fields is not None and usage.hear(fields):
+            if fields is not None and usage.add(fields):
                 figures_at = at
         return usage, figures_at
 
-    def texts(self) -> tuple[str, ...]:
+    def texts(self) -> Sequence[str]:
         """The texts that it had embedded."""
         return self._ask().texts
 
     def disown(self) -> None:
         """Record it here after all."""
         with LOCK:
-            was_settled, self._claim = self.is_settled, None
+            was_settled, self._owner = self.is_settled, None
         if was_settled:
             self._record()
 
-    # --- its event -------------------------------------------------------------------------
+    # --- from the request to its event -----------------------------------------------------
 
     def _record(self) -> None:
         try:
-            # In a row rather than by functions, as this is done in the user's call.
-            body: Any = self.body
-            pieces, context, held = self.pieces, self._context, 0
-            if type(body) in _SIZED:
-                held = len(body)
-                if held > _LONGEST_BODY:
-                    self._ask()
-            if pieces:
-                # To ask each for its length would cost more than all the rest; the last may be
-                # the whole answer.
-                last = pieces[-1]
-                held += _BYTES_PER_PIECE * len(pieces)
-                if type(last) in _SIZED:
-                    held += len(last)
-            self.held_bytes = held
-            if context is not None and context.hold is not None:
-                self._record_held(context, context.hold)
-            else:
-                self._recorder.tracker.record_uncounted(self, context)
-        except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
+            recorder = self._recorder
+            if type(self.body) in _SIZED and len(self.body) > _LONGEST_BODY:
+                self._ask()
+            reservation, self.reservation = self.reservation, None
+            self._pending = Pending(
+                self,
+                self._all_reported,
+                self,
+                Ending(self.status, self._started_s, self._duration_s, bool(self.pieces)),
+                recorder.settings,
+                self.context,
+                reservation,
+            )
+            recorder.tracker.add(self._pending)
+        except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a request could not be counted", error, "it is left out")
 
-    def _record_held(self, context: Context, hold: Hold) -> None:
-        """Record it, and give back soon what it holds in budgets."""
-        tracker, embeds = self._recorder.tracker, self.operation == "embedding"
-        said = self._said(self.reading())
-        if self._has_nothing(said) or (said.is_all and not embeds):
-            for event in self.events():
-                tracker.record(event, context)
-            return
-        if embeds:
-            hold.expect(len(self.texts()))
-        tracker.record_uncounted(self, context)
+    def _all_reported(self) -> Reported:
+        """What was said, and what a body says that was kept for its text, if that is more."""
+        reported = self.reported()
+        in_body = self._read_answer().usage
+        if (
+            in_body is not None
+            and reported.usage is not None
+            and (in_body.input_tokens, in_body.output_tokens)
+            == (reported.input_tokens, reported.output_tokens)
+            and knows(in_body) > knows(reported.usage)
+        ):
+            return reported._replace(usage=in_body)
+        return reported
 
-    def events(self) -> list[TokenCountingEvent]:
-        """Its events, counted; two threads that ask at once find the same. Never raises."""
-        if self._events is None:
-            try:
-                events = self._counted()
-            except Exception as error:  # noqa: BLE001 - a figure is asked for long after the call
-                notice("a request could not be counted", error, "it is left out")
-                events = []
-            with LOCK:
-                if self._events is None:
-                    self._events = events
-                    self._forget(events)
-        return self._events
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory its texts take until it's counted."""
+        body: Any = self.body
+        held = len(body) if type(body) in _SIZED else 0
+        if self.pieces:
+            # To ask each for its length would cost more than all the rest; the last may be
+            # the whole answer.
+            last = self.pieces[-1]
+            held += _BYTES_PER_PIECE * len(self.pieces)
+            held += len(last) if type(last) in _SIZED else 0
+        return held
 
-    def _counted(self) -> list[TokenCountingEvent]:
-        reading = self.reading()
-        said = self._said(reading)
-        if self._has_nothing(said):
-            return [self._make(said, NOTHING, NOTHING)]
-        if self.operation == "embedding":
-            total = None if reading is None else reading.usage.input_tokens
-            return SharedTexts(0, self.texts, total, self._tokenizer, self._make_embedded).events()
+    def identify(self) -> None:
+        """Find out the model and what was asked for, where the body alone tells."""
         asked = self._ask()
-        return SilentCall(
-            self._tokenizer,
-            self.model,
-            prompt=None if said.prompt is not None else asked.prompt,
-            tools=asked.tools,
-            answer=None if said.is_all_of_the_answer else self._answered().parts,
-            make=partial(self._make, said),
-        ).events()
+        if self.operation == "chat" and isinstance(asked.prompt, str):
+            self.operation = "completion"
 
-    def _said(self, reading: Reading | None) -> Said:
-        if reading is None:
-            return Said(None, "reported", False)
-        source: Source = "reported" if reading.input_is_sure else "estimated"
-        return Said(reading.usage, source, reading.output_is_sure)
+    def printed(self) -> tuple[str, str]:
+        """Prompt and completion."""
+        if not self._recorder.settings.keeps_text:
+            return "", ""
+        asked = self._ask()
+        if self.operation == "embedding":
+            prompt = "\n".join(asked.texts)
+        elif isinstance(asked.prompt, str):
+            prompt = asked.prompt
+        else:
+            prompt = "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
+        return prompt, self._completion(self.operation)
 
-    def _has_nothing(self, said: Said) -> bool:
-        """Whether it failed before anything was billed."""
-        return self.status == "failed" and said.usage is None and not self.pieces
+    def _completion(self, operation: Operation) -> str:
+        if not (self.pieces and self._recorder.settings.keeps_text):
+            return ""
+        text = _joined(self._read_answer().parts)
+        return f"assistant: {text}" if operation == "chat" else text
 
-    def _answered(self) -> Answered:
-        if not self.pieces:
-            return Answered()
-        try:
-            return self._dialect.answered(self.pieces)
-        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
-            notice("an answer could not be read", error, "its text is left empty")
-            return Answered()
+    def prompt(self) -> str | Sequence[Message]:
+        """What was sent."""
+        return self._ask().prompt
 
-    def _forget(self, events: list[TokenCountingEvent]) -> None:
+    def tools(self) -> object:
+        """The tools that were sent along."""
+        return self._ask().tools
+
+    def answer(self) -> Sequence[Part]:
+        """What came back."""
+        return self._read_answer().parts
+
+    def embedded(self) -> Sequence[EmbeddedTexts]:
+        """The texts, which share what was reported."""
+        return (EmbeddedTexts(self.texts(), self.reported()),)
+
+    def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed; of an unread answer the text may follow."""
         if self.operation != "embedding" and events:
             self._event = events[0]
@@ -470,54 +445,14 @@ class Exchange:
         self.pieces.clear()
         self._put_off.clear()
 
-    def _make(self, said: Said, prompt: Count, answer: Count) -> TokenCountingEvent:
-        asked = self._ask()
-        operation = self.operation
-        if operation == "chat" and isinstance(asked.prompt, str):
-            operation = "completion"
-        answered = self._answered()
-        completion = self._completion(operation, answered)
-        fields = self._fields(operation, self._text(asked), completion)
-        if _is_richer(answered.usage, said.usage):
-            said = said._replace(usage=answered.usage)
-        return event_of(TokenCountingEvent, fields, said, prompt, answer)
-
-    def _make_embedded(self, text: str, count: Count) -> TokenCountingEvent:
-        kept = text if self._recorder.keeps_text else ""
-        fields = self._fields("embedding", None, "")
-        return embedded(TokenCountingEvent, fields, kept, True, count)
-
-    def _fields(self, operation: Operation, prompt: str | None, answer: str) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "completion": answer,
-            "event_id": self.id,
-            "inner_event_id": self.id,
-            "status": self.status,
-            "operation": operation,
-            "provider": self.provider,
-            "model": self.model,
-            "started_s": self._started_s,
-            "duration_s": self.duration_s,
-        }
-        return fields if prompt is None else {**fields, "prompt": prompt}
-
-    def _text(self, asked: Asked) -> str:
-        if not self._recorder.keeps_text:
-            return ""
-        if self.operation == "embedding":
-            return "\n".join(asked.texts)
-        if isinstance(asked.prompt, str):
-            return asked.prompt
-        return "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
-
-    def _completion(self, operation: Operation, answered: Answered) -> str:
-        if not (self.pieces and self._recorder.keeps_text):
-            return ""
-        text = _joined(answered.parts)
-        return f"assistant: {text}" if operation == "chat" else text
-
-    def _tokenizer(self) -> Any:
-        return self._recorder.tokenizer(self.model)
+    def _read_answer(self) -> Answered:
+        if not self.pieces:
+            return Answered()
+        try:
+            return self._dialect.answered(self.pieces)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("an answer could not be read", error, "its text is left empty")
+            return Answered()
 
     def _ask(self) -> Asked:
         if self._asked is None:
@@ -536,13 +471,3 @@ class Exchange:
 
 def _joined(parts: Sequence[Part]) -> str:
     return "".join(texts_in(parts))
-
-
-def _is_richer(body: Usage | None, known: Usage | None) -> bool:
-    """Whether a body says more of the same figures that are in the sums already."""
-    return (
-        body is not None
-        and known is not None
-        and (body.input_tokens, body.output_tokens) == (known.input_tokens, known.output_tokens)
-        and knows(body) > knows(known)
-    )

@@ -94,8 +94,3 @@ def test_the_weaker_source_speaks_for_both(left: Source, right: Source, expected
     assert weaker(left, right) == weaker(right, left) == expected
     event = TokenCountingEvent("", "", 0, 0, prompt_source=left, completion_source=right)
     assert event.source == expected
-
-
-def test_the_quick_way_makes_the_same_event():
-    """An event made of all its fields equals one made by its arguments."""
-    assert LlamaIndexEvent.of(vars(EVENT).copy()) == EVENT

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
-from llama_token_tracker.extraction.texts import prompt_text, response_text, texts_of, words_of
+from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text, texts_of
 
 BLOCKS = st.one_of(
     st.builds(TextBlock, text=st.text(max_size=10)),
@@ -32,6 +32,12 @@ BLOCKS = st.one_of(
 MESSAGES = st.builds(
     ChatMessage, role=st.sampled_from(MessageRole), blocks=st.lists(BLOCKS, max_size=3)
 )
+
+
+def printed_later(prompt: tuple[ChatMessage, ...], response: ChatResponse) -> tuple[str, str]:
+    """What an event shows, of words that are put off where that can be done."""
+    words = plain_words(prompt, response)
+    return (prompt_text(prompt), response_text(response)) if words is None else texts_of(words)
 
 
 @given(st.lists(MESSAGES, max_size=4))
@@ -55,7 +61,7 @@ def test_what_is_printed_later_reads_the_same(messages: list[ChatMessage], messa
     """Putting the printing off changes no text."""
     chat = ChatResponse(message=message)
     expected = "\n".join([str(message) for message in messages]), str(chat)
-    assert texts_of(words_of(tuple(messages), chat)) == expected
+    assert printed_later(tuple(messages), chat) == expected
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -70,15 +76,16 @@ def test_only_texts_are_put_off(number: int):
     plain = ChatMessage("hi", role="user")
     said = ChatResponse(message=ChatMessage("hello", role="assistant"))
     for messages in ([aside] * number, [plain] * (number - 1) + [aside]):
-        assert texts_of(words_of(tuple(messages), said))[0] == prompt_text(messages)
+        assert printed_later(tuple(messages), said)[0] == prompt_text(messages)
     unsaid = ChatResponse.model_construct(message=aside, raw=None)
-    assert texts_of(words_of((plain,) * number, unsaid))[1] == response_text(unsaid)
+    assert printed_later((plain,) * number, unsaid)[1] == response_text(unsaid)
 
 
 def test_a_list_that_grows_later_changes_nothing():
     """What was said is held as it was said."""
     message, answer = ChatMessage("hi", role="user"), ChatMessage("hello", role="assistant")
-    words = words_of((message,), ChatResponse(message=answer))
+    words = plain_words((message,), ChatResponse(message=answer))
+    assert words is not None
     message.content = answer.content = "something else"
     message.role = answer.role = MessageRole.TOOL
     assert texts_of(words) == ("user: hi", "assistant: hello")
@@ -103,7 +110,7 @@ def test_odd_roles_and_texts_are_printed_as_far_as_they_can_be(text: Any, role: 
     printed = (
         f"{'' if isinstance(role, Mute) else 'user'}: {'' if isinstance(text, Mute) else text}"
     )
-    prompt, completion = texts_of(words_of((message,) * number, ChatResponse(message=message)))
+    prompt, completion = printed_later((message,) * number, ChatResponse(message=message))
     assert prompt == "\n".join([printed] * number)
     assert completion == printed
 

@@ -5,8 +5,12 @@ from uuid import uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_token_tracker._background import run_late
+from llama_token_tracker.budgets import Reservation
+from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.langchain.runs import OpenRuns, Run
 from llama_token_tracker.llama_index.open_calls import MAX_OPEN
+from llama_token_tracker.tracking.charging import CallReservation
 
 
 class Held:
@@ -40,17 +44,18 @@ def test_answers_under_the_first_id_belong_to_the_prompts_in_order(
     found: list[Run | None] = []
     for _ in range(answered):
         answer = object()
-        found += [runs.end(batch[0].run_id, answer) for _ in range(repeats)]
+        found += [runs.end(batch[0].event_id, answer) for _ in range(repeats)]
     assert [run for run in found if run is not None] == batch[:answered]
     if answered < count:
         error = ValueError()
         failed = [
-            runs.fail(run.run_id, error) for run in [batch[0], *batch] for _ in range(repeats)
+            runs.fail(run.event_id, error) for run in [batch[0], *batch] for _ in range(repeats)
         ]
         assert [run for run in failed if run is not None] == [batch[answered]]
     elif tells_again:
-        assert [runs.end(run.run_id, object()) for run in batch] == [None] * count
+        assert [runs.end(run.event_id, object()) for run in batch] == [None] * count
     held.clear()
+    run_late()
     assert not lost
     assert len(runs) == 0
 
@@ -60,7 +65,7 @@ def test_answers_under_their_own_ids_belong_to_them(order: list[int]) -> None:
     """The order in which tasks end says nothing."""
     runs, held = OpenRuns(lambda run: None), list[Held]()
     batch = started(runs, 4, held)
-    assert [runs.end(batch[n].run_id, object()) for n in order] == [batch[n] for n in order]
+    assert [runs.end(batch[n].event_id, object()) for n in order] == [batch[n] for n in order]
     assert len(runs) == 0
 
 
@@ -70,8 +75,9 @@ def test_a_run_that_nobody_holds_is_lost() -> None:
     runs, held = OpenRuns(lost.append), list[Held]()
     [run] = started(runs, 1, held)
     held.clear()
+    run_late()
     assert lost == [run]
-    assert runs.end(run.run_id, object()) is None
+    assert runs.end(run.event_id, object()) is None
     assert len(runs) == 0
 
 
@@ -80,8 +86,9 @@ def test_a_run_whose_end_is_known_is_not_lost() -> None:
     lost: list[Run] = []
     runs, held = OpenRuns(lost.append), list[Held]()
     [run] = started(runs, 1, held)
-    assert runs.end(run.run_id, object()) is run
+    assert runs.end(run.event_id, object()) is run
     held.clear()
+    run_late()
     assert lost == []
 
 
@@ -100,7 +107,7 @@ def test_open_runs_are_bounded() -> None:
     runs, held = OpenRuns(lambda run: None), list[Held]()
     first, *_ = [started(runs, 1, held)[0] for _ in range(MAX_OPEN + 3)]
     assert len(runs) == MAX_OPEN
-    assert runs.get(first.run_id) is None
+    assert runs.get(first.event_id) is None
 
 
 def test_a_refused_run_takes_its_batch_along() -> None:
@@ -109,11 +116,12 @@ def test_a_refused_run_takes_its_batch_along() -> None:
     runs, held = OpenRuns(lost.append), list[Held]()
     batch = started(runs, 3, held)
     for run in batch:
-        run.context = object()
+        run.reservation = CallReservation(Reservation(), needs_price=False)
     runs.refuse(batch[1])
     held.clear()
+    run_late()
     assert (lost, len(runs)) == ([], 0)
-    assert [run.context for run in batch] == [None] * 3
+    assert [run.reservation for run in batch] == [None] * 3
 
 
 class Request:
@@ -121,8 +129,9 @@ class Request:
 
     is_disowned = False
 
-    def reading(self) -> None:
+    def reported(self) -> Reported:
         """Nothing was said."""
+        return SILENT
 
     def texts(self) -> tuple[str, ...]:
         """It embeds none."""
@@ -139,8 +148,8 @@ def test_requests_belong_to_the_runs_of_a_batch_in_order() -> None:
     batch = started(runs, 3, held)
     requests = [Request() for _ in range(4)]
     for request in requests:
-        batch[2].hear(request)
-    assert [run.heard for run in batch] == requests[:3]
+        batch[2].attach(request)
+    assert [run.request for run in batch] == requests[:3]
     assert [request.is_disowned for request in requests] == [False, False, False, True]
     assert batch[0].batch.asking() is None
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llama_token_tracker import Usage
+from llama_token_tracker._background import run_late
 from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.llama_index import open_calls as calls
 from llama_token_tracker.llama_index.open_calls import (
@@ -67,7 +68,7 @@ class Room:
 
 def told(outcomes: Any) -> list[tuple[str, str, Usage | None]]:
     """The call, the status and the usage of each outcome."""
-    return [(one.call.event_id, one.status, one.usage) for one in outcomes]
+    return [(one.call.event_id, one.status, one.reported.usage) for one in outcomes]
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_a_plain_call_is_taken_out_plainly():
     room = Room()
     call = room.start("a", "call-a")
     assert room.calls.end_plainly("a") is call
-    assert call.settled
+    assert call.is_settled
     assert len(room.calls.by_id) == 0
 
 
@@ -244,6 +245,7 @@ def test_a_stream_that_is_dropped_is_settled():
     assert room.lost == []
     del stream
     gc.collect()
+    run_late()
     assert told(room.lost) == [("a", "abandoned", USAGE)]
     assert len(room.calls.by_id) == 0
     assert room.end("a", error=GeneratorExit()) is None
@@ -256,6 +258,7 @@ def test_a_stream_that_was_never_read_is_forgotten():
     stream = room.stream(room.start("b", "call-b"))
     del stream
     gc.collect()
+    run_late()
     assert room.lost == []
     assert room.end("a", RAW) == [("a", "complete", USAGE)]
 
@@ -268,6 +271,7 @@ def test_a_stream_that_has_ended_is_not_told_twice():
     assert room.end("a", RAW) == [("a", "complete", USAGE)]
     del stream
     gc.collect()
+    run_late()
     assert room.lost == []
 
 
@@ -298,8 +302,8 @@ def test_progress_knows_whether_words_came_after_the_figures():
     """Figures are newest until a chunk without new ones comes."""
     progress = Progress()
     for chunk, newest in [(None, False), (RAW, True), (None, False), (reported(100, 30), True)]:
-        progress.hear(chunk)
-        assert progress.figures_are_newest is newest
+        progress.add(chunk)
+        assert progress.reported().output_is_complete is newest
     assert (progress.chunks, progress.last) == (4, reported(100, 30))
 
 
@@ -322,10 +326,10 @@ def test_how_a_call_ended(error: BaseException | None, status: str, chunks: int)
     call = OpenCall("a", "hello", None)
     if chunks:
         call.progress = Progress()
-        call.progress.hear({"delta": "word"})
+        call.progress.add({"delta": "word"})
     outcome = outcome_of(call, None, error)
     assert outcome.status == status
-    assert outcome.nothing_happened == (status == "failed" and not chunks)
+    assert outcome.is_free == (status == "failed" and not chunks)
 
 
 # --- bounds ---------------------------------------------------------------------------------

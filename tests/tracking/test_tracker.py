@@ -3,13 +3,19 @@
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker import TokenCountingEvent, Tracker, Usage
+from llama_token_tracker.events.call import Call, Settings
+from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.transcripts import PlainTranscript
+from llama_token_tracker.extraction import Reported
+from llama_token_tracker.tracking.pending import Pending
 
 
 def event(prompt: int = 3, completion: int = 2, **fields: Any) -> TokenCountingEvent:
@@ -33,7 +39,14 @@ def filled(*events: TokenCountingEvent, **options: Any) -> Tracker:
 
 def put_off(tracker: Tracker, prompt: int = 10, completion: int = 5) -> None:
     """Record a call whose event is made when it's asked for."""
-    tracker.record_later((prompt, completion, None, event, prompt, completion))
+    tracker.add(later(lambda: event(prompt, completion)))
+
+
+def later(make: Callable[[], TokenCountingEvent]) -> Pending:
+    """A call that has ended, whose event is made like this."""
+    settings = Settings(event_class=cast("Any", lambda **_: make()))
+    answer = PlainTranscript(("", ""), keeps_text=True)
+    return Pending(Call(), Reported(Usage()), answer, Ending("complete", 0, 0), settings)
 
 
 def agree(tracker: Tracker) -> bool:
@@ -390,7 +403,7 @@ def test_a_call_that_is_recorded_while_another_is_taken_in_counts_once():
         return event(prompt, completion)
 
     for prompt in (1, 2, 3):
-        tracker.record_later((prompt, 1, None, interrupted, prompt, 1))
+        tracker.add(later(partial(interrupted, prompt, 1)))
     assert sorted(one.prompt_token_count for one in tracker.llm_token_counts) == [1, 2, 3, 5, 11]
     assert tracker.prompt_llm_token_count == 22
     assert agree(tracker)
@@ -408,7 +421,7 @@ def test_an_interrupted_reading_loses_no_call():
         return event(prompt, 1)
 
     for prompt in (1, 2, 3):
-        tracker.record_later((prompt, 1, None, interrupted, prompt))
+        tracker.add(later(partial(interrupted, prompt)))
     with pytest.raises(KeyboardInterrupt):
         len(tracker.llm_token_counts)
     assert [one.prompt_token_count for one in tracker.llm_token_counts] == [1, 2, 3]

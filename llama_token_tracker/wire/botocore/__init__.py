@@ -111,7 +111,7 @@ class Watch:
             return
         exchange, hear = sent
         try:
-            exchange.id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
+            exchange.event_id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:

@@ -30,7 +30,11 @@ class Operation(NamedTuple):
 def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
     headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     # A model without a name, that of an application inference profile, may have embedded.
-    if exchange.model[:4] == "arn:" and _OUTPUT_COUNT not in headers and embeds(exchange.body):
+    if (
+        (exchange.model or "")[:4] == "arn:"
+        and _OUTPUT_COUNT not in headers
+        and embeds(exchange.body)
+    ):
         exchange.operation = "embedding"
     if exchange.operation == "embedding":
         exchange.keeps_pieces = False
@@ -50,7 +54,7 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
 def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
     hear: Hear = _hear_chunk
     if exchange.keeps_pieces:
-        exchange.told_by, hear = _said_by, _keep_chunk
+        exchange.read_piece, hear = _said_by, _keep_chunk
     parsed["body"] = heard_events(parsed["body"], exchange, hear)
 
 
@@ -64,7 +68,7 @@ def _hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
         chunk = event["chunk"].get("bytes", b"")
         keep(chunk)
         if (fields := _said_by(chunk)) is not None:
-            exchange.hear(fields)
+            exchange.add(fields)
 
 
 def _said_by(chunk: bytes) -> dict[str, Any] | None:
@@ -86,7 +90,7 @@ def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
     if "contentBlockDelta" in event:
         keep(event)
     elif "metadata" in event:
-        exchange.hear_later(_usage(event["metadata"]))
+        exchange.add_later(_usage(event["metadata"]))
 
 
 def _usage(said: Mapping[str, Any]) -> dict[str, Any]:

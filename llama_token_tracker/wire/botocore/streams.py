@@ -130,7 +130,7 @@ class Whole:
         if amount is None or amount < 0 or not piece or self._missing == 0:
             read, self._read = self._read, []
             if (fields := decoded(b"".join(read))) is not None:
-                exchange.hear(fields)
+                exchange.add(fields)
             exchange.settle("complete")
 
 

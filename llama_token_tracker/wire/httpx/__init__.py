@@ -204,7 +204,7 @@ class _Sent:
             # Asked one by one, httpx's headers would cost as much as all the rest.
             headers = {name.lower(): value for name, value in response.headers.raw}
             ids = [headers[name] for name in _IDS if name in headers]
-            exchange.id = ids[0].decode("latin-1") if ids else ""
+            exchange.event_id = ids[0].decode("latin-1") if ids else ""
             if response.status_code >= _FIRST_ERROR and response.has_redirect_location:
                 # The request that follows is made of this one.
                 request.extensions[_REDIRECTED] = _Redirected(self)

@@ -117,7 +117,7 @@ class Answer:
         if fields is None:
             return False
         self._exchange.keep(document)
-        self._exchange.hear_all(fields)
+        self._exchange.add_all(fields)
         return True
 
     def _hear(self, document: bytes) -> None:
@@ -136,7 +136,7 @@ class Answer:
         fields = decoded(document)
         if fields is None:
             return
-        self._exchange.hear(fields)
+        self._exchange.add(fields)
         status = self._form.ended(fields)
         if status is not None:
             self._exchange.settle(status)

@@ -90,22 +90,22 @@ def test_a_delta_that_repeats_the_input_adds_nothing():
 def test_an_unfinished_stream_says_whether_its_input_is_whole():
     """Without the cache keys of `message_start` nobody knows how much was cached."""
     stream = StreamedUsage()
-    assert stream.read() is None
-    assert stream.hear(DELTAS[0])
+    assert stream.read().usage is None
+    assert stream.add(DELTAS[0])
     reading = stream.read()
-    assert reading is not None
-    assert not reading.input_is_sure
-    assert stream.hear(START)
+    assert reading.usage is not None
+    assert not reading.input_is_complete
+    assert stream.add(START)
     reading = stream.read()
-    assert reading is not None
-    assert reading.input_is_sure
+    assert reading.usage is not None
+    assert reading.input_is_complete
     assert reading.usage.input_tokens == 21_503
 
 
 def test_a_chunk_without_news_is_no_news():
     """Hearing the same figures again changes nothing."""
     stream = StreamedUsage()
-    assert stream.hear(START)
-    assert not stream.hear({"type": "content_block_delta", "delta": {"text": "hi"}})
-    assert not stream.hear(START)
-    assert stream.hear(DELTAS[0])
+    assert stream.add(START)
+    assert not stream.add({"type": "content_block_delta", "delta": {"text": "hi"}})
+    assert not stream.add(START)
+    assert stream.add(DELTAS[0])

@@ -4,14 +4,14 @@ import json
 import sys
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import httpx
 from llama_token_tracker.wire.httpx.documents import Decoded, Documents, Events, Lines, Whole
-from tests.wire.httpx.relay import STREAMED, WHOLE
+from tests.wire.httpx_clients.relay import STREAMED, WHOLE
 
 KEYS = ("usage",)
 JSON: Any = st.recursive(

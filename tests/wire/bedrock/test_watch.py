@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker import LlamaTokenTrackerError, TokenCountingHandler, Tracker
-from llama_token_tracker.events.embedding import shares
+from llama_token_tracker.events.settle import shares
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import unwatch, watch
-from tests.wire.botocore.conftest import BODY, CLAUDE, MESSAGES, TITAN
+from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES, TITAN
 
 
 def ask(client: Any) -> None:

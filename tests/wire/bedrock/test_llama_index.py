@@ -13,7 +13,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_token_tracker import TokenCountingHandler, Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import watch
-from tests.wire.botocore.conftest import CLAUDE, COHERE, MESSAGES, PROMPT, TITAN
+from tests.wire.bedrock.conftest import CLAUDE, COHERE, MESSAGES, PROMPT, TITAN
 
 TEXTS = ["one", "two words", "three more words", "one", "a last text of several words"]
 CHAT = [ChatMessage(PROMPT, role="user")]

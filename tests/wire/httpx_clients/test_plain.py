@@ -6,9 +6,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
-import httpx
 from llama_token_tracker import (
     Budget,
     BudgetExceededError,
@@ -19,7 +19,7 @@ from llama_token_tracker import (
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
-from tests.wire.httpx.relay import Relay
+from tests.wire.httpx_clients.relay import Relay
 
 PROMPT = "What is the capital of Australia?"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]

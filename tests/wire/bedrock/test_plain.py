@@ -8,13 +8,13 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, EventStreamError
 from urllib3.exceptions import ProtocolError
 
-from botocore.exceptions import ClientError, EndpointConnectionError, EventStreamError
 from llama_token_tracker import TokenCountingHandler, Tracker, Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import watch
-from tests.wire.botocore.conftest import BODY, CLAUDE, COHERE, MESSAGES, PROMPT, TITAN
+from tests.wire.bedrock.conftest import BODY, CLAUDE, COHERE, MESSAGES, PROMPT, TITAN
 
 SAID = "Canberra is the capital."
 CACHED = Usage(

@@ -11,8 +11,8 @@ from llama_index.core.callbacks import CallbackManager
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.testing import LoopbackProvider
 from llama_token_tracker.wire import watch
-from tests.wire.botocore.conftest import BODY, CLAUDE, MESSAGES, PROMPT, TITAN
-from tests.wire.botocore.test_llama_index import CHAT, converse, embedding
+from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES, PROMPT, TITAN
+from tests.wire.bedrock.test_llama_index import CHAT, converse, embedding
 
 THREADS = 8
 ROUNDS = 21

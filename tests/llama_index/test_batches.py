@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker.extraction import Reading
+from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.llama_index.embeddings import Batch
 
 
@@ -17,9 +17,9 @@ class Request:
         self._texts = tuple(texts)
         self.is_disowned = False
 
-    def reading(self) -> Reading | None:
+    def reported(self) -> Reported:
         """Nothing."""
-        return None
+        return SILENT
 
     def texts(self) -> tuple[str, ...]:
         """What it sent."""
@@ -45,7 +45,7 @@ def test_batches_that_share_texts_get_requests_of_their_own(batches: list[list[s
     batch.open = len(batches)
     requests = [Request([text.replace("\n", " ") for text in texts]) for texts in batches]
     for request in random.sample(requests, len(requests)):
-        batch.hear(request)
+        batch.attach(request)
     taken: list[Any] = []
     for texts in random.sample(batches, len(batches)):
         found, rest = batch.take(texts)
@@ -62,7 +62,7 @@ def test_a_call_may_have_sent_several_requests():
     batch = Batch()
     batch.open = 2
     for text in ("a", "b", "b", "c"):
-        batch.hear(Request([text]))
+        batch.attach(Request([text]))
     found, rest = batch.take(["b", "a"])
     assert [chunks for _, chunks in found] == [["b"], ["a"]]
     assert rest == []
@@ -74,8 +74,8 @@ def test_texts_that_were_changed_on_their_way_find_their_request():
     batch = Batch()
     batch.open = 2
     shortened, instructed = Request(["a long", "same"]), Request(["query: why?"])
-    batch.hear(instructed)
-    batch.hear(shortened)
+    batch.attach(instructed)
+    batch.attach(shortened)
     assert batch.take(["same", "a long text"]) == ([(shortened, ["same", "a long text"])], [])
     assert batch.take(["why?"]) == ([(instructed, ["why?"])], [])
 
@@ -85,8 +85,8 @@ def test_the_very_text_is_found_before_one_like_it():
     batch = Batch()
     batch.open = 2
     alike, same = Request(["why"]), Request(["why?", "of another call"])
-    batch.hear(alike)
-    batch.hear(same)
+    batch.attach(alike)
+    batch.attach(same)
     assert batch.take(["why?"]) == ([(same, ["why?"])], [])
 
 
@@ -95,7 +95,7 @@ def test_the_only_open_call_takes_what_there_is():
     batch = Batch()
     batch.open = 2
     encoded = Request(["d2h5Pw=="])
-    batch.hear(encoded)
+    batch.attach(encoded)
     assert batch.take(["why?"]) == ([], ["why?"])
     batch.open = 1
     assert batch.take(["why?"]) == ([(encoded, ["why?"])], [])
@@ -106,9 +106,9 @@ def test_what_no_call_has_taken_is_given_back():
     batch = Batch()
     batch.open = 2
     early, late = Request(["a"]), Request(["b"])
-    batch.hear(early)
+    batch.attach(early)
     assert batch.take(["c"]) == ([], ["c"])
     batch.close()
-    batch.hear(late)
+    batch.attach(late)
     assert early.is_disowned
     assert late.is_disowned

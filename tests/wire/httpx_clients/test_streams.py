@@ -8,14 +8,14 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
-import httpx
 from llama_token_tracker import Tracker
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
-from tests.wire.httpx.relay import WHOLE, Relay
-from tests.wire.httpx.test_plain import (
+from tests.wire.httpx_clients.relay import WHOLE, Relay
+from tests.wire.httpx_clients.test_plain import (
     CHATS,
     MESSAGES,
     PROMPT,

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-
 from botocore.exceptions import ClientError
+
 from llama_token_tracker import Budget, BudgetExceededError, Tracker, Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import watch
-from tests.wire.botocore.conftest import CLAUDE, MESSAGES, TITAN
+from tests.wire.bedrock.conftest import CLAUDE, MESSAGES, TITAN
 
 BILL = Usage(input_tokens=73, output_tokens=29)
 

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker import Budget, BudgetExceededError, TokenCountingHandler, Tracker
+from llama_token_tracker._background import WORKER
 from llama_token_tracker.testing import LoopbackProvider, Reply
-from llama_token_tracker.tracking.background import WORKER
-from llama_token_tracker.tracking.correlation import UNTOLD, Claim
+from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire import watch
 from llama_token_tracker.wire.botocore.answers import OPERATIONS
 from llama_token_tracker.wire.exchange import Exchange, Recorder
-from tests.wire.botocore.conftest import BODY, CLAUDE, MESSAGES
+from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
 
 CACHED = Usage(input_tokens=900, output_tokens=7, cache_read_tokens=500, cache_write_tokens=300)
 
@@ -127,8 +127,8 @@ def test_a_chunk_that_nobody_can_read_takes_nothing_from_the_others(tracker: Tra
 class _Owner:
     """A framework that claims each request."""
 
-    def claim(self, _provider: str) -> Claim:
-        return UNTOLD
+    def claim(self, _provider: str) -> RequestOwner:
+        return UNKNOWN_OWNER
 
 
 _FIGURES = st.dictionaries(
@@ -140,7 +140,7 @@ _FIGURES = st.dictionaries(
 def test_figures_read_later_are_those_heard_at_once(parts: list[Any], ends: bool):
     """In whatever order texts and figures come, and whether or not the stream ends."""
     owner, claimed, plain = _Owner(), Tracker(), Tracker()
-    claimed.let_claim(owner, _Owner.claim)
+    claimed.owners.add(owner, _Owner.claim)
     dialect = OPERATIONS["ConverseStream"].dialect
     at_once, later = (
         Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", dialect, b"{}")
@@ -155,10 +155,10 @@ def _heard(exchange: Exchange, parts: list[Any], ends: bool) -> object:
         if part == "text":
             exchange.keep({"contentBlockDelta": {"delta": {"text": part}}})
         else:
-            exchange.hear_later({"usage": part})
+            exchange.add_later({"usage": part})
     if ends:
         exchange.settle("complete")
-    return exchange.reading()
+    return exchange.reported()
 
 
 _LEFT_OPEN = """
@@ -245,7 +245,7 @@ def test_a_call_that_two_threads_end_is_one(tracker: Tracker):
     try:
         for _ in range(200):
             exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", dialect, b"{}")
-            exchange.hear({"usage": {"inputTokens": 3, "outputTokens": 4}})
+            exchange.add({"usage": {"inputTokens": 3, "outputTokens": 4}})
             ends = [
                 threading.Thread(target=exchange.settle, args=(status,))
                 for status in ("complete", "abandoned", "complete")
@@ -268,11 +268,11 @@ def test_a_request_that_cannot_be_noted_is_none(
     class Broken:
         """A framework whose listener raises."""
 
-        def claim(self, _provider: str) -> Claim:
+        def claim(self, _provider: str) -> RequestOwner:
             raise RuntimeError
 
     broken = Broken()
-    tracker.let_claim(broken, Broken.claim)
+    tracker.owners.add(broken, Broken.claim)
     watch(client, tracker)
     assert client.converse(modelId=CLAUDE, messages=MESSAGES)["usage"]
     gc.collect()

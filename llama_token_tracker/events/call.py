@@ -1,0 +1,86 @@
+"""A call to a provider that has started: what was asked, of whom, and where in the program."""
+
+from asyncio import CancelledError
+from typing import Any, Final, NamedTuple
+
+from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
+from llama_token_tracker.pricing import Prices
+from llama_token_tracker.tokenizers import Tokenizer, get_tokenizer
+from llama_token_tracker.tokenizers.selection import Tokenizers
+
+MAX_OPEN: Final = 10_000
+"""More calls than this are never open at once; what is older was forgotten by somebody."""
+
+ABANDONING: Final = (GeneratorExit, CancelledError, KeyboardInterrupt)
+"""What ends a call by its caller's will, and not by an error."""
+
+
+def status_after(error: BaseException | None) -> Status:
+    """How a call ended that this was raised in; `None` stands for its answer."""
+    if error is None:
+        return "complete"
+    return "abandoned" if isinstance(error, ABANDONING) else "failed"
+
+
+class Settings(NamedTuple):
+    """How whoever counts wants events to be made.
+
+    Attributes:
+        tokenizers: What counts where a provider says nothing; by default each model's own.
+        keeps_text: Whether events keep prompts and completions.
+        event_class: The class of the events.
+        prices: What tokens cost.
+    """
+
+    tokenizers: Tokenizers | None = None
+    keeps_text: bool = True
+    event_class: type[TokenCountingEvent] = TokenCountingEvent
+    prices: Prices = Prices()
+
+    def tokenizer(self, model: str | None) -> Tokenizer:
+        """What counts the texts of a model that reports nothing."""
+        tokenizers = self.tokenizers
+        return get_tokenizer(model or "") if tokenizers is None else tokenizers.of(model)
+
+
+class Call:
+    """A call that has started; each framework, and the wire, adds what it alone knows.
+
+    Not slotted: what most calls never need is found on the class, which makes one cheap.
+
+    Attributes:
+        event_id: Its id, as whoever told of it names it.
+        span_id: The span of LlamaIndex's dispatcher that it runs in.
+        provider: The provider's name in OpenTelemetry's list, or `None` if unknown.
+        model: The model's id, or `None` if unknown.
+        operation: What is asked for.
+        parent: The call that made this one, or `None`.
+        context: The scope and the tags it started in; see `tracking.scopes`.
+        reservation: What it holds in budgets until it's settled; see `tracking.charging`.
+        began: When it started, by the clock that durations are measured with, in seconds.
+    """
+
+    event_id: str = ""
+    span_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    operation: Operation = "chat"
+    parent: "Call | None" = None
+    context: Any = None
+    reservation: Any = None
+    began: float
+
+    @property
+    def outermost(self) -> "Call":
+        """The call that the user made, as far as anybody else hears of it."""
+        return self
+
+    def identify(self) -> None:
+        """Find out provider and model, where that was put off until somebody needs them."""
+
+    def expected_tokens(self) -> tuple[int, int | None]:
+        """How many tokens it will send and may get back, roughly; the latter `None` if unstated.
+
+        Asked before it's sent, where a budget limits it. Never raises.
+        """
+        raise NotImplementedError

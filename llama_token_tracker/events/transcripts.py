@@ -1,0 +1,187 @@
+"""What was sent and what came back in a call, kept until somebody reads it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.events.unreported import texts_in
+from llama_token_tracker.extraction import SILENT, Reported
+from llama_token_tracker.extraction.messages import as_message
+from llama_token_tracker.extraction.parts import Message, Part, Text
+from llama_token_tracker.extraction.texts import Words, lines_of, texts_of
+
+_BYTES_PER_PART: Final = 200
+
+
+class EmbeddedTexts(NamedTuple):
+    """Texts that were embedded together, and share what was reported.
+
+    Attributes:
+        texts: The texts; of a picture there is none.
+        reported: What the provider said of all of them.
+        is_certain: Whether it's sure that they were embedded, and not served from a cache.
+        is_picture: Whether it's a picture, whose tokens can't be counted here.
+    """
+
+    texts: Sequence[str]
+    reported: Reported = SILENT
+    is_certain: bool = True
+    is_picture: bool = False
+
+
+class Transcript:
+    """What was sent and what came back: as an event shows it, and as a tokenizer counts it."""
+
+    __slots__ = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory it takes until it's counted."""
+        return 0
+
+    def printed(self) -> tuple[str, str]:
+        """Prompt and completion, as an event shows them; empty if texts aren't kept."""
+        return "", ""
+
+    def prompt(self) -> str | Sequence[Message] | None:
+        """What was sent, to be counted; `None` if that needs no count."""
+        return None
+
+    def tools(self) -> object:
+        """The tools that were sent along, in whatever form."""
+        return None
+
+    def answer(self) -> Sequence[Part]:
+        """What came back, to be counted."""
+        return ()
+
+    def embedded(self) -> Sequence[EmbeddedTexts]:
+        """The texts of an embedding call, by what they share."""
+        return ()
+
+    def settled(self, events: Sequence[TokenCountingEvent]) -> None:
+        """Let go of what only its events needed, now that they are made."""
+
+
+class PlainTranscript(Transcript):
+    """Messages of one text each, or a prompt and a completion that are texts.
+
+    Args:
+        words: Roles and texts, as `extraction.texts.plain_words` gives them.
+        keeps_text: Whether the event shows them.
+        tools: The tools that were sent along.
+    """
+
+    __slots__ = ("_keeps_text", "_tools", "_words")
+
+    def __init__(self, words: Words, keeps_text: bool, tools: object = None) -> None:
+        self._words = words
+        self._keeps_text = keeps_text
+        self._tools = tools
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory its texts take."""
+        words = self._words
+        return sum(map(len, words if len(words) == len(("prompt", "completion")) else words[1::2]))
+
+    def printed(self) -> tuple[str, str]:
+        """Prompt and completion."""
+        return texts_of(self._words) if self._keeps_text else ("", "")
+
+    def prompt(self) -> str | Sequence[Message]:
+        """What was sent."""
+        lines = lines_of(self._words)
+        if lines is None:
+            prompt: str = self._words[0]
+            return prompt
+        return tuple([as_message(role, (Text(text),)) for role, text in lines[:-1]])
+
+    def tools(self) -> object:
+        """The tools that were sent along."""
+        return self._tools
+
+    def answer(self) -> Sequence[Part]:
+        """What came back."""
+        return (Text(self._words[-1]),)
+
+
+class PartsTranscript(Transcript):
+    """Texts to show, and parts to count that were read when the call ended.
+
+    Args:
+        printed: Prompt and completion, as the event shows them.
+        prompt: What was sent; `None` if it needs no count.
+        answer: What came back; empty if it needs no count.
+        tools: The tools that were sent along.
+    """
+
+    __slots__ = ("_answer", "_printed", "_prompt", "_tools")
+
+    def __init__(
+        self,
+        printed: tuple[str, str],
+        prompt: str | Sequence[Message] | None = None,
+        answer: Sequence[Part] = (),
+        tools: object = None,
+    ) -> None:
+        self._printed = printed
+        self._prompt = prompt
+        self._answer = answer
+        self._tools = tools
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory its parts take."""
+        prompt = self._prompt
+        if isinstance(prompt, str):
+            held = len(prompt)
+        else:
+            held = sum(_bytes(message.parts) for message in prompt or ())
+        return held + _bytes(self._answer)
+
+    def printed(self) -> tuple[str, str]:
+        """Prompt and completion."""
+        return self._printed
+
+    def prompt(self) -> str | Sequence[Message] | None:
+        """What was sent."""
+        return self._prompt
+
+    def tools(self) -> object:
+        """The tools that were sent along."""
+        return self._tools
+
+    def answer(self) -> Sequence[Part]:
+        """What came back."""
+        return self._answer
+
+
+class EmbeddingTranscript(Transcript):
+    """The texts of an embedding call.
+
+    Args:
+        groups: The texts, by what they share.
+    """
+
+    __slots__ = ("_groups",)
+
+    def __init__(self, groups: Sequence[EmbeddedTexts]) -> None:
+        self._groups = groups
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory its texts take."""
+        return sum(len(text) for group in self._groups for text in group.texts)
+
+    def embedded(self) -> Sequence[EmbeddedTexts]:
+        """The texts, by what they share."""
+        return self._groups
+
+
+def _bytes(parts: Iterable[Part]) -> int:
+    held = 0
+    for part in parts:
+        held += _BYTES_PER_PART
+        held += len(part.text) if isinstance(part, Text) else sum(map(len, texts_in((part,))))
+    return held

@@ -1,0 +1,5 @@
+"""Where events go beyond memory: a sink is a callable that takes one event."""
+
+from llama_token_tracker.sinks.delivery import Delivery, Sink
+
+__all__ = ["Delivery", "Sink"]

@@ -1,0 +1,72 @@
+"""Hands events to one sink, one after the other, on a thread of its own."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+from llama_token_tracker._background import Worker
+from llama_token_tracker._log_once import notice, printable
+from llama_token_tracker.errors import SinkError
+from llama_token_tracker.events.event import TokenCountingEvent
+
+Sink: TypeAlias = Callable[[TokenCountingEvent], object]
+"""Takes each finished call's event, once. What it returns is ignored."""
+
+MAX_WAITING: Final = 100_000
+"""So many events wait for a sink that hangs; further ones are dropped, which is said once."""
+
+
+class Delivery:
+    """The events that wait for one sink.
+
+    Args:
+        sink: What takes them.
+
+    Attributes:
+        dropped: How many events the sink never got, because too many were waiting.
+        failed: How many times it raised.
+
+    Raises:
+        SinkError: It can't be called.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        if not callable(sink):
+            msg = (
+                f"sinks= holds {printable(sink)}, which can't be called; give functions that take "
+                "one event, such as sinks=[print]."
+            )
+            raise SinkError(msg)
+        self._sink = sink
+        self._name = getattr(sink, "__qualname__", type(sink).__qualname__)
+        self._worker = Worker(f"llama-token-tracker sink {self._name}"[:60], stays=True)
+        self.dropped = 0
+        self.failed = 0
+
+    def put(self, event: TokenCountingEvent) -> None:
+        """Have the sink take an event; `start` must follow once no lock is held."""
+        if self._worker.waiting >= MAX_WAITING:
+            self.dropped += 1
+            kind = f"the sink {self._name} takes no events"
+            notice(kind, f"{MAX_WAITING} that wait", "further ones are dropped")
+            return
+        self._worker.put(partial(self._hand_over, event))
+
+    def start(self) -> None:
+        """See to it that a thread hands over what waits. No lock is held."""
+        self._worker.start()
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until the sink has taken all that waits now; `False` if the time didn't suffice."""
+        return self._worker.flush(timeout_s)
+
+    def stop(self) -> None:
+        """Let the thread end once all that waits is handed over."""
+        self._worker.stop()
+
+    def _hand_over(self, event: TokenCountingEvent) -> None:
+        try:
+            self._sink(event)
+        except BaseException as error:  # noqa: BLE001 - a sink is the user's, and may raise anything
+            self.failed += 1
+            notice(f"the sink {self._name} raised", error, "its event is left out there")

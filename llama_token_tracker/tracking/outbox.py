@@ -1,0 +1,69 @@
+"""What follows once an event is counted: sinks get it, and what takes time is done later."""
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from llama_token_tracker._background import WORKER
+from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.sinks import Delivery, Sink
+
+
+class Outbox:
+    """The events that wait for the sinks of one tracker.
+
+    Args:
+        sinks: What takes them.
+
+    Attributes:
+        has_sinks: Whether there are any.
+
+    Raises:
+        SinkError: One can't be called.
+    """
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._deliveries = [Delivery(sink) for sink in sinks]
+        self._later: deque[Callable[[], object]] = deque()
+        self.has_sinks = bool(self._deliveries)
+        for delivery in self._deliveries:
+            # Handed over is all that waits, even if nobody holds the tracker any more.
+            weakref.finalize(self, delivery.stop).atexit = False
+
+    def put(self, event: TokenCountingEvent) -> None:
+        """Have all sinks take an event, in this order; `start` must follow without the lock."""
+        for delivery in self._deliveries:
+            delivery.put(event)
+
+    def later(self, task: Callable[[], object]) -> None:
+        """Have something done in the background; `start` must follow without the lock."""
+        if task not in self._later:
+            self._later.append(task)
+
+    def start(self) -> None:
+        """Begin with what was put. Whoever calls this holds no lock."""
+        for delivery in self._deliveries:
+            delivery.start()
+        while self._later:
+            try:
+                task = self._later.popleft()
+            except IndexError:
+                return  # another thread was quicker
+            WORKER.ask(task)
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until the sinks have taken all that waits; `False` if the time didn't suffice."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        done = [
+            delivery.flush(None if until is None else max(0.0, until - time.monotonic()))
+            for delivery in self._deliveries
+        ]
+        return all(done)
+
+    def close(self) -> None:
+        """Give no further events to sinks."""
+        deliveries, self._deliveries = self._deliveries, []
+        self.has_sinks = False
+        for delivery in deliveries:
+            delivery.stop()
