@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
-from llama_index.core.callbacks import token_counting as core
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.instrumentation.span import active_span_id
@@ -50,6 +49,7 @@ from llama_token_tracker.extraction.texts import (
     texts_of,
     words_of,
 )
+from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, embedding, listen
 from llama_token_tracker.llama_index.open_calls import (
@@ -88,13 +88,13 @@ _ADDITIONAL = EventPayload.ADDITIONAL_KWARGS
 
 
 @dataclass
-class LlamaIndexEvent(TokenCountingEvent, core.TokenCountingEvent):
+class LlamaIndexEvent(TokenCountingEvent, CoreEvent):
     """A `TokenCountingEvent` that is one of LlamaIndex's too."""
 
 
 class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
     Tracking,
-    core.TokenCountingHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
+    CoreHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
 ):
     """Counts every call to a provider exactly once, as it was billed.
 
@@ -140,7 +140,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         budget: Budget | Iterable[Budget] | None = None,
     ) -> None:
         # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
-        super(core.TokenCountingHandler, self).__init__(
+        super(CoreHandler, self).__init__(
             event_starts_to_ignore=event_starts_to_ignore or [],
             event_ends_to_ignore=event_ends_to_ignore or [],
             logger=logger,
