@@ -17,7 +17,6 @@ from typing import Any, Final, cast
 
 import llama_index.core
 from llama_index.core.base.llms.base import BaseLLM
-from llama_index.core.callbacks import token_counting as core
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.utilities.token_counting import TokenCounter
@@ -39,6 +38,7 @@ from llama_token_tracker.events.transcripts import (
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_usage, usage_parts
 from llama_token_tracker.extraction.texts import plain_words, shown
+from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, embedding, listen
 from llama_token_tracker.llama_index.open_calls import (
@@ -81,13 +81,13 @@ _ADDITIONAL: Final = EventPayload.ADDITIONAL_KWARGS
 
 
 @dataclass
-class LlamaIndexEvent(TokenCountingEvent, core.TokenCountingEvent):
+class LlamaIndexEvent(TokenCountingEvent, CoreEvent):
     """A `TokenCountingEvent` that is one of LlamaIndex's too."""
 
 
 class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
     Tracking,
-    core.TokenCountingHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
+    CoreHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
 ):
     """Counts every call to a provider exactly once, as it was billed.
 
@@ -142,7 +142,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         sinks: Iterable[Sink] = (),
     ) -> None:
         # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
-        super(core.TokenCountingHandler, self).__init__(
+        super(CoreHandler, self).__init__(
             event_starts_to_ignore=event_starts_to_ignore or [],
             event_ends_to_ignore=event_ends_to_ignore or [],
             logger=logger,
