@@ -37,26 +37,46 @@ class Ending(NamedTuple):
     duration_s: float
     has_answer: bool = True
 
-    def is_free(self, reported: Reported) -> bool:
-        """Whether it failed before anything was billed."""
-        return self.status == "failed" and not self.has_answer and reported.usage is None
 
+class Ended(NamedTuple):
+    """A call that has ended, and all that is needed to make its events.
 
-def settle(
-    call: Call, reported: Reported, answer: Transcript, ending: Ending, settings: Settings
-) -> list[TokenCountingEvent]:
-    """Make the events of a call: one, or one for each embedded text.
-
-    Args:
+    Attributes:
         call: The call.
         reported: What its provider said.
         answer: What was sent and what came back.
         ending: How it ended.
         settings: How whoever counts wants events to be made.
     """
+
+    call: Call
+    reported: Reported
+    answer: Transcript
+    ending: Ending
+    settings: Settings
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it failed before anything was billed."""
+        ending = self.ending
+        return ending.status == "failed" and not ending.has_answer and self.reported.usage is None
+
+    @property
+    def needs_counting(self) -> bool:
+        """Whether a tokenizer must count it: its provider has not said all of it."""
+        if self.is_free:
+            return False
+        if self.call.operation == "embedding":
+            return any(group.reported.usage is None for group in self.answer.embedded())
+        return not self.reported.covers_call
+
+
+def settle(ended: Ended) -> list[TokenCountingEvent]:
+    """Make the events of a call: one, or one for each embedded text."""
+    call, reported, answer, ending, settings = ended
     call.identify()
     lookup = partial(settings.tokenizer, call.model)
-    is_free = ending.is_free(reported)
+    is_free = ended.is_free
     if call.operation == "embedding" and not is_free:
         return [
             event

@@ -45,8 +45,7 @@ SHAPES: Final[tuple[WireShape, ...]] = (
 _MARKS: Final = {
     mark: rank for rank, shape in reversed(list(enumerate(SHAPES))) for mark in shape.marks
 }
-_OUTER: Final = frozenset({key for shape in SHAPES for key in shape.outer_keys()})
-_KEYS: Final = tuple(sorted(_OUTER))
+_KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.outer_keys()}))
 
 WITHIN: Final[dict[str, tuple[str, ...]]] = {
     "usage": (),
@@ -105,41 +104,43 @@ def extract_fullest(places: Iterable[object]) -> Usage | None:
     return best
 
 
-def usage_parts(response: Any) -> dict[str, Any] | None:
-    """Take from a LlamaIndex response what a usage may stand in, to read it later.
+UsageParts: TypeAlias = tuple[str, Any, Any, Any]
+"""What a usage may stand in: the name of a field, that field, and what LlamaIndex copied."""
+
+
+def usage_parts(response: Any) -> UsageParts | None:
+    """Take from a LlamaIndex response what its usage may stand in, to read it later.
 
     The rest of it, texts above all, need not be kept for that; and what the program does to the
     response afterwards changes nothing.
 
     Returns:
-        What `extract_usage` reads like the response itself; `None` if it should be read at once,
-        as its layout is new or unusual.
+        What `extract_parts` reads; `None` if the response should be read at once, as its layout
+        is new or unusual.
     """
     try:
         answer = response.__dict__
         body = answer["raw"]
         if body.__class__ is not dict:
             body = {} if body is None else as_fields(body)
-        route = _routes[tuple(body)]
-        if route.is_deep:
+        name = _routes[tuple(body)].only
+        if name is None:
             return None
-        message, copy = answer.get("message"), answer["additional_kwargs"]
-        inner = None if message is None else message.additional_kwargs
-        return {
-            "raw": {name: _shallow(body[name]) for name in route.names},
-            "message": {"additional_kwargs": _telling(inner)} if inner else None,
-            "additional_kwargs": _telling(copy) if copy else None,
-        }
+        usage = body[name] if name else None
+        if usage.__class__ is dict:
+            usage = usage.copy()
+        copy, message = answer["additional_kwargs"], answer.get("message")
+        inner = message.additional_kwargs if message is not None else None
+        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None
     except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         return None
 
 
-def _shallow(usage: Any) -> Any:
-    return {**usage} if usage.__class__ is dict else usage
-
-
-def _telling(copy: Any) -> dict[str, Any]:
-    return {key: copy[key] for key in copy if key in _MARKS or key in _OUTER or key in WITHIN}
+def extract_parts(parts: UsageParts) -> Usage | None:
+    """Read what `usage_parts` has taken from a response, as `extract_usage` reads that."""
+    name, usage, inner, copy = parts
+    message = {"additional_kwargs": inner}
+    return extract_usage({"raw": {name: usage}, "message": message, "additional_kwargs": copy})
 
 
 def is_silent(chunk: Any) -> bool:
@@ -255,22 +256,24 @@ class _Route(NamedTuple):
     Attributes:
         speaks: Whether the body itself may be one.
         names: Which of its fields may be, or may hold one.
-        is_deep: Whether it takes more than those fields to read it.
+        only: The only field that may be a usage, "" if there's none at all; `None` if it takes
+            more than that to read it.
     """
 
     speaks: bool
     names: tuple[str, ...]
-    is_deep: bool
+    only: str | None
 
 
 # A response without a body has nothing to look through.
-_routes: dict[tuple[str, ...], _Route] = {(): _Route(speaks=False, names=(), is_deep=False)}
+_routes: dict[tuple[str, ...], _Route] = {(): _Route(False, (), "")}
 
 
 def _route(keys: tuple[str, ...]) -> _Route:
     speaks = any(key in _MARKS for key in keys)
     names = tuple(key for key in keys if key in WITHIN)
-    return _Route(speaks, names, speaks or any(WITHIN[name] for name in names))
+    is_simple = not (speaks or len(names) > 1 or any(WITHIN[name] for name in names))
+    return _Route(speaks, names, (names or ("",))[0] if is_simple else None)
 
 
 _plans: dict[tuple[str, ...], Plan | None] = {}

@@ -22,7 +22,7 @@ from llama_token_tracker._names import LANGCHAIN_PROVIDERS
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
-from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
 from llama_token_tracker.extraction import Reported, extract_fullest, knows
 from llama_token_tracker.extraction.messages import messages_of
@@ -363,13 +363,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
             run.tools,
         )
         duration_s = perf_counter() - run.began
+        ending = Ending(status, time() - duration_s, duration_s, bool(parts))
         self.tracker.add(
             Pending(
-                run,
-                reported,
-                transcript,
-                Ending(status, time() - duration_s, duration_s, bool(parts)),
-                self.settings,
+                Ended(run, reported, transcript, ending, self.settings),
+                transcript.held_bytes,
                 run.context,
                 take_reservation(run),
             )

@@ -30,14 +30,15 @@ from llama_token_tracker._names import RETURNS_USERS_OBJECT
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import ABANDONING, Settings
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import (
     EmbeddedTexts,
     EmbeddingTranscript,
     PlainTranscript,
 )
-from llama_token_tracker.extraction import SILENT, Reported, extract_usage, usage_parts
-from llama_token_tracker.extraction.texts import plain_words, shown
+from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
+from llama_token_tracker.extraction.reader import UsageParts
+from llama_token_tracker.extraction.texts import Words, plain_words, shown
 from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, embedding, listen
@@ -156,6 +157,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         )
         self.token_budget = token_budget
         self.keep_text = keep_text
+        self._settings = Settings()
         self.tokenizer = tokenizer
         self._verbose = verbose
         self._listen()
@@ -263,7 +265,12 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     @property
     def settings(self) -> Settings:
         """How its events are made: with which tokenizer and prices, and whether with texts."""
-        return Settings(self._tokenizers, self.keep_text, LlamaIndexEvent, self.tracker.prices)
+        known = self._settings
+        if known.keeps_text is not self.keep_text or known.tokenizers is not self._tokenizers:
+            known = self._settings = Settings(
+                self._tokenizers, self.keep_text, LlamaIndexEvent, self.tracker.prices
+            )
+        return known
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
@@ -293,23 +300,28 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""
-        if self._verbose or (parts := usage_parts(response)) is None:
+        if self._verbose:
             return False
-        words = plain_words(call.prompt, response)
-        if words is None:
+        parts = usage_parts(response)
+        words = None if parts is None else plain_words(call.prompt, response)
+        if parts is None or words is None:
             return False
         options = call.options
-        tools = None if options is None else tools_of(options)
         # The program's own objects are let go of.
         call.prompt = call.options = None
-        duration_s = perf_counter() - call.began
         self.tracker.add(
             Pending(
-                call,
-                partial(_read, parts),
-                PlainTranscript(words, self.keep_text, tools),
-                Ending("complete", time() - duration_s, duration_s),
-                self.settings,
+                partial(
+                    _plainly_ended,
+                    call,
+                    parts,
+                    words,
+                    None if options is None else tools_of(options),
+                    time(),
+                    perf_counter(),
+                    self.settings,
+                ),
+                len(words[1]) + len(words[-1]),
                 call.context,
                 take_reservation(call),
             )
@@ -328,12 +340,10 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             is_reported=reported.covers_call,
         )
         duration_s = perf_counter() - call.began
+        ending = Ending(status, time() - duration_s, duration_s, response is not None)
         pending = Pending(
-            call,
-            reported,
-            transcript,
-            Ending(status, time() - duration_s, duration_s, response is not None),
-            self.settings,
+            Ended(call, reported, transcript, ending, self.settings),
+            transcript.held_bytes,
             call.outermost.context,
             take_reservation(call),
         )
@@ -354,12 +364,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         call.operation = "embedding"
         groups = self._listener.embedded_by(call, payload.get(_CHUNKS) or ())
         duration_s = perf_counter() - call.began
+        transcript = EmbeddingTranscript(groups)
+        ending = Ending("complete", time() - duration_s, duration_s)
         pending = Pending(
-            call,
-            SILENT,
-            EmbeddingTranscript(groups),
-            Ending("complete", time() - duration_s, duration_s),
-            self.settings,
+            Ended(call, SILENT, transcript, ending, self.settings),
+            transcript.held_bytes,
             call.context,
             take_reservation(call),
         )
@@ -493,8 +502,24 @@ def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) ->
     return call
 
 
-def _read(parts: dict[str, Any]) -> Reported:
-    return Reported(extract_usage(parts))
+def _plainly_ended(
+    call: OpenCall,
+    parts: UsageParts,
+    words: Words,
+    tools: object,
+    ended_s: float,
+    ended: float,
+    settings: Settings,
+) -> Ended:
+    """What is known of a call that gave its answer, read when somebody asks."""
+    duration_s = ended - call.began
+    return Ended(
+        call,
+        Reported(extract_parts(parts)),
+        PlainTranscript(words, settings.keeps_text, tools),
+        Ending("complete", ended_s - duration_s, duration_s),
+        settings,
+    )
 
 
 def _global_tokenizer() -> object:

@@ -58,6 +58,7 @@ class Tracker(Readings):
 
     Attributes:
         is_limited: Whether it has a budget, which all calls are subject to.
+        has_sinks: Whether events go to any sink.
         owners: Which frameworks' calls may own what watched clients send.
 
     Raises:
@@ -82,6 +83,7 @@ class Tracker(Readings):
         self._accounts: tuple[Accounts, ...] = accounts_of(budget)
         self.is_limited = bool(self._accounts)
         self._outbox = Outbox(sinks)
+        self.has_sinks = self._outbox.has_sinks
         self._book = self.new_book(max_events=max_events, include_failed=include_failed)
         # Appended to by anybody, without a lock; taken from its front by who holds it.
         self._pending: deque[Pending] = deque()
@@ -192,19 +194,19 @@ class Tracker(Readings):
         waiting.append(pending)
         if self.is_limited or pending.context is not None or pending.reservation is not None:
             self._charge_if_reported(pending)
-        if self._outbox.has_sinks:
+        if self.has_sinks:
             self._work()
         elif (
-            self._has_grown
-            or len(waiting) % _LOOKED_AT_EVERY == 0
-            or _is_long(pending.held_bytes + BYTES_PER_CALL)
+            len(waiting) % _LOOKED_AT_EVERY == 0
+            or pending.held_bytes + BYTES_PER_CALL > MAX_HELD_BYTES // _LOOKED_AT_EVERY
+            or self._has_grown
         ):
             self._look_at_what_waits()
 
     def hold_more(self, pending: Pending, held_bytes: int) -> None:
         """Note that a call that waits takes so much more memory."""
         pending.held_bytes += held_bytes
-        self._has_grown |= _is_long(pending.held_bytes)
+        self._has_grown |= pending.held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
 
     def _charge_if_reported(self, pending: Pending) -> None:
         """Spend what a call used at once, if that needs no counting: the next one may be near."""
@@ -314,11 +316,6 @@ class Tracker(Readings):
 
     # --- sinks -----------------------------------------------------------------------------
 
-    @property
-    def has_sinks(self) -> bool:
-        """Whether events go to any sink."""
-        return self._outbox.has_sinks
-
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until all calls that have ended by now are counted, and given to all sinks.
 
@@ -334,6 +331,7 @@ class Tracker(Readings):
     def close(self, timeout_s: float | None = None) -> bool:
         """The same, and then give no further events to sinks. Counting goes on."""
         is_done = self.flush(timeout_s)
+        self.has_sinks = False
         self._outbox.close()
         return is_done
 
@@ -361,11 +359,6 @@ class Tracker(Readings):
         self._accounts = state["accounts"]
         self.is_limited = bool(self._accounts)
         self._book.restore(state["book"])
-
-
-def _is_long(held_bytes: int) -> bool:
-    """Whether a call takes so much that it's looked at how much waits."""
-    return held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
 
 
 _trackers: "Final[weakref.WeakSet[Tracker]]" = weakref.WeakSet()

@@ -17,7 +17,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
-from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
 from llama_token_tracker.events.unreported import texts_in
 from llama_token_tracker.extraction import SILENT, Reported, StreamedUsage, extract_usage, knows
@@ -351,22 +351,19 @@ class Exchange(Call, Transcript):
 
     def _record(self) -> None:
         try:
-            recorder = self._recorder
             if type(self.body) in _SIZED and len(self.body) > _LONGEST_BODY:
                 self._ask()
             reservation, self.reservation = self.reservation, None
-            self._pending = Pending(
-                self,
-                self._all_reported,
-                self,
-                Ending(self.status, self._started_s, self._duration_s, bool(self.pieces)),
-                recorder.settings,
-                self.context,
-                reservation,
-            )
-            recorder.tracker.add(self._pending)
+            self._pending = Pending(self._ended, self.held_bytes, self.context, reservation)
+            self._recorder.tracker.add(self._pending)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a request could not be counted", error, "it is left out")
+
+    def _ended(self) -> Ended:
+        """All that is needed to make its event, read when somebody asks."""
+        has_answer = bool(self.pieces)
+        ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
+        return Ended(self, self._all_reported(), self, ending, self._recorder.settings)
 
     def _all_reported(self) -> Reported:
         """What was said, and what a body says that was kept for its text, if that is more."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from llama_token_tracker import Usage, extract_usage
 from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.extraction import SHAPES, StreamedUsage, WireShape
-from llama_token_tracker.extraction.reader import WITHIN, usage_parts
+from llama_token_tracker.extraction.reader import WITHIN, extract_parts, usage_parts
 
 OPENAI = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
 CLAUDE = {"input_tokens": 40, "output_tokens": 7, "cache_read_input_tokens": 90}
@@ -40,7 +40,7 @@ def _notices_anew() -> Iterator[None]:
 def read_later(response: object) -> Usage | None:
     """Read a usage of what is kept of a response, where it can be put off."""
     parts = usage_parts(response)
-    return extract_usage(response if parts is None else parts)
+    return extract_usage(response) if parts is None else extract_parts(parts)
 
 
 def chat(raw: object = None, copy: Any = None, inner: Any = None) -> ChatResponse:
@@ -462,7 +462,7 @@ def test_common_usages_can_be_read_later(usage: dict[str, Any]):
     parts = usage_parts(response)
     assert expected is not None
     assert parts is not None
-    assert extract_usage(parts) == extract_usage(response) == expected
+    assert extract_parts(parts) == extract_usage(response) == expected
 
 
 def test_what_is_kept_can_be_changed_afterwards():
@@ -473,7 +473,7 @@ def test_what_is_kept_can_be_changed_afterwards():
     parts = usage_parts(response)
     assert parts is not None
     usage["input_tokens"] = usage["cache_read_input_tokens"] = 10**6
-    assert extract_usage(parts) == expected
+    assert extract_parts(parts) == expected
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

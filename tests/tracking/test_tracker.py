@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llama_token_tracker import TokenCountingEvent, Tracker, Usage
 from llama_token_tracker.events.call import Call, Settings
-from llama_token_tracker.events.settle import Ending
+from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PlainTranscript
 from llama_token_tracker.extraction import Reported
 from llama_token_tracker.tracking.pending import Pending
@@ -46,7 +46,7 @@ def later(make: Callable[[], TokenCountingEvent]) -> Pending:
     """A call that has ended, whose event is made like this."""
     settings = Settings(event_class=cast("Any", lambda **_: make()))
     answer = PlainTranscript(("", ""), keeps_text=True)
-    return Pending(Call(), Reported(Usage()), answer, Ending("complete", 0, 0), settings)
+    return Pending(Ended(Call(), Reported(Usage()), answer, Ending("complete", 0, 0), settings))
 
 
 def agree(tracker: Tracker) -> bool:
