@@ -35,13 +35,17 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
             message = prompt[0]
             (asked,) = message.blocks
             (said,) = answer.blocks
-            words = message.role, asked.text, answer.role, said.text
-            is_plain = (
-                asked.block_type == said.block_type == "text"
-                and not (message.additional_kwargs or answer.additional_kwargs)
-                and type(words[1]) is type(words[3]) is str
-            )
-            return words if is_plain else None
+            prompted, answered = asked.text, said.text
+            if (
+                type(prompted) is str
+                and type(answered) is str
+                and asked.block_type == "text"
+                and said.block_type == "text"
+                and not message.additional_kwargs
+                and not answer.additional_kwargs
+            ):
+                return message.role, prompted, answer.role, answered
+            return None
         return _in_turn((*prompt, answer))
     except Exception:  # noqa: BLE001 - whatever is not plain takes care to read
         return None

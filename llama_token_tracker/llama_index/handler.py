@@ -10,7 +10,6 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from time import perf_counter, time
 from typing import Any, Final, cast
@@ -49,11 +48,8 @@ from llama_token_tracker.llama_index.open_calls import (
     outcome_of,
 )
 from llama_token_tracker.llama_index.payloads import (
-    class_name_of,
     formatted,
     is_image,
-    prompt_of,
-    response_of,
     tools_of,
     transcript_of,
     users_tags,
@@ -75,6 +71,10 @@ from llama_token_tracker.tracking.tracker import Tracker, Tracking
 _LLM: Final = CBEventType.LLM
 _EMBEDDING: Final = CBEventType.EMBEDDING
 _COUNTED: Final = (_LLM, _EMBEDDING)
+_MESSAGES: Final = EventPayload.MESSAGES
+_PROMPT: Final = EventPayload.PROMPT
+_RESPONSE: Final = EventPayload.RESPONSE
+_COMPLETION: Final = EventPayload.COMPLETION
 _EXCEPTION: Final = EventPayload.EXCEPTION
 _SERIALIZED: Final = EventPayload.SERIALIZED
 _CHUNKS: Final = EventPayload.CHUNKS
@@ -156,8 +156,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             sinks=sinks,
         )
         self.token_budget = token_budget
-        self.keep_text = keep_text
-        self._settings = Settings()
+        self.settings = Settings(
+            keeps_text=keep_text, event_class=LlamaIndexEvent, prices=self.tracker.prices
+        )
         self.tokenizer = tokenizer
         self._verbose = verbose
         self._listen()
@@ -255,22 +256,23 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     @property
     def tokenizer(self) -> Callable[[str], Any]:
         """What was given to count with, or else LlamaIndex's global tokenizer."""
-        given = self._tokenizers.given
+        tokenizers = self.settings.tokenizers
+        given = None if tokenizers is None else tokenizers.given
         return cast("Callable[[str], Any]", get_tokenizer() if given is None else given)
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Callable[[str], Any] | None) -> None:
-        self._tokenizers = Tokenizers(tokenizer, _global_tokenizer)
+        tokenizers = Tokenizers(tokenizer, _global_tokenizer)
+        self.settings = self.settings._replace(tokenizers=tokenizers)
 
     @property
-    def settings(self) -> Settings:
-        """How its events are made: with which tokenizer and prices, and whether with texts."""
-        known = self._settings
-        if known.keeps_text is not self.keep_text or known.tokenizers is not self._tokenizers:
-            known = self._settings = Settings(
-                self._tokenizers, self.keep_text, LlamaIndexEvent, self.tracker.prices
-            )
-        return known
+    def keep_text(self) -> bool:
+        """Whether events keep prompts and completions, from the next call's end on."""
+        return self.settings.keeps_text
+
+    @keep_text.setter
+    def keep_text(self, keep_text: bool) -> None:
+        self.settings = self.settings._replace(keeps_text=keep_text)
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
@@ -281,8 +283,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
 
     def _end(self, payload: dict[str, Any], event_id: str) -> None:
         """Record the call that ends here, and whatever is settled by that."""
-        response = response_of(payload)
-        error = payload.get(_EXCEPTION)
+        response, error = payload.get(_RESPONSE), None
+        if response is None:
+            response, error = payload.get(_COMPLETION), payload.get(_EXCEPTION)
         call = self._calls.end_plainly(event_id)
         if call is not None:
             # Most calls: neither made nor was made by another, nor streamed.
@@ -307,23 +310,23 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         if parts is None or words is None:
             return False
         options = call.options
-        # The program's own objects are let go of.
-        call.prompt = call.options = None
         self.tracker.add(
             Pending(
-                partial(
+                (
                     _plainly_ended,
-                    call,
+                    call.event_id,
+                    call.span_id,
+                    call.about,
+                    perf_counter() - call.began,
+                    time(),
                     parts,
                     words,
                     None if options is None else tools_of(options),
-                    time(),
-                    perf_counter(),
                     self.settings,
                 ),
                 len(words[1]) + len(words[-1]),
                 call.context,
-                take_reservation(call),
+                None if call.reservation is None else take_reservation(call),
             )
         )
         return True
@@ -493,30 +496,40 @@ class _Listener:
 def _call(payload: dict[str, Any], event_id: str, span_id: str | None = None) -> OpenCall:
     """Make a call of the payload of its start; of its end, if there was no start."""
     about: Any = payload.get(_SERIALIZED)
-    call = OpenCall(event_id, prompt_of(payload), about, span_id)
+    prompt: Any = payload.get(_MESSAGES)
+    if prompt is None:
+        prompt = payload.get(_PROMPT)
+    elif type(prompt) is list:
+        # A copy: the user's list may grow while the call runs.
+        prompt = tuple(prompt)
+    call = OpenCall(event_id, prompt, about, span_id)
     options = payload.get(_ADDITIONAL)
     if options:
         call.options = options
-    if class_name_of(about) in RETURNS_USERS_OBJECT:
+    name: Any = about.get("class_name") if type(about) is dict else None
+    if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.is_plain = False
     return call
 
 
 def _plainly_ended(
-    call: OpenCall,
+    event_id: str,
+    span_id: str | None,
+    about: object,
+    duration_s: float,
+    ended_s: float,
     parts: UsageParts,
     words: Words,
     tools: object,
-    ended_s: float,
-    ended: float,
     settings: Settings,
 ) -> Ended:
-    """What is known of a call that gave its answer, read when somebody asks."""
-    duration_s = ended - call.began
+    """What is known of a call that gave its answer; read when somebody asks."""
+    answer = PlainTranscript(words, settings.keeps_text, tools)
     return Ended(
-        call,
+        # The call as it was, but for the program's own objects, which are let go of.
+        OpenCall(event_id, answer.prompt(), about, span_id),
         Reported(extract_parts(parts)),
-        PlainTranscript(words, settings.keeps_text, tools),
+        answer,
         Ending("complete", ended_s - duration_s, duration_s),
         settings,
     )

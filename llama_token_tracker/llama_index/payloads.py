@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-from llama_index.core.callbacks.schema import EventPayload
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.prompts import BasePromptTemplate
 
@@ -16,53 +15,26 @@ from llama_token_tracker.extraction.parts import Message
 from llama_token_tracker.extraction.texts import prompt_text, response_text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
 
-_PROMPT: Final = EventPayload.PROMPT
-_MESSAGES: Final = EventPayload.MESSAGES
-_COMPLETION: Final = EventPayload.COMPLETION
-_RESPONSE: Final = EventPayload.RESPONSE
-# Asked of a thing's type, since the thing itself may raise even when asked for its class.
-_DICTS: Final = (dict,)
-_LISTS: Final = (list,)
 _LONGEST_PATH: Final = 4096
 _OWN_TAGS: Final = "llamaindex."
 
 
-def prompt_of(payload: dict[str, Any]) -> object:
-    """What a start event says was asked: a text, or a tuple of messages."""
-    prompt: Any = payload.get(_MESSAGES)
-    if prompt is None:
-        return payload.get(_PROMPT)
-    # A copy: the user's list may grow while the call runs.
-    return tuple(prompt) if type(prompt) in _LISTS else prompt
-
-
-def response_of(payload: dict[str, Any]) -> object:
-    """What an end event says came back; `None` if nothing did."""
-    response = payload.get(_RESPONSE)
-    return payload.get(_COMPLETION) if response is None else response
-
-
-def class_name_of(about: Any) -> str | None:
-    """The class of the model, as LlamaIndex names it."""
-    name: Any = about.get("class_name") if type(about) in _DICTS else None
-    return name if type(name) is str else None
-
-
 def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     """The provider's name and the model's id, as far as the start event told them."""
-    if type(about) not in _DICTS:
+    if type(about) is not dict:
         return None, None
     model: Any = about.get("model_name")
     if type(model) is not str or not model:
         model = about.get("model")
     if type(model) is not str or not model or model == "unknown":
         model = None
-    return PROVIDERS.get(class_name_of(about) or ""), model
+    name: Any = about.get("class_name")
+    return PROVIDERS.get(name) if type(name) is str else None, model
 
 
 def tools_of(options: object) -> object:
     """The tools that were passed to a call, in whatever form."""
-    return cast("dict[str, Any]", options).get("tools") if type(options) in _DICTS else None
+    return cast("dict[str, Any]", options).get("tools") if type(options) is dict else None
 
 
 def expected_tokens(
@@ -89,7 +61,7 @@ def expected_tokens(
 
 def _settings(about: Any) -> dict[str, Any]:
     """What a model's settings say of its output, in the words that most providers use."""
-    output: Any = about.get("num_output") if type(about) in _DICTS else None
+    output: Any = about.get("num_output") if type(about) is dict else None
     # LlamaIndex's default stands for "not stated".
     return {} if output == DEFAULT_NUM_OUTPUTS else {"max_tokens": output}
 

@@ -1,7 +1,7 @@
 """A call that has ended, and waits to be made into its events."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
@@ -13,7 +13,8 @@ class Pending:
     """A call that has ended. Reading its usage, counting and making its events are put off.
 
     Args:
-        ended: All that is needed to make its events, or what gives that when it's called.
+        ended: All that is needed to make its events; or a function that gives that, and its
+            arguments.
         held_bytes: About how much memory its texts take.
         context: The scope and the tags it started in, or `None`.
         reservation: What it holds in budgets, or `None`.
@@ -27,7 +28,7 @@ class Pending:
 
     def __init__(
         self,
-        ended: Ended | Callable[[], Ended] | None,
+        ended: Ended | tuple[Any, ...] | None,
         held_bytes: int = 0,
         context: Any = None,
         reservation: Any = None,
@@ -60,7 +61,8 @@ class Pending:
     def _read(self) -> Ended | None:
         ended = self._ended
         if ended is not None and not isinstance(ended, Ended):
-            ended = self._ended = ended()
+            read, *arguments = ended
+            ended = self._ended = cast("Ended", read(*arguments))
         return ended
 
     def events(self) -> Sequence[TokenCountingEvent]:

@@ -37,7 +37,7 @@ MAX_WAITING: Final = 1_000
 BYTES_PER_CALL: Final = 1_000
 """About what any call takes beside its texts."""
 
-_LOOKED_AT_EVERY: Final = 64
+_LOOKED_AT_EVERY: Final = 256
 """After so many calls, or a long one, it's looked at how much waits."""
 
 _LISTED_AT_ONCE: Final = 100

@@ -354,7 +354,7 @@ class Exchange(Call, Transcript):
             if type(self.body) in _SIZED and len(self.body) > _LONGEST_BODY:
                 self._ask()
             reservation, self.reservation = self.reservation, None
-            self._pending = Pending(self._ended, self.held_bytes, self.context, reservation)
+            self._pending = Pending((self._ended,), self.held_bytes, self.context, reservation)
             self._recorder.tracker.add(self._pending)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a request could not be counted", error, "it is left out")
