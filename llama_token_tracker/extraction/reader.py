@@ -151,12 +151,18 @@ def is_silent(chunk: Any) -> bool:
     try:
         answer = chunk.__dict__
         body = answer["raw"]
-        if body.__class__ is not dict:
-            body = {} if body is None else as_fields(body)
-        route = _routes[tuple(body)]
-        if route.speaks:
+        kind = body.__class__
+        names = _names_in.get(kind)
+        if names is not None and not body.__pydantic_extra__:
+            body = body.__dict__
+        elif kind is dict:
+            route = _routes[tuple(body)]
+            names = None if route.speaks else route.names
+        else:
+            names = _names_of(body)
+        if names is None:
             return False
-        for name in route.names:
+        for name in names:
             if body[name] is not None:
                 return False
         message = answer.get("message")
@@ -164,6 +170,20 @@ def is_silent(chunk: Any) -> bool:
         return not (inner or answer["additional_kwargs"])
     except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read with care
         return False
+
+
+_names_in: Final[dict[type, tuple[str, ...]]] = {}
+"""By a pydantic class that is no usage itself, which of its fields may be one, or hold one."""
+
+
+def _names_of(body: Any) -> tuple[str, ...] | None:
+    if body is None:
+        return ()
+    fields = as_fields(body)
+    route = _routes.get(tuple(cast("dict[str, object]", fields))) if type(fields) is dict else None
+    if route is not None and not route.speaks and not body.__pydantic_extra__:
+        remember(_names_in, type(body), route.names)
+    return None
 
 
 def _thoroughly(response: object) -> Usage | None:

@@ -335,17 +335,20 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Record an innermost call, of which something is unusual."""
         call, response, status, reported = outcome
         prompt = call.prompt if call.has_callback else formatted(call.prompt)
+        settings = self.settings
         transcript = transcript_of(
             prompt,
             response,
             call.options,
-            keeps_text=self.keep_text,
+            keeps_text=settings.keeps_text,
             is_reported=reported.covers_call,
         )
         duration_s = perf_counter() - call.began
         ending = Ending(status, time() - duration_s, duration_s, response is not None)
+        # The program's own objects are let go of.
+        call.prompt = call.progress = call.options = None
         pending = Pending(
-            Ended(call, reported, transcript, ending, self.settings),
+            Ended(call, reported, transcript, ending, settings),
             transcript.held_bytes,
             call.outermost.context,
             take_reservation(call),

@@ -68,7 +68,7 @@ class OpenCall(Call):
         starts: How often it was started: a handler that sits in a manager twice is told of each
             start and each end twice.
         is_settled: Whether its outcome is known, or that it has none of its own.
-        is_free: Whether an error came before anything was billed.
+        is_free: Whether an error came before anything was billed; known once it has ended.
         outcome: Its outcome, kept back because the call around it may know more.
         stream: The generator that it returned.
         progress: How far that has come.
@@ -433,23 +433,13 @@ class OpenCalls:
         that may wait for a thread which waits for us.
         """
         leaves, claimed = claim
-        # A stream that is closed from outside ends before the one inside it does.
-        inner_error = GeneratorExit() if error is None else error
-        ended = [
-            known
-            or outcome_of(
-                leaf,
-                response if leaf is call else None,
-                error if leaf is call else inner_error,
-            )
-            for leaf, known in claimed
-        ]
-        for outcome in ended:
-            outcome.call.is_free = outcome.is_free
-        if call.inner:
+        if not call.inner:
+            ended = [known or outcome_of(call, response, error) for _, known in claimed]
+        else:
+            ended = _ended_within(call, claimed, response, error)
             ended += _asked_itself(call, leaves, response, error)
-        if [outcome.call for outcome in ended] == leaves and len(leaves) == 1:
-            ended = [_completed(ended[0], call, response)]
+            if len(ended) == len(leaves) == 1 and ended[0].call is leaves[0]:
+                ended = [_completed(ended[0], call, response)]
         return ended if call.parent is None else _kept_back(ended, call.parent)
 
 
@@ -465,14 +455,37 @@ def _claimed(call: OpenCall) -> _Claim | None:
     """
     if call.is_settled:
         return None
+    call.is_settled = True
+    if not call.inner:
+        known, call.outcome = call.outcome, None
+        return [call], [(call, known)]
     leaves = list(call.leaves())
     claimed = [
         (leaf, leaf.outcome) for leaf in leaves if leaf.outcome is not None or not leaf.is_settled
     ]
     for leaf, _ in claimed:
         leaf.outcome, leaf.is_settled = None, True
-    call.is_settled = True
     return leaves, claimed
+
+
+def _ended_within(
+    call: OpenCall,
+    claimed: "list[tuple[OpenCall, Outcome | None]]",
+    response: object,
+    error: BaseException | None,
+) -> list[Outcome]:
+    """The outcomes of the innermost calls within one that has ended."""
+    # A stream that is closed from outside ends before the one inside it does.
+    inner_error = GeneratorExit() if error is None else error
+    return [
+        known
+        or outcome_of(
+            leaf,
+            response if leaf is call else None,
+            error if leaf is call else inner_error,
+        )
+        for leaf, known in claimed
+    ]
 
 
 def _asked_itself(
@@ -493,8 +506,8 @@ def _asked_itself(
 
 def _completed(outcome: Outcome, call: OpenCall, response: object) -> Outcome:
     """Take the usage from the outer call where the innermost one was silent."""
-    if outcome.reported.usage is None and outcome.call is not call and call.trusts_raw:
-        usage = extract_usage(response)
+    if outcome.reported.usage is None and outcome.call is not call:
+        usage = _reported(call, response).usage
         if usage is not None:
             return outcome._replace(reported=outcome.reported._replace(usage=usage))
     return outcome
@@ -530,7 +543,10 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
         error: What ended it instead.
     """
     outcome = _by_response(call, response, error)
-    return outcome if call.requests is None else _by_wire(outcome)
+    if call.requests is not None:
+        outcome = _by_wire(outcome)
+    call.is_free = outcome.is_free
+    return outcome
 
 
 def _by_wire(outcome: Outcome) -> Outcome:
@@ -562,7 +578,9 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
 
 
 def _reported(call: OpenCall, response: object) -> Reported:
-    return Reported(extract_usage(response)) if call.trusts_raw else SILENT
+    if not call.trusts_raw or is_silent(response):
+        return SILENT
+    return Reported(extract_usage(response))
 
 
 def _frame_of(stream: Stream) -> FrameType | None:

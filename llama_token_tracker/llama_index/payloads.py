@@ -9,10 +9,10 @@ from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.prompts import BasePromptTemplate
 
 from llama_token_tracker._names import PROVIDERS
-from llama_token_tracker.events.transcripts import PartsTranscript
+from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
 from llama_token_tracker.extraction.messages import answer_of, messages_of
 from llama_token_tracker.extraction.parts import Message
-from llama_token_tracker.extraction.texts import prompt_text, response_text
+from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
 
 _LONGEST_PATH: Final = 4096
@@ -77,7 +77,7 @@ def users_tags(tags: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def transcript_of(
     prompt: object, response: object, options: object, *, keeps_text: bool, is_reported: bool
-) -> PartsTranscript:
+) -> Transcript:
     """What was sent and what came back, in whatever form.
 
     Args:
@@ -87,6 +87,9 @@ def transcript_of(
         keeps_text: Whether the event shows it.
         is_reported: Whether the provider has said all, so that nothing is to be counted.
     """
+    words = plain_words(prompt, response)
+    if words is not None:
+        return PlainTranscript(words, keeps_text, tools_of(options))
     printed = (prompt_text(prompt), response_text(response)) if keeps_text else ("", "")
     if is_reported:
         return PartsTranscript(printed)
