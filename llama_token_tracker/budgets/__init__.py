@@ -6,16 +6,14 @@ here knows LlamaIndex, or where a price comes from.
 
 from llama_token_tracker.budgets.budget import (
     DEFAULT_MAX_TOKENS,
-    Amount,
     Budget,
     OnExceed,
-    Over,
     Price,
     Unpriced,
 )
 from llama_token_tracker.budgets.reservations import Accounts, Reservation, Spent, reserve_all
 from llama_token_tracker.budgets.table import MAX_ACCOUNTS
-from llama_token_tracker.errors import BudgetError, BudgetExceededError
+from llama_token_tracker.errors import Amount, BudgetError, BudgetExceededError, Over
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",

@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from llama_token_tracker._log_once import printable
 from llama_token_tracker.budgets.amounts import parts_of, usd_of
-from llama_token_tracker.budgets.budget import Amount, Budget, Over
-from llama_token_tracker.errors import BudgetExceededError
+from llama_token_tracker.budgets.budget import Budget
+from llama_token_tracker.errors import Amount, BudgetExceededError, Over
 
 
 class Standing(NamedTuple):

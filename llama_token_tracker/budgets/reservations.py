@@ -10,10 +10,10 @@ from typing import Any, Self
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import logger
 from llama_token_tracker.budgets.amounts import count_of, parts_of, usd_of
-from llama_token_tracker.budgets.budget import Budget, Over, Price
+from llama_token_tracker.budgets.budget import Budget, Price
 from llama_token_tracker.budgets.refusals import Standing, error_of
 from llama_token_tracker.budgets.table import MAX_ACCOUNTS, Account, Table
-from llama_token_tracker.errors import BudgetError
+from llama_token_tracker.errors import BudgetError, Over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Final
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets.amounts import parts_of
-from llama_token_tracker.budgets.budget import Budget, Over
+from llama_token_tracker.budgets.budget import Budget
 from llama_token_tracker.budgets.windows import end_of, length_of, time_by
+from llama_token_tracker.errors import Over
 
 MAX_ACCOUNTS: Final = 10_000
 """How many accounts of one budget are told apart."""
