@@ -1,6 +1,6 @@
 """The accounts of one budget: what was spent in the current window, and what is reserved.
 
-Their number is bounded; the rule by which accounts are dropped is told at `Accounts`.
+Their number is bounded; `Accounts` describes the rule by which they are dropped.
 """
 
 from collections.abc import Mapping

@@ -230,7 +230,7 @@ class Accounts:
     smaller by what the smallest spenders spent, which errors and `Spent` say.
 
     Args:
-        budget: What to hold calls to.
+        budget: The limit that applies to the calls.
         max_accounts: How many accounts are told apart. There may be more only while more than
             this have calls under way.
 
@@ -247,7 +247,7 @@ class Accounts:
 
     @property
     def budget(self) -> Budget:
-        """What calls are held to."""
+        """The limit that applies to the calls."""
         return self._table.budget
 
     def reserve(

@@ -7,7 +7,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Book, Series
 from llama_token_tracker.tracking.row import Row
-from llama_token_tracker.views.card import RECENT, TOP, Call, Card, Line, lines_of, parts_of
+from llama_token_tracker.views.card import RECENT, TOP, Call, Card, Line, label_of, parts_of
 from llama_token_tracker.views.figures import plural
 
 ADDED_BY_HAND: Final = "(added by hand)"
@@ -134,8 +134,11 @@ def _top(rows: Mapping[str | None, Row], missing: str) -> tuple[Line, ...]:
     ranked = sorted(rows.items(), key=lambda item: -item[1].total_tokens)
     # One more has a line of its own rather than one that says "and 1 more".
     shown = TOP if len(ranked) > TOP + 1 else len(ranked)
+    lines = [Line(label_of(value, missing), row) for value, row in ranked[:shown]]
     rest = [row for _, row in ranked[shown:]]
-    return lines_of(dict(ranked[:shown]), Row.of(rest) if rest else None, len(rest), missing)
+    if rest:
+        lines.append(Line(f"and {len(rest):,} more", Row.of(rest)))
+    return tuple(lines)
 
 
 def _start(event: TokenCountingEvent) -> float:

@@ -3,13 +3,12 @@
 Every figure that a view shows is here, added up; the views only render them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, NamedTuple, Self
 
-from llama_token_tracker.usage import Usage
+from llama_token_tracker.usage import Source, Usage, weaker
 from llama_token_tracker.views.figures import MARKS, dollars, plain, plural
 from llama_token_tracker.views.protocols import Event, Row
 
@@ -26,7 +25,7 @@ TEXT_LENGTH: Final = 600
 _MOST_TAGS: Final = 12
 
 PLUS_UNKNOWN: Final = "+?"
-"""What stands behind an amount to which calls must be added whose price is unknown."""
+"""The mark behind an amount that leaves out calls of unknown price."""
 
 MARK_MEANINGS: Final = {
     "counted": "counted here with the model's own tokenizer, or yours; not reported",
@@ -50,7 +49,7 @@ class Figure(NamedTuple):
     """
 
     tokens: int | None
-    source: str = "reported"
+    source: Source = "reported"
 
 
 class Money(NamedTuple):
@@ -106,7 +105,7 @@ class Line(NamedTuple):
     @property
     def total(self) -> Figure:
         """Both."""
-        return Figure(self.row.total_tokens, weakest(self.input.source, self.output.source))
+        return Figure(self.row.total_tokens, weaker(self.input.source, self.output.source))
 
     @property
     def money(self) -> Money:
@@ -269,12 +268,6 @@ class EventCard:
         )
 
 
-def weakest(*sources: str) -> str:
-    """Of some sources, the one that says least about the bill."""
-    order = tuple(MARKS)
-    return max(sources, key=lambda source: order.index(source) if source in order else 0)
-
-
 def amount(money: Money) -> str:
     """Dollars, with a sign behind them if some are missing."""
     return dollars(money.usd) + (PLUS_UNKNOWN if money.is_partly_known else "")
@@ -315,23 +308,6 @@ def parts_of(usage: Usage, went_in: Figure, came_out: Figure) -> tuple[Part, ...
     )
 
 
-def lines_of(
-    rows: Mapping[str | None, Row], rest: Row | None, rest_count: int, missing: str
-) -> tuple[Line, ...]:
-    """Lines with labels, and one for the rows that don't fit.
-
-    Args:
-        rows: Rows by value.
-        rest: All further ones together.
-        rest_count: How many those are.
-        missing: What calls without any value are called.
-    """
-    lines = [Line(label_of(value, missing), row) for value, row in rows.items()]
-    if rest is not None:
-        lines.append(Line(f"and {rest_count:,} more", rest))
-    return tuple(lines)
-
-
 def notes(sources: set[str], statuses: set[str]) -> tuple[tuple[str, str], ...]:
     """The legend for these sources and statuses.
 
@@ -344,7 +320,7 @@ def notes(sources: set[str], statuses: set[str]) -> tuple[tuple[str, str], ...]:
     return (*marks, *endings)
 
 
-def _weakest_of(counted: int | None, estimated: int | None) -> str:
+def _weakest_of(counted: int | None, estimated: int | None) -> Source:
     """The weakest source of a sum, by how many of its tokens were counted or estimated."""
     return "estimated" if estimated else "counted" if counted else "reported"
 

@@ -11,7 +11,7 @@ from typing import Final
 from llama_token_tracker._log_once import notice
 
 MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
-"""What stands before a figure; signs that every terminal has, and that need no colour."""
+"""The marks before figures; signs that every terminal has, and that need no colour."""
 
 NOT_REPORTED: Final = "not reported"
 UNKNOWN: Final = "unknown"
@@ -30,7 +30,7 @@ def with_fallback(draw: Callable[[], str], fallback: Callable[[str], str]) -> st
 
     Args:
         draw: What draws it.
-        fallback: Draws a failure, which it's told in a few words.
+        fallback: Draws the failure, given its description in a few words.
     """
     try:
         return draw()
@@ -83,7 +83,7 @@ def tokens(count: int | None, source: str = "reported") -> str:
     """Format a number of tokens, with the mark of its source.
 
     Args:
-        count: How many; `None` if nobody said.
+        count: How many; `None` if that wasn't reported.
         source: Where the figure comes from.
     """
     if count is None:
@@ -92,7 +92,7 @@ def tokens(count: int | None, source: str = "reported") -> str:
 
 
 def mark(source: str) -> str:
-    """The mark of a source, which stands before its figures."""
+    """The mark before figures of a source."""
     return MARKS.get(source, "")
 
 
