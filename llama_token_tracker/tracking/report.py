@@ -49,10 +49,6 @@ class Report:
         """Bring the account up to date."""
         raise NotImplementedError
 
-    def _sum_up(self) -> None:
-        """Bring at least its sums of LLM calls and embeddings up to date."""
-        self._catch_up()
-
     def _read(self, read: Callable[[Book], _T]) -> _T:
         """Copy figures out of the account, of one moment and with all costs looked up.
 
@@ -80,6 +76,8 @@ class Report:
 
     @llm_token_counts.setter
     def llm_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+        # Before the list takes the lock: counting and logging are done without it.
+        self._catch_up()
         self._book.llm.replace(events)
         say_late()
 
@@ -91,6 +89,8 @@ class Report:
 
     @embedding_token_counts.setter
     def embedding_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
+        # Before the list takes the lock: counting and logging are done without it.
+        self._catch_up()
         self._book.embedding.replace(events)
         say_late()
 
@@ -106,26 +106,26 @@ class Report:
     @property
     def total_llm_token_count(self) -> int:
         """Tokens of all LLM calls, in and out."""
-        self._sum_up()
+        self._catch_up()
         with LOCK:
             return self._book.llm.pair.total
 
     @property
     def prompt_llm_token_count(self) -> int:
         """Tokens that went into LLM calls, cache reads and writes included."""
-        self._sum_up()
+        self._catch_up()
         return self._book.llm.pair.prompt
 
     @property
     def completion_llm_token_count(self) -> int:
         """Tokens that came out of LLM calls, reasoning included."""
-        self._sum_up()
+        self._catch_up()
         return self._book.llm.pair.completion
 
     @property
     def total_embedding_token_count(self) -> int:
         """Tokens of all embedded texts."""
-        self._sum_up()
+        self._catch_up()
         return self._book.embedding.pair.total
 
     @property
