@@ -20,7 +20,7 @@ from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.pricing import Cost, Price, Prices
 from llama_token_tracker.tokenizers import count_tokens, get_tokenizer
 from llama_token_tracker.tokenizers.preflight import count_messages
-from llama_token_tracker.tracking.report import Row
+from llama_token_tracker.tracking.row import Row
 from llama_token_tracker.tracking.scopes import Scope
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage

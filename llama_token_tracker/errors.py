@@ -17,12 +17,48 @@ handler raises itself, the plain `ValueError` of `token_budget`, is raised here 
 is no part of the tree.
 """
 
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from datetime import datetime
+Over: TypeAlias = Literal["tokens", "usd", "unpriced"]
+"""What a call is refused for: the limit that it would pass, or a price that nobody knows."""
 
-    from llama_token_tracker.budgets import Amount, Budget, Over
+
+class Amount(NamedTuple):
+    """Something in both units; `None` where it's not limited, or its price not known."""
+
+    tokens: int | None
+    usd: Decimal | None
+
+
+class BudgetTerms(Protocol):
+    """What an error can tell of the `Budget` it's about."""
+
+    @property
+    def tokens(self) -> int | None:
+        """The limit in tokens."""
+        ...
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The limit in US dollars."""
+        ...
+
+    @property
+    def per(self) -> str | None:
+        """Whose calls share the limit."""
+        ...
+
+    @property
+    def window(self) -> str | timedelta | None:
+        """How long the limit is for."""
+        ...
+
+    @property
+    def default_max_tokens(self) -> int:
+        """What is reserved for the output of a call that states no limit."""
+        ...
 
 
 class LlamaTokenTrackerError(Exception):
@@ -70,17 +106,17 @@ class BudgetExceededError(LlamaTokenTrackerError, ValueError):
             and nobody knows the price of the call.
         limit: The budget's limits, `limit.tokens` and `limit.usd`; `None` where there is none.
         spent: What was settled in this window, in both units.
-        reserved: What other calls under way hold.
+        reserved: What other calls under way have reserved.
         asked: What this call may use; in money `None` if its price isn't known.
         account: Whose limit it is: what the budget is `per`, and the value of that.
         until: When the window ends, or `None` if it never does.
     """
 
-    budget: "Budget"
-    over: "tuple[Over, ...]"
-    limit: "Amount"
-    spent: "Amount"
-    reserved: "Amount"
-    asked: "Amount"
+    budget: BudgetTerms
+    over: tuple[Over, ...]
+    limit: Amount
+    spent: Amount
+    reserved: Amount
+    asked: Amount
     account: tuple[str | None, str | None]
-    until: "datetime | None"
+    until: datetime | None

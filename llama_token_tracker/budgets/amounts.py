@@ -1,6 +1,6 @@
-"""Tokens and money that may be added up.
+"""Checks of amounts of tokens and money, and money as whole attodollars.
 
-Money is added up as a whole number of very small parts of a dollar. So sums are exact, and need
+Money is added up as a whole number of attodollars, of 10^-18 dollars. So sums are exact, and need
 neither the precision nor the traps that a thread may have set for decimals of its own.
 """
 
@@ -17,12 +17,20 @@ _MOST_TOKENS: Final = 10**15
 _MOST_USD: Final = Decimal(10**15)
 
 _NOTHING: Final = Decimal(0)
-_PARTS: Final = Decimal(10**18)
+_ATTO: Final = Decimal(10**18)
 _MONEY: Final = Context(prec=80, rounding=ROUND_HALF_EVEN, traps=[])
 
 
 def count_of(name: str, value: object) -> int:
-    """A number of tokens that may be added up."""
+    """A number of tokens that may be added up, checked.
+
+    Args:
+        name: What the error calls it.
+        value: The number, as the user gave it.
+
+    Raises:
+        BudgetError: It's no whole number from 0 on.
+    """
     if type(value) is int and 0 <= value <= _MOST_TOKENS:
         return value
     try:
@@ -36,7 +44,15 @@ def count_of(name: str, value: object) -> int:
 
 
 def dollars_of(name: str, value: object) -> Decimal:
-    """An amount of money that may be added up."""
+    """An amount of US dollars that may be added up, checked.
+
+    Args:
+        name: What the error calls it.
+        value: The amount, as the user gave it.
+
+    Raises:
+        BudgetError: It's no number from 0 on.
+    """
     if type(value) is Decimal and value.is_finite() and _NOTHING <= value <= _MOST_USD:
         return value
     usd = _decimal(value)
@@ -59,15 +75,18 @@ def _decimal(value: object) -> Decimal:
     return Decimal("NaN")
 
 
-def parts_of(usd: object) -> int:
-    """Money as it's added up; what is smaller than the smallest part is rounded."""
-    parts = _MONEY.multiply(dollars_of("usd", usd), _PARTS)
-    return int(_MONEY.to_integral_value(parts))
+def attodollars_of(usd: object) -> int:
+    """Money as it's added up; what is smaller than an attodollar is rounded.
+
+    Raises:
+        BudgetError: It's no amount of money.
+    """
+    return int(_MONEY.to_integral_value(_MONEY.multiply(dollars_of("usd", usd), _ATTO)))
 
 
-def usd_of(parts: int) -> Decimal:
+def usd_of(attodollars: int) -> Decimal:
     """Money as it's shown."""
-    usd = _MONEY.normalize(_MONEY.divide(Decimal(parts), _PARTS))
+    usd = _MONEY.normalize(_MONEY.divide(Decimal(attodollars), _ATTO))
     whole = int(usd)
     # Or else ten dollars would be `Decimal("1E+1")`.
     return Decimal(whole) if usd == whole else usd

@@ -1,11 +1,11 @@
-"""What users write: a limit, and what it is for."""
+"""`Budget`: a limit on tokens or money as users declare it, checked when it's made."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from llama_token_tracker._log_once import printable
 from llama_token_tracker.budgets.amounts import count_of, dollars_of
@@ -23,9 +23,6 @@ Unpriced: TypeAlias = Literal["refuse", "allow"]
 
 Price: TypeAlias = Callable[[int, int], Decimal | None]
 """Input and output tokens to US dollars, or to `None` if the price is not known."""
-
-Over: TypeAlias = Literal["tokens", "usd", "unpriced"]
-"""What a call is refused for: the limit that it would pass, or a price that nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -138,10 +135,3 @@ def _check_unpriced(unpriced: object) -> None:
     if unpriced not in ("refuse", "allow"):
         msg = f'unpriced is {printable(unpriced)}; give "refuse" or "allow".'
         raise BudgetError(msg)
-
-
-class Amount(NamedTuple):
-    """Something in both units; `None` where it's not limited, or its price not known."""
-
-    tokens: int | None
-    usd: Decimal | None

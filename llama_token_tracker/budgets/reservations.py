@@ -1,4 +1,7 @@
-"""What calls under way hold, in one budget or in several at once."""
+"""Reservations: what a call may use, set aside before it's sent, in one budget or in several.
+
+`Accounts` are what users of budgets alone work with; `reserve_all` checks a call against several.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -9,21 +12,21 @@ from typing import Any, Self
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import logger
-from llama_token_tracker.budgets.amounts import count_of, parts_of, usd_of
-from llama_token_tracker.budgets.budget import Budget, Over, Price
-from llama_token_tracker.budgets.refusals import Standing, error_of
-from llama_token_tracker.budgets.table import MAX_ACCOUNTS, Account, Table
-from llama_token_tracker.errors import BudgetError
+from llama_token_tracker.budgets.accounts import MAX_ACCOUNTS, Account, AccountTable
+from llama_token_tracker.budgets.amounts import attodollars_of, count_of, usd_of
+from llama_token_tracker.budgets.budget import Budget, Price
+from llama_token_tracker.budgets.violations import Violation, error_of
+from llama_token_tracker.errors import BudgetError, Over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """How an account stands.
+    """The state of an account.
 
     Attributes:
         tokens: What was settled in this window, and what is assumed.
         usd: The same in US dollars.
-        reserved_tokens: What calls under way hold.
+        reserved_tokens: What calls under way have reserved.
         reserved_usd: The same in US dollars.
         unpriced_calls: How many calls were settled without a price.
         assumed_tokens: How many of `tokens` are assumed: see `Accounts`.
@@ -42,16 +45,25 @@ class Spent:
 
 
 class _Part:
-    """What one call reserves in one of the budgets that it's checked against.
+    """The part of a reservation that is in one budget's account.
 
-    Whoever calls a method holds the lock.
+    It's made without the lock, as a price is users' code; who calls a method holds the lock.
     """
 
-    __slots__ = ("account", "input_tokens", "key", "now", "states_output", "table", "tokens", "usd")
+    __slots__ = (
+        "account",
+        "attodollars",
+        "input_tokens",
+        "key",
+        "now",
+        "states_output",
+        "table",
+        "tokens",
+    )
 
     def __init__(
         self,
-        table: Table,
+        table: AccountTable,
         key: str | None,
         now: datetime | None,
         input_tokens: int,
@@ -60,61 +72,62 @@ class _Part:
     ) -> None:
         expected = table.budget.default_max_tokens if output_tokens is None else output_tokens
         if callable(usd):
-            usd = None if table.limit_usd is None else usd(input_tokens, expected)
+            usd = None if table.limit_attodollars is None else usd(input_tokens, expected)
         self.table = table
         self.key = key
         self.now = now
         self.input_tokens = input_tokens
         self.tokens = input_tokens + expected
         self.states_output = output_tokens is not None
-        self.usd = None if usd is None else parts_of(usd)
+        self.attodollars = None if usd is None else attodollars_of(usd)
         self.account: Account | None = None
 
-    def take(self) -> Standing | None:
+    def reserve(self) -> Violation | None:
         """Reserve, whatever the limit is.
 
         Returns:
-            How things stand if that passes the limit, and `None` if it doesn't.
+            What is violated if that passes the limit, and `None` if it doesn't.
         """
         account = self.account = self.table.account(self.key, self.now)
         account.open += 1
         account.reserved_tokens += self.tokens
-        account.reserved_usd += self.usd or 0
+        account.reserved_attodollars += self.attodollars or 0
         over = self._over(account)
-        return self._standing(account, over) if over else None
+        return self._violation(account, over) if over else None
 
     def _over(self, account: Account) -> tuple[Over, ...]:
         table = self.table
-        tokens, usd = table.limit_tokens, table.limit_usd
+        tokens, attodollars = table.limit_tokens, table.limit_attodollars
         over: list[Over] = []
         if tokens is not None and account.tokens + account.reserved_tokens > tokens:
             over.append("tokens")
-        if usd is not None and account.usd + account.reserved_usd > usd:
-            over.append("usd")
-        if usd is not None and self.usd is None and table.budget.unpriced == "refuse":
-            over.append("unpriced")
+        if attodollars is not None:
+            if account.attodollars + account.reserved_attodollars > attodollars:
+                over.append("usd")
+            if self.attodollars is None and table.refuses_unpriced:
+                over.append("unpriced")
         return tuple(over)
 
-    def _standing(self, account: Account, over: tuple[Over, ...]) -> Standing:
-        return Standing(
+    def _violation(self, account: Account, over: tuple[Over, ...]) -> Violation:
+        return Violation(
             budget=self.table.budget,
             key=self.key,
             over=over,
             input_tokens=self.input_tokens,
             output_tokens=self.tokens - self.input_tokens,
             states_output=self.states_output,
-            usd=self.usd,
+            attodollars=self.attodollars,
             spent_tokens=account.tokens,
-            spent_usd=account.usd,
+            spent_attodollars=account.attodollars,
             reserved_tokens=account.reserved_tokens - self.tokens,
-            reserved_usd=account.reserved_usd - (self.usd or 0),
+            reserved_attodollars=account.reserved_attodollars - (self.attodollars or 0),
             assumed_tokens=account.assumed_tokens,
-            assumed_usd=account.assumed_usd,
+            assumed_attodollars=account.assumed_attodollars,
             until=self.table.until,
         )
 
-    def is_to_be_told(self, over: tuple[Over, ...]) -> bool:
-        """Whether the user is to hear that this call passes these limits."""
+    def should_notify(self, over: tuple[Over, ...]) -> bool:
+        """Whether the user is to be notified that this call passes these limits."""
         account = self.account
         if callable(self.table.budget.on_exceed):
             return True
@@ -123,16 +136,16 @@ class _Part:
         account.warned = account.warned.union(over)
         return True
 
-    def settle(self, tokens: int | None, usd: int | None, now: datetime | None) -> None:
-        """Spend what was used in the place of what was reserved."""
+    def settle(self, tokens: int | None, attodollars: int | None, now: datetime | None) -> None:
+        """Spend what was used in the place of what was reserved; `None` if that isn't known."""
         account = self.account
         if account is None:
             return
-        self.table.renew(account, now)
+        self.table.carry_over(account, now)
         # Unknown is not zero: what was reserved is the best that is known.
         account.tokens += self.tokens if tokens is None else tokens
-        account.usd += (self.usd or 0) if usd is None else usd
-        account.unpriced += usd is None
+        account.attodollars += (self.attodollars or 0) if attodollars is None else attodollars
+        account.unpriced += attodollars is None
         # Last: who comes into the lock may find it counted twice, but not find it missing.
         self.release()
 
@@ -142,14 +155,14 @@ class _Part:
         if account is not None:
             account.open -= 1
             account.reserved_tokens -= self.tokens
-            account.reserved_usd -= self.usd or 0
+            account.reserved_attodollars -= self.attodollars or 0
 
 
 class Reservation:
-    """What a call under way holds in each of the accounts that it was checked against.
+    """What a call under way has reserved in each of the accounts that it was checked against.
 
-    The first `settle()` or `release()` counts, and whatever comes after it does nothing. If
-    nobody holds a reservation any more, nobody can settle it, and it gives itself back.
+    The first `settle()` or `release()` counts, and whatever comes after it does nothing. Once
+    a reservation is garbage, nobody can settle it, and it's released.
     """
 
     __slots__ = ("_parts",)
@@ -175,7 +188,7 @@ class Reservation:
             BudgetError: A figure is none. The reservation stays open.
         """
         count = None if tokens is None else count_of("tokens", tokens)
-        cost = None if usd is None else parts_of(usd)
+        cost = None if usd is None else attodollars_of(usd)
         # Outside the lock: clocks are users'.
         times = [part.table.time_at_end() for part in self._parts]
         with LOCK:
@@ -217,7 +230,7 @@ class Accounts:
     smaller by what the smallest spenders spent, which errors and `Spent` say.
 
     Args:
-        budget: What to hold calls to.
+        budget: The limit that applies to the calls.
         max_accounts: How many accounts are told apart. There may be more only while more than
             this have calls under way.
 
@@ -230,11 +243,11 @@ class Accounts:
         if count_of("max_accounts", max_accounts) < 1:
             msg = "max_accounts is 0; give a number from 1 on."
             raise BudgetError(msg)
-        self._table = Table(budget, max_accounts)
+        self._table = AccountTable(budget, max_accounts)
 
     @property
     def budget(self) -> Budget:
-        """What calls are held to."""
+        """The limit that applies to the calls."""
         return self._table.budget
 
     def reserve(
@@ -259,7 +272,7 @@ class Accounts:
     def spend(
         self, tags: Mapping[str, str], scope: str | None, tokens: int, usd: Decimal | None
     ) -> None:
-        """Take in what a call has used that reserved nothing, as its start was not heard.
+        """Charge what a call has used that reserved nothing, as its start was not seen.
 
         Args:
             tags: The call's tags.
@@ -270,28 +283,28 @@ class Accounts:
         Raises:
             BudgetError: A figure is none.
         """
-        count, cost = count_of("tokens", tokens), None if usd is None else parts_of(usd)
+        count, cost = count_of("tokens", tokens), None if usd is None else attodollars_of(usd)
         table = self._table
         part = _Part(table, table.key(tags, scope), table.time_at_end(), 0, 0, None)
         with LOCK:
-            part.take()
+            part.reserve()
             part.settle(count, cost, part.now)
 
     def spent(self, tags: Mapping[str, str] | None = None, scope: str | None = None) -> Spent:
-        """How the account stands that calls with these tags, in this scope, belong to."""
+        """The state of the account that calls with these tags, in this scope, belong to."""
         table = self._table
         key, now = table.key(tags or {}, scope), table.time()
         with LOCK:
-            account = copy(table.look(key, now))
+            account = copy(table.peek(key, now))
             until = table.until
         return Spent(
             tokens=account.tokens,
-            usd=usd_of(account.usd),
+            usd=usd_of(account.attodollars),
             reserved_tokens=account.reserved_tokens,
-            reserved_usd=usd_of(account.reserved_usd),
+            reserved_usd=usd_of(account.reserved_attodollars),
             unpriced_calls=account.unpriced,
             assumed_tokens=account.assumed_tokens,
-            assumed_usd=usd_of(account.assumed_usd),
+            assumed_usd=usd_of(account.assumed_attodollars),
             until=until,
         )
 
@@ -310,8 +323,8 @@ class Accounts:
         return {"budget": self.budget, "max_accounts": self._table.max_accounts, **state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make accounts of their own that stand where the pickled ones stood."""
-        self._table = Table(state["budget"], state["max_accounts"])
+        """Make accounts of their own in the state of the pickled ones."""
+        self._table = AccountTable(state["budget"], state["max_accounts"])
         self._table.restore(state)
 
 
@@ -354,43 +367,43 @@ def reserve_all(
     ]
     reservation = Reservation(parts)
     try:
-        for standing in _taken(reservation, parts):
-            _tell(standing)
+        for violation in _reserved(reservation, parts):
+            _notify(violation)
     except BaseException:
         reservation.release()
         raise
     return reservation
 
 
-def _tables(accounts: Iterable[Accounts]) -> Iterable[Table]:
+def _tables(accounts: Iterable[Accounts]) -> Iterable[AccountTable]:
     for one in dict.fromkeys(accounts):
         yield one._table  # pyright: ignore[reportPrivateUsage]  # made here
 
 
-def _taken(reservation: Reservation, parts: Sequence[_Part]) -> Sequence[Standing]:
+def _reserved(reservation: Reservation, parts: Sequence[_Part]) -> Sequence[Violation]:
     """Reserve all parts or none.
 
     Returns:
-        What the user is to be told: limits that are passed, and that stop no call.
+        What the user is to be notified of: limits that are passed, and that stop no call.
 
     Raises:
         BudgetExceededError: A limit is passed that does.
     """
     with LOCK:
-        # First all are taken: who comes between, or into the lock, finds them taken.
-        taken = [(part, standing) for part in parts if (standing := part.take()) is not None]
-        if not taken:
+        # First all are reserved: who comes between, or into the lock, finds them reserved.
+        passed = [(part, over) for part in parts if (over := part.reserve()) is not None]
+        if not passed:
             return ()
-        refused = [one for _, one in taken if one.budget.on_exceed == "raise"]
+        refused = [violation for part, violation in passed if part.table.refuses]
         if not refused:
-            return [one for part, one in taken if part.is_to_be_told(one.over)]
+            return [one for part, one in passed if part.should_notify(one.over)]
         reservation.release()
     raise error_of(refused[0])
 
 
-def _tell(standing: Standing) -> None:
-    """Let the user know that a call is sent although it passes a limit."""
-    error, on_exceed = error_of(standing), standing.budget.on_exceed
+def _notify(violation: Violation) -> None:
+    """Notify the user that a call is sent although it passes a limit."""
+    error, on_exceed = error_of(violation), violation.budget.on_exceed
     if callable(on_exceed):
         on_exceed(error)
     else:

@@ -1,4 +1,4 @@
-"""Windows of time by the wall clock, aligned in UTC."""
+"""The time windows of budgets: how long they are and when they end, by the clock, in UTC."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -31,10 +31,15 @@ def utc_now() -> datetime:
 
 
 def length_of(window: object) -> timedelta | int:
-    """How long a window is, as a time or as a number of months."""
+    """How long a window is, as a time or as a number of months.
+
+    Raises:
+        BudgetError: It's no window.
+    """
     length: timedelta | int | None = None
     if isinstance(window, timedelta):
-        length = window
+        # No subclass, such as pandas', whose arithmetic would run under the lock.
+        length = timedelta(window.days, window.seconds, window.microseconds)
     elif isinstance(window, str) and (found := _TEXT.fullmatch(window)):
         # A thousand million years would fit nowhere.
         length = min(int(found[1]), 10**7) * _UNITS[found[2]]
@@ -55,7 +60,7 @@ def length_of(window: object) -> timedelta | int:
 
 
 def end_of(length: timedelta | int, now: datetime) -> datetime:
-    """When the window ends that this time falls into."""
+    """The end of the window that this time falls into."""
     try:
         if isinstance(length, timedelta):
             return now + length - (now - _ANCHOR) % length
@@ -68,7 +73,11 @@ def end_of(length: timedelta | int, now: datetime) -> datetime:
 
 
 def time_by(clock: object) -> datetime:
-    """The time by a clock, in UTC and of no class but datetime's own."""
+    """The time that a user's clock tells, in UTC and of no class but datetime's own.
+
+    Raises:
+        BudgetError: It's no clock, or doesn't tell the time.
+    """
     if not callable(clock):
         msg = f"clock is {printable(clock)}; give a function that returns an aware datetime."
         raise BudgetError(msg)

@@ -29,7 +29,7 @@ from llama_index.core.schema import BaseNode
 from llama_token_tracker.errors import LlamaTokenTrackerError
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.llama_index.handler import TokenCountingHandler
-from llama_token_tracker.views.table import Row, Table
+from llama_token_tracker.views.table import Step, StepTable
 
 SAMPLES: Final = Path(__file__).parent / "samples"
 """The pages that are read when no others are named."""
@@ -265,7 +265,7 @@ class Demo:
                 SentenceSplitter(chunk_size=_CHUNK_TOKENS, chunk_overlap=0, id_func=_node_id)
             ],
         )
-        self._rows: list[Row] = []
+        self._rows: list[Step] = []
         self._problem: str | None = None
 
     @property
@@ -303,17 +303,17 @@ class Demo:
         except Exception as error:  # noqa: BLE001 - each SDK has its own exceptions
             self._problem = f"a call to {self._model.name} failed: {error}"
 
-    def table(self) -> Table:
+    def table(self) -> StepTable:
         """What each step used, and the handler's running totals."""
         characters = sum(len(page.text) for page in self._pages)
-        return Table(
+        return StepTable(
             heading=(
                 f"Pages:      {len(self._pages)}, {characters:,} characters",
                 f"LLM:        {self._model.name}",
                 "Embeddings: MockEmbedding (offline)",
             ),
             rows=tuple(self._rows),
-            totals=Row(
+            totals=Step(
                 label="Running totals",
                 embedding=self.handler.total_embedding_token_count,
                 prompt=self.handler.prompt_llm_token_count,
@@ -357,9 +357,9 @@ class Demo:
                 events[count:] for events, count in zip(self._events(), before, strict=True)
             )
             if embeddings:
-                self._rows.append(Row.of_embeddings(f"{name}: embed", embeddings))
+                self._rows.append(Step.of_embeddings(f"{name}: embed", embeddings))
             if calls or failed:
-                self._rows.append(Row.of_calls(f"{name}: answer", [*calls, *failed]))
+                self._rows.append(Step.of_calls(f"{name}: answer", [*calls, *failed]))
 
     def _events(self) -> tuple[list[TokenCountingEvent], ...]:
         handler = self.handler

@@ -159,9 +159,9 @@ class TokenCountingEvent:
         }
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it."""
+        """The event as HTML, for a notebook."""
         # Late: nobody but a notebook needs it.
         from llama_token_tracker.views import html
         from llama_token_tracker.views.card import EventCard
 
-        return html.drawn(lambda: html.event_card(EventCard.of(self)), type(self).__name__)
+        return html.safely(lambda: html.event_card(EventCard.of(self)), type(self).__name__)

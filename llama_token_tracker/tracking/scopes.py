@@ -16,7 +16,7 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Book
-from llama_token_tracker.tracking.report import Readings
+from llama_token_tracker.tracking.report import Report
 
 _current: Final[ContextVar["Scope | Block | None"]] = ContextVar(
     "llama_token_tracker_scope", default=None
@@ -77,7 +77,7 @@ class Context(NamedTuple):
         event.scope = self.path
 
 
-class Scope(Readings):
+class Scope(Report):
     """The calls that start within a `with` block, whatever else runs at the same time.
 
     Made by `token_counter.scope(name, **tags)`. It can be read during the block and after it,

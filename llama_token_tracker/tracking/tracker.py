@@ -25,7 +25,7 @@ from llama_token_tracker.tracking.charging import accounts_of, is_covered, reser
 from llama_token_tracker.tracking.correlation import Owners
 from llama_token_tracker.tracking.outbox import Outbox
 from llama_token_tracker.tracking.pending import Pending
-from llama_token_tracker.tracking.report import Readings, price
+from llama_token_tracker.tracking.report import Report, price
 from llama_token_tracker.tracking.scopes import Context, Scope, context
 
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
@@ -44,7 +44,7 @@ _LISTED_AT_ONCE: Final = 100
 """So many events are listed before others may have the lock."""
 
 
-class Tracker(Readings):
+class Tracker(Report):
     """Records events and adds them up, from any number of threads at once.
 
     Args:
@@ -301,7 +301,7 @@ class Tracker(Readings):
         self._book.take(event)
         if context is not None and context.scope is not None:
             context.scope.take(event)
-        if self.max_events is not None and self._book.totals.waits_too_long:
+        if self.max_events is not None and self._book.totals.is_pricing_due:
             # Their events may be dropped, and nobody has asked for a cost yet.
             self._outbox.later(partial(price, self._book))
 
@@ -384,7 +384,7 @@ if hasattr(os, "register_at_fork"):
 atexit.register(_flush_at_exit)
 
 
-class Tracking(Readings):
+class Tracking(Report):
     """What can be read of, and done with, whatever records into a tracker."""
 
     tracker: Tracker

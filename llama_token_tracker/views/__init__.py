@@ -1,5 +1,5 @@
-"""What is shown of counts, and the ways to show it.
+"""Ways to show figures: as text for a terminal, and as HTML for a notebook.
 
-What a view shows is computed before it gets there: `table` and `card` hold figures, the others
-render them. Of the rooms above, from which the figures come, this one knows no more than types.
+`card` and `table` hold what is shown, added up; `text` and `html` render it, `figures` formats
+single values. What is drawn is known by `protocols` alone, never by the classes of other rooms.
 """

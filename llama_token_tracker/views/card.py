@@ -1,20 +1,16 @@
-"""What a card says of recorded calls: figures and short texts, ready to be shown.
+"""The content of cards, without their layout: the summary of many calls, and that of one call.
 
-Every figure that a view shows is here, added up; the views only write them down.
+Every figure that a view shows is here, added up; the views only render them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-from llama_token_tracker.usage import Usage
-from llama_token_tracker.views.figures import MARKS, dollars, many, plain
-
-if TYPE_CHECKING:
-    from llama_token_tracker.events.event import TokenCountingEvent
-    from llama_token_tracker.tracking.report import Row
+from llama_token_tracker.usage import Source, Usage, weaker
+from llama_token_tracker.views.figures import MARKS, dollars, plain, plural
+from llama_token_tracker.views.protocols import Event, Row
 
 TOP: Final = 8
 """So many models and scopes have lines of their own; the rest share one."""
@@ -29,19 +25,19 @@ TEXT_LENGTH: Final = 600
 _MOST_TAGS: Final = 12
 
 PLUS_UNKNOWN: Final = "+?"
-"""What stands behind an amount to which calls must be added whose price is unknown."""
+"""The mark behind an amount that leaves out calls of unknown price."""
 
 MARK_MEANINGS: Final = {
     "counted": "counted here with the model's own tokenizer, or yours; not reported",
     "estimated": "estimated here: a stand-in tokenizer counted all or part of it",
 }
-"""What is said of each mark below a card that bears it."""
+"""The legend below a card that bears one of the marks."""
 
 ENDING_MEANINGS: Final = {
     "abandoned": "the reader left early; the prompt and what came through count",
     "failed": "an error ended the call; what came through before it counts",
 }
-"""What is said of each ending but the usual one."""
+"""The legend for each status but the usual one."""
 
 
 class Figure(NamedTuple):
@@ -53,7 +49,7 @@ class Figure(NamedTuple):
     """
 
     tokens: int | None
-    source: str = "reported"
+    source: Source = "reported"
 
 
 class Money(NamedTuple):
@@ -79,48 +75,43 @@ class Money(NamedTuple):
     @property
     def doubts(self) -> tuple[str, ...]:
         """What is left out of the amount, and what part of it is estimated."""
-        said: list[str] = []
+        doubts: list[str] = []
         if self.unpriced_calls:
-            calls = many(self.unpriced_calls, "call")
-            said.append(f"no price known for {calls} ({many(self.unpriced_tokens, 'token')})")
+            calls = plural(self.unpriced_calls, "call")
+            doubts.append(f"no price known for {calls} ({plural(self.unpriced_tokens, 'token')})")
         if self.estimated_usd:
-            said.append(f"{dollars(self.estimated_usd)} of it estimated")
-        return tuple(said)
+            doubts.append(f"{dollars(self.estimated_usd)} of it estimated")
+        return tuple(doubts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """What some calls used together.
-
-    Attributes:
-        label: What they have in common.
-        calls: How many they are.
-        input: What went in.
-        output: What came out.
-        total: Both.
-        money: What they cost.
-    """
+class Line(NamedTuple):
+    """A row of a table, with its label, and its figures as they're shown."""
 
     label: str
-    calls: int
-    input: Figure
-    output: Figure
-    total: Figure
-    money: Money
+    row: Row
 
-    @classmethod
-    def of(cls, label: object, row: "Row") -> Self:
-        """Make one of a row of readings."""
-        went_in = _source(row.counted.input_tokens, row.estimated.input_tokens)
-        came_out = _source(row.counted.output_tokens, row.estimated.output_tokens)
-        return cls(
-            label=plain(label, LABEL_LENGTH),
-            calls=row.calls,
-            input=Figure(row.usage.input_tokens or 0, went_in),
-            output=Figure(row.usage.output_tokens or 0, came_out),
-            total=Figure(row.total_tokens, weakest(went_in, came_out)),
-            money=Money(row.cost_usd, row.estimated_usd, row.unpriced_calls, row.unpriced_tokens),
-        )
+    @property
+    def input(self) -> Figure:
+        """What went in."""
+        counted, estimated = self.row.counted.input_tokens, self.row.estimated.input_tokens
+        return Figure(self.row.usage.input_tokens or 0, _weakest_of(counted, estimated))
+
+    @property
+    def output(self) -> Figure:
+        """What came out."""
+        counted, estimated = self.row.counted.output_tokens, self.row.estimated.output_tokens
+        return Figure(self.row.usage.output_tokens or 0, _weakest_of(counted, estimated))
+
+    @property
+    def total(self) -> Figure:
+        """Both."""
+        return Figure(self.row.total_tokens, weaker(self.input.source, self.output.source))
+
+    @property
+    def money(self) -> Money:
+        """What it cost."""
+        row = self.row
+        return Money(row.cost_usd, row.estimated_usd, row.unpriced_calls, row.unpriced_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +133,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call.
+    """One call in a list of calls.
 
     Attributes:
         model: The model's id.
@@ -169,7 +160,7 @@ class Call:
     money: Money
 
     @classmethod
-    def of(cls, event: "TokenCountingEvent") -> Self:
+    def of(cls, event: Event) -> Self:
         """Make one of an event."""
         tokens, cost = event.total_token_count, event.cost
         is_sure = (
@@ -201,7 +192,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What all views show of a handler, a tracker or a scope.
+    """All that views show of a handler, a tracker or a scope.
 
     Attributes:
         title: Whose calls these are.
@@ -229,7 +220,7 @@ class Card:
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Each mark and each unusual ending that is shown, with its meaning."""
+        """Each mark and each unusual status that is shown, with its meaning."""
         shown = notes(
             {self.total.input.source, self.total.output.source, self.total.total.source}
             | {call.source for call in self.recent},
@@ -242,7 +233,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventCard:
-    """What all views show of one call.
+    """All that views show of one call.
 
     Attributes:
         call: Its figures.
@@ -260,12 +251,12 @@ class EventCard:
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Each mark and each unusual ending that is shown, with its meaning."""
+        """Each mark and each unusual status that is shown, with its meaning."""
         call = self.call
         return notes({call.input.source, call.output.source, call.source}, {call.status})
 
     @classmethod
-    def of(cls, event: "TokenCountingEvent") -> Self:
+    def of(cls, event: Event) -> Self:
         """Make one of an event."""
         call = Call.of(event)
         return cls(
@@ -277,24 +268,18 @@ class EventCard:
         )
 
 
-def weakest(*sources: str) -> str:
-    """Of some sources, the one that says least about the bill."""
-    order = tuple(MARKS)
-    return max(sources, key=lambda source: order.index(source) if source in order else 0)
-
-
 def amount(money: Money) -> str:
     """Dollars, with a sign behind them if some are missing."""
     return dollars(money.usd) + (PLUS_UNKNOWN if money.is_partly_known else "")
 
 
 def label_of(value: object, missing: str) -> str:
-    """What a line is called: a value's own text, or what is said where there is none."""
+    """The label of a line: a value's own text, or, where there is none, what is missing."""
     return f"({missing})" if value is None else plain(value, LABEL_LENGTH) or "(empty)"
 
 
 def parts_of(usage: Usage, went_in: Figure, came_out: Figure) -> tuple[Part, ...]:
-    """Split what language models used.
+    """Split what language models used into parts that don't overlap.
 
     Args:
         usage: The tokens by bucket.
@@ -303,13 +288,13 @@ def parts_of(usage: Usage, went_in: Figure, came_out: Figure) -> tuple[Part, ...
     """
     cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     uncached = Figure((went_in.tokens or 0) - cached, went_in.source)
-    said = Figure((came_out.tokens or 0) - (usage.reasoning_tokens or 0), came_out.source)
+    spoken = Figure((came_out.tokens or 0) - (usage.reasoning_tokens or 0), came_out.source)
     total = (went_in.tokens or 0) + (came_out.tokens or 0)
     named = (
         ("Uncached input", True, uncached),
         ("Cache read", True, Figure(usage.cache_read_tokens)),
         ("Cache write", True, Figure(usage.cache_write_tokens)),
-        ("Output", False, said),
+        ("Output", False, spoken),
         ("Reasoning", False, Figure(usage.reasoning_tokens)),
     )
     return tuple(
@@ -323,47 +308,31 @@ def parts_of(usage: Usage, went_in: Figure, came_out: Figure) -> tuple[Part, ...
     )
 
 
-def lines_of(
-    rows: Mapping[str | None, "Row"], rest: "Row | None", rest_count: int, missing: str
-) -> tuple[Line, ...]:
-    """Lines by what calls have in common, and one for those that don't fit.
-
-    Args:
-        rows: Rows by value.
-        rest: All further ones together.
-        rest_count: How many those are.
-        missing: What calls without any value are called.
-    """
-    lines = [Line.of(label_of(value, missing), row) for value, row in rows.items()]
-    if rest is not None:
-        lines.append(Line.of(f"and {rest_count:,} more", rest))
-    return tuple(lines)
-
-
 def notes(sources: set[str], statuses: set[str]) -> tuple[tuple[str, str], ...]:
-    """What the marks of these sources mean, and these endings.
+    """The legend for these sources and statuses.
 
     Args:
         sources: The sources that are shown.
-        statuses: The endings that are shown.
+        statuses: The statuses that are shown.
     """
-    marks = [(MARKS[word], said) for word, said in MARK_MEANINGS.items() if word in sources]
-    endings = [(word, said) for word, said in ENDING_MEANINGS.items() if word in statuses]
+    marks = [(MARKS[word], text) for word, text in MARK_MEANINGS.items() if word in sources]
+    endings = [(word, text) for word, text in ENDING_MEANINGS.items() if word in statuses]
     return (*marks, *endings)
 
 
-def _source(counted: int | None, estimated: int | None) -> str:
+def _weakest_of(counted: int | None, estimated: int | None) -> Source:
+    """The weakest source of a sum, by how many of its tokens were counted or estimated."""
     return "estimated" if estimated else "counted" if counted else "reported"
 
 
-def _moment(event: "TokenCountingEvent") -> datetime | None:
+def _moment(event: Event) -> datetime | None:
     try:
         return event.started_at
     except (ValueError, OverflowError, OSError, TypeError):
         return None  # put in by hand: no time that can be
 
 
-def _about(event: "TokenCountingEvent") -> list[tuple[str, str]]:
+def _about(event: Event) -> list[tuple[str, str]]:
     about = [("Provider", label_of(event.provider, "unknown"))]
     moment = _moment(event)
     if moment is not None:
@@ -378,5 +347,5 @@ def _about(event: "TokenCountingEvent") -> list[tuple[str, str]]:
         for name, value in tags[:_MOST_TAGS]
     )
     if len(tags) > _MOST_TAGS:
-        about.append(("", f"and {many(len(tags) - _MOST_TAGS, 'more tag')}"))
+        about.append(("", f"and {plural(len(tags) - _MOST_TAGS, 'more tag')}"))
     return about

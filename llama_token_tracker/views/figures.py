@@ -1,4 +1,4 @@
-"""How single things are written, the same in every view: tokens, dollars, foreign texts.
+"""Formatting of single values, the same in every view: tokens, dollars, foreign texts.
 
 A figure that wasn't reported by the provider bears a mark, `MARKS`, in front.
 """
@@ -11,7 +11,7 @@ from typing import Final
 from llama_token_tracker._log_once import notice
 
 MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
-"""What stands before a figure; signs that every terminal has, and that need no colour."""
+"""The marks before figures; signs that every terminal has, and that need no colour."""
 
 NOT_REPORTED: Final = "not reported"
 UNKNOWN: Final = "unknown"
@@ -25,22 +25,22 @@ _MOST_MARKS: Final = 2
 _LEAST: Final = Decimal("0.0001")
 
 
-def attempted(draw: Callable[[], str], instead: Callable[[str], str]) -> str:
-    """What is drawn; what says so if it can't be.
+def with_fallback(draw: Callable[[], str], fallback: Callable[[str], str]) -> str:
+    """Draw something, or, if that fails, something else that says so.
 
     Args:
         draw: What draws it.
-        instead: What is shown of a failure, which is told in a few words.
+        fallback: Draws the failure, given its description in a few words.
     """
     try:
         return draw()
     except Exception as error:  # noqa: BLE001 - what is shown must never break what shows it
         notice("a card could not be drawn", error, "it says so")
-        return instead(f"can't be shown: {type(error).__name__}")
+        return fallback(f"can't be shown: {type(error).__name__}")
 
 
 def plain(text: object, limit: int) -> str:
-    """A foreign text on one line, short, and unable to do anything to what stands around it.
+    """Shorten a foreign text to one line that can't do anything to what stands around it.
 
     Control characters become their pictures, characters that turn the direction of writing or
     can't be seen become `\N{REPLACEMENT CHARACTER}`, and piled-up accents are cut.
@@ -53,15 +53,15 @@ def plain(text: object, limit: int) -> str:
         return f"<{type(text).__name__}>"
     # A margin, for line breaks and accents may go; the rest of a long text isn't even looked at.
     start = str.__getitem__(text, slice(0, 4 * limit))
-    shown = "".join(_seen(start))
+    shown = "".join(_visible(start))
     shown = " ".join(shown.split())
     if len(shown) > limit or len(text) > len(start):
         shown = shown[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return shown
 
 
-def _seen(text: str) -> list[str]:
-    seen: list[str] = []
+def _visible(text: str) -> list[str]:
+    visible: list[str] = []
     marks = 0
     for sign in text:
         category = unicodedata.category(sign)
@@ -69,21 +69,21 @@ def _seen(text: str) -> list[str]:
         if marks > _MOST_MARKS:
             continue
         if sign.isspace():
-            seen.append(" ")
+            visible.append(" ")
         elif category not in _UNSEEN or sign in _JOINERS:
-            seen.append(sign)
+            visible.append(sign)
         elif ord(sign) < ord(" "):
-            seen.append(chr(_CONTROL_PICTURES + ord(sign)))
+            visible.append(chr(_CONTROL_PICTURES + ord(sign)))
         else:
-            seen.append(_REPLACEMENT)
-    return seen
+            visible.append(_REPLACEMENT)
+    return visible
 
 
 def tokens(count: int | None, source: str = "reported") -> str:
-    """A number of tokens with the mark of its source.
+    """Format a number of tokens, with the mark of its source.
 
     Args:
-        count: How many; `None` if nobody said.
+        count: How many; `None` if that wasn't reported.
         source: Where the figure comes from.
     """
     if count is None:
@@ -92,12 +92,12 @@ def tokens(count: int | None, source: str = "reported") -> str:
 
 
 def mark(source: str) -> str:
-    """What stands before a figure from this source."""
+    """The mark before figures of a source."""
     return MARKS.get(source, "")
 
 
 def dollars(usd: Decimal | None) -> str:
-    """An amount of US dollars; what isn't known is never shown as zero, nor is what is small."""
+    """Format US dollars; what isn't known is never shown as zero, nor is what is small."""
     if usd is None:
         return UNKNOWN
     if not usd:
@@ -108,6 +108,6 @@ def dollars(usd: Decimal | None) -> str:
     return f"{sign}${abs(usd):,.2f}" if abs(usd) >= 1 else f"{sign}${abs(usd):.4f}"
 
 
-def many(count: int, one: str, several: str | None = None) -> str:
-    """A number of things: "1 call", "2 calls"."""
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """Format a number of things: "1 call", "2 calls"."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"

@@ -1,4 +1,4 @@
-"""A card as HTML, for a notebook: one piece that brings its own style and nothing that runs.
+"""Cards as HTML, for notebooks: one element that brings its own style and nothing that runs.
 
 It loads nothing, and whatever a prompt, a model or a tag holds stays text. Where a viewer
 strips styles and pictures, tables remain. `.ltt` is repeated in the style so that it wins over
@@ -19,7 +19,14 @@ from llama_token_tracker.views.card import (
     Part,
     amount,
 )
-from llama_token_tracker.views.figures import NOT_REPORTED, attempted, dollars, many, plain, tokens
+from llama_token_tracker.views.figures import (
+    NOT_REPORTED,
+    dollars,
+    plain,
+    plural,
+    tokens,
+    with_fallback,
+)
 
 _COLOURS: Final = {
     "light": (
@@ -137,28 +144,28 @@ class _Html(str):
 
 def _tag(name: str, *content: str, **attributes: str | None) -> _Html:
     """An element. Attributes that end with an underscore lose it; `None` leaves one out."""
-    said = "".join(
+    shown = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for name, value in attributes.items()
         if value is not None
     )
-    return _Html(f"<{name}{said}>{_join(content)}</{name}>")
+    return _Html(f"<{name}{shown}>{_join(content)}</{name}>")
 
 
 def _join(content: Iterable[str]) -> _Html:
     return _Html("".join(piece if isinstance(piece, _Html) else escape(piece) for piece in content))
 
 
-def drawn(draw: Callable[[], str], title: str) -> str:
-    """What is drawn; a card that says so if it can't be.
+def safely(draw: Callable[[], str], title: str) -> str:
+    """Draw a card, or, if that fails, a card that says so.
 
     Args:
         draw: What draws it.
         title: What was to be shown.
     """
-    return attempted(
+    return with_fallback(
         draw,
-        lambda said: _frame(_tag("span", plain(title, TITLE_LENGTH), class_="title"), " ", said),
+        lambda why: _frame(_tag("span", plain(title, TITLE_LENGTH), class_="title"), " ", why),
     )
 
 
@@ -172,7 +179,7 @@ def card(card: Card) -> str:
         _tag(
             "div",
             _tag("bdi", card.title, class_="title"),
-            _tag("span", many(card.total.calls, "call"), class_="dim"),
+            _tag("span", plural(card.total.row.calls, "call"), class_="dim"),
             class_="head",
         ),
         _sums(card),
@@ -242,9 +249,9 @@ def _sums(card: Card) -> _Html:
         )
     ]
     if embedding is not None:
-        beside = many(embedding.calls, "text")
+        beside = plural(embedding.row.calls, "text")
         sums.append(_term("Embedding tokens", _big(tokens(*embedding.total), beside)))
-    if card.total.calls:
+    if card.total.row.calls:
         sums.append(_term("Cost", _big(dollars(money.usd), "; ".join(money.doubts))))
     if card.cache_savings_usd:
         sums.append(_term("Saved by caches", _big(dollars(card.cache_savings_usd), "")))
@@ -269,7 +276,7 @@ def _bar(parts: tuple[Part, ...]) -> _Html:
     )
     if not pieces:
         return legend
-    said = ", ".join(f"{part.name} {tokens(*part.figure)}" for part in parts)
+    label = ", ".join(f"{part.name} {tokens(*part.figure)}" for part in parts)
     bar = _tag(
         "svg",
         *pieces,
@@ -277,7 +284,7 @@ def _bar(parts: tuple[Part, ...]) -> _Html:
         viewBox="0 0 1000 12",
         preserveAspectRatio="none",
         role="img",
-        aria_label=said,
+        aria_label=label,
     )
     return _join([bar, legend])
 
@@ -316,7 +323,7 @@ def _line(line: Line) -> _Html:
     return _row(
         _tag("bdi", line.label),
         (
-            ("Calls", f"{line.calls:,}"),
+            ("Calls", f"{line.row.calls:,}"),
             ("Input", _figure(line.input)),
             ("Output", _figure(line.output)),
             ("Total", _figure(line.total)),

@@ -1,28 +1,27 @@
-"""A table of token counts, added up and ready to be shown."""
+"""The content of tables, without their layout: tokens by step of a run, and tokens by file."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
-if TYPE_CHECKING:
-    from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.views.protocols import Event
 
 SOURCE_MEANINGS: Final = {
     "reported": "the provider's own figure",
     "counted": "no figure from the provider: counted with the model's tokenizer, or yours",
     "estimated": "the provider gave no figure: counted with a stand-in tokenizer",
 }
-"""What is said of each source below a table that names it."""
+"""The legend below a table that names one of the sources."""
 
 STATUS_MEANINGS: Final = {
     "abandoned": "the reader left early; the prompt and what came through still count",
     "failed": "an error ended the call; what came through before it counts",
 }
-"""What is said of each ending but the usual one."""
+"""The legend for each status but the usual one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Step:
     """The tokens of one step, or a sum of steps.
 
     Attributes:
@@ -44,7 +43,7 @@ class Row:
     statuses: tuple[str, ...] = ()
 
     @classmethod
-    def of_embeddings(cls, label: str, events: "Sequence[TokenCountingEvent]") -> Self:
+    def of_embeddings(cls, label: str, events: Sequence[Event]) -> Self:
         """Add up the embeddings of one step."""
         total = sum(event.total_token_count for event in events)
         return cls(
@@ -56,7 +55,7 @@ class Row:
         )
 
     @classmethod
-    def of_calls(cls, label: str, events: "Sequence[TokenCountingEvent]") -> Self:
+    def of_calls(cls, label: str, events: Sequence[Event]) -> Self:
         """Add up the LLM calls of one step."""
         return cls(
             label=label,
@@ -73,8 +72,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """What a view shows.
+class StepTable:
+    """Tokens by step of a run.
 
     Attributes:
         heading: Lines that say what was counted.
@@ -83,12 +82,12 @@ class Table:
     """
 
     heading: tuple[str, ...]
-    rows: tuple[Row, ...]
-    totals: Row
+    rows: tuple[Step, ...]
+    totals: Step
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Each source and each unusual ending that the rows name, with its meaning."""
+        """Each source and each unusual status that the rows name, with its meaning."""
         named = {word for row in self.rows for word in (*row.sources, *row.statuses)}
         meanings = SOURCE_MEANINGS | STATUS_MEANINGS
         return tuple((word, meaning) for word, meaning in meanings.items() if word in named)

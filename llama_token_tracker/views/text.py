@@ -1,4 +1,4 @@
-"""Tables and cards as text, for a terminal or a file: 80 columns are enough."""
+"""Tables and cards as text, for a terminal or a file, at most 80 columns wide."""
 
 import io
 import sys
@@ -12,8 +12,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from llama_token_tracker.views.card import Call, Card, Figure, Line, amount
-from llama_token_tracker.views.figures import attempted, dollars, many, mark, plain, tokens
-from llama_token_tracker.views.table import FileTable, Row, Table
+from llama_token_tracker.views.figures import dollars, mark, plain, plural, tokens, with_fallback
+from llama_token_tracker.views.table import FileTable, Step, StepTable
 
 COLUMNS: Final = 80
 """How wide a card is at the most."""
@@ -23,7 +23,7 @@ _LONGEST_FIGURE: Final = 10**12
 _FIGURES = ("Embedding", "Prompt", "Completion", "Total")
 
 
-def show(table: Table, console: Console) -> None:
+def show(table: StepTable, console: Console) -> None:
     """Print a table.
 
     Args:
@@ -53,7 +53,7 @@ def show_files(table: FileTable, console: Console) -> None:
     console.print(Group(*heading, grid), highlight=False)
 
 
-def _render(table: Table) -> RenderableType:
+def _render(table: StepTable) -> RenderableType:
     heading = [Text(line) for line in table.heading]
     notes = Grid.grid(padding=(0, 1))
     for word, meaning in table.notes:
@@ -61,7 +61,7 @@ def _render(table: Table) -> RenderableType:
     return Group(*heading, _grid(table), Padding(notes, (0, 1), expand=False))
 
 
-def _grid(table: Table) -> Grid:
+def _grid(table: StepTable) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=False)
     grid.add_column("Step")
     for name in _FIGURES:
@@ -75,7 +75,7 @@ def _grid(table: Table) -> Grid:
     return grid
 
 
-def _cells(row: Row) -> list[Text]:
+def _cells(row: Step) -> list[Text]:
     figures = (row.embedding, row.prompt, row.completion, row.total)
     return [
         Text(row.label),
@@ -85,14 +85,14 @@ def _cells(row: Row) -> list[Text]:
     ]
 
 
-def drawn(draw: Callable[[], str], title: str) -> str:
-    """What is drawn; a line that says so if it can't be.
+def safely(draw: Callable[[], str], title: str) -> str:
+    """Draw something, or, if that fails, a line that says so.
 
     Args:
         draw: What draws it.
         title: What was to be shown.
     """
-    return attempted(draw, lambda said: f"<{plain(title, COLUMNS)} {said}>")
+    return with_fallback(draw, lambda why: f"<{plain(title, COLUMNS)} {why}>")
 
 
 def card(card: Card) -> str:
@@ -113,10 +113,17 @@ def card(card: Card) -> str:
     return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
+def short(card: Card) -> str:
+    """How many calls a card is of, and how many tokens they used.
+
+    Args:
+        card: What to show.
+    """
+    return f"{plural(card.total.row.calls, 'call')}, {tokens(*card.total.total)} tokens"
+
+
 def _pieces(card: Card) -> Iterable[RenderableType]:
-    total = card.total
-    calls, used = many(total.calls, "call"), tokens(*total.total)
-    yield Text(f"{card.title}: {calls}, {used} tokens, {_cost(card)}")
+    yield Text(f"{card.title}: {short(card)}, {_cost(card)}")
     yield _sums(card)
     if card.recent:
         yield _calls(card)
@@ -128,12 +135,12 @@ def _pieces(card: Card) -> Iterable[RenderableType]:
 
 def _cost(card: Card) -> str:
     money = card.total.money
-    if not card.total.calls:
+    if not card.total.row.calls:
         return "no cost"
-    said = [f"cost {dollars(money.usd)}", *money.doubts]
+    cost = [f"cost {dollars(money.usd)}", *money.doubts]
     if card.cache_savings_usd:
-        said.append(f"{dollars(card.cache_savings_usd)} saved by caches")
-    return ", ".join(said)
+        cost.append(f"{dollars(card.cache_savings_usd)} saved by caches")
+    return ", ".join(cost)
 
 
 def _new_grid(first: str, *names: str) -> Grid:
@@ -166,7 +173,7 @@ def _sums(card: Card) -> Grid:
 def _line(line: Line, indent: str = "") -> list[Text]:
     return [
         Text(f"{indent}{line.label}"),
-        Text(f"{line.calls:,}"),
+        Text(f"{line.row.calls:,}"),
         *(Text(_figure(figure)) for figure in (line.input, line.output, line.total)),
         Text(amount(line.money)),
     ]

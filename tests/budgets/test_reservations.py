@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,43 @@ def test_users_functions_run_without_the_lock():
     held = reserve(accounts, 1, 1, usd=lambda *_: noted("price", Decimal(2)))
     held.settle(1, Decimal(2))
     assert sorted(called) == ["clock", "clock", "on_exceed", "price"]
+
+
+def test_nothing_of_users_is_compared_or_added_under_the_lock():
+    """Neither a function for `on_exceed`, nor a tag's text, nor a window of a class of its own."""
+
+    class Watched:
+        """Users' code that runs while a call is checked."""
+
+        def __eq__(self, _other: object) -> bool:
+            assert not LOCK._is_owned()
+            return False
+
+        def __hash__(self) -> int:
+            assert not LOCK._is_owned()
+            return 1
+
+    class OnExceed(Watched):
+        def __call__(self, _error: BudgetExceededError) -> None:
+            assert not LOCK._is_owned()
+
+    class Name(Watched, str):
+        def __str__(self) -> str:
+            return self
+
+    class Window(timedelta):
+        def __rmod__(self, other: Any) -> Any:
+            assert not LOCK._is_owned()
+            return super().__rmod__(other)
+
+    budget = Budget(tokens=1, per="user", window=Window(hours=1), on_exceed=OnExceed())
+    accounts = Accounts(budget)
+    for _ in range(2):
+        held = accounts.reserve(
+            {"user": Name("ann")}, None, input_tokens=9, output_tokens=0, usd=None
+        )
+        held.settle(9, None)
+    assert spent(accounts, user="ann") == (18, 0)
 
 
 def test_a_price_is_asked_for_only_where_money_is_limited():

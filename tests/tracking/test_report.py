@@ -1,13 +1,17 @@
 """What is read of recorded calls: their cost, what it leaves out, and how it follows the lists."""
 
+import logging
 import pickle
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker import Price, Prices, Tracker, Usage
+from llama_token_tracker import Cost, Price, Prices, Tracker, Usage
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.events.event import TokenCountingEvent
 
 PRICES = Prices(
@@ -49,6 +53,102 @@ def test_unknown_is_not_zero():
     tracker.record(call())
     assert tracker.total_cost_usd == Decimal("0.002")
     assert (tracker.unpriced_calls, tracker.unpriced_tokens) == (1, 1_500)
+
+
+def test_unknown_is_not_zero_without_buckets_either():
+    """An event that was made by hand may have tokens and no usage."""
+    tracker = tracked(TokenCountingEvent("", "", 2, 3))
+    assert (tracker.total_cost_usd, tracker.unpriced_tokens) == (None, 5)
+    tracker.record(call())
+    assert (tracker.total_cost_usd, tracker.unpriced_tokens) == (Decimal("0.002"), 5)
+
+
+def test_a_call_is_unpriced_until_its_price_was_looked_up():
+    """Totals that nobody has asked a cost of don't say that calls were free."""
+    tracker = tracked(call())
+    (row,) = tracker.totals().values()
+    assert (row.cost_usd, row.unpriced_calls, row.unpriced_tokens) == (None, 1, 1_500)
+    assert tracker.total_cost_usd == Decimal("0.002")
+    (row,) = tracker.totals().values()
+    assert (row.cost_usd, row.unpriced_calls, row.unpriced_tokens) == (Decimal("0.002"), 0, 0)
+
+
+class _Unlocked(Prices):
+    """Prices of a class of the user's own, during whose look-ups more calls are recorded."""
+
+    def __init__(self, tracker: Tracker | None = None, more: int = 0) -> None:
+        super().__init__({"cheap": Price(input_mtok=1, output_mtok=2)})
+        self.tracker = tracker
+        self.more = more
+
+    def cost(self, *args: Any, **kwargs: Any) -> Cost | None:
+        """Look a price up while others work."""
+        assert not LOCK._is_owned()
+        if self.tracker is not None and self.more:
+            self.more -= 1
+            self.tracker.record(call())
+            self.tracker.catch_up()
+        return super().cost(*args, **kwargs)
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, 50])
+def test_prices_are_looked_up_without_the_lock(more: int):
+    """Also of calls that come meanwhile; those that come too quickly are unpriced, not free."""
+    tracker = Tracker()
+    tracker.prices = _Unlocked(tracker, more)
+    tracker.record(call())
+    row = tracker.by("model")["cheap"]
+    assert row.calls - row.unpriced_calls == min(more, 2) + 1
+    assert row.cost_usd == Decimal("0.002") * (row.calls - row.unpriced_calls)
+    assert row.unpriced_tokens == 1_500 * row.unpriced_calls
+    assert repr(tracker).startswith("<Tracker: ")
+    tracker.prices.more = 0
+    assert tracker.total_cost_usd == Decimal("0.002") * len(tracker.llm_token_counts)
+    assert tracker.unpriced_calls == 0
+
+
+class _Listener(logging.Handler):
+    """A log that notes whether it's written while the lock is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, bool]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a line."""
+        self.lines.append((record.getMessage(), LOCK._is_owned()))
+
+
+def test_what_is_logged_of_totals_is_logged_without_the_lock():
+    """That there are too many tags, or values of one, and that an event can't be shown."""
+    forget_notices()
+    listener, logger = _Listener(), logging.getLogger("llama_token_tracker")
+    logger.addHandler(listener)
+    try:
+        tracker = tracked(*[call(tags={f"tag-{n}": "x"}) for n in range(60)])
+        tracker.llm_token_counts = [call(tags={"tag-0": str(n)}) for n in range(1_010)]
+        tracker.llm_token_counts[-1].status = object()  # type: ignore[assignment]
+        tracker.llm_token_counts[-1].usage = None  # type: ignore[assignment]
+        assert "ltt" in tracker._repr_html_()
+    finally:
+        logger.removeHandler(listener)
+        forget_notices()
+    said = {line.split(":")[0] for line, _ in listener.lines}
+    assert {"too many tags", "too many values of tag-0", "an event could not be shown"} <= said
+    assert not [line for line, locked in listener.lines if locked]
+
+
+def test_rows_that_are_handed_out_stay_as_they_are():
+    """Whatever is recorded later; and they print what can be read of them."""
+    tracker = tracked(call())
+    row, same = tracker.by("model")["cheap"], tracker.by("model")["cheap"]
+    assert row == same
+    tracker.record(call())
+    assert (row, row.calls, row.total_tokens) == (same, 1, 1_500)
+    assert tracker.by("model")["cheap"] != row
+    names = ["calls", "usage", "counted", "estimated", "cost_usd", "estimated_usd"]
+    names += ["unpriced_calls", "unpriced_tokens", "cache_savings_usd"]
+    assert repr(row) == f"Row({', '.join(f'{name}={getattr(row, name)!r}' for name in names)})"
 
 
 def test_no_calls_cost_nothing():

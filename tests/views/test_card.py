@@ -46,7 +46,7 @@ def lines(thing: Any) -> dict[str, list[str]]:
     return found
 
 
-def test_html_shows_the_figures_of_the_readings():
+def test_html_shows_the_figures_of_the_report():
     """Totals, buckets and rows are those that can be read by name."""
     tracker = afternoon()
     shown = page(tracker)

@@ -7,15 +7,15 @@ from rich.console import Console
 
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.views import text
-from llama_token_tracker.views.table import Row, Table
+from llama_token_tracker.views.table import Step, StepTable
 
 
-def table(*rows: Row, heading: tuple[str, ...] = ()) -> Table:
+def table(*rows: Step, heading: tuple[str, ...] = ()) -> StepTable:
     """A table of these rows."""
-    return Table(heading=heading, rows=rows, totals=Row(label="Running totals", total=0))
+    return StepTable(heading=heading, rows=rows, totals=Step(label="Running totals", total=0))
 
 
-def printed(table: Table, **options: object) -> str:
+def printed(table: StepTable, **options: object) -> str:
     """What a file would hold."""
     file = io.StringIO()
     text.show(table, Console(file=file, width=80, **options))
@@ -29,7 +29,7 @@ def event(prompt: int, completion: int, **fields: object) -> TokenCountingEvent:
 
 def test_a_row_adds_its_events_up():
     """Figures are sums; sources and endings are named once, in order of appearance."""
-    row = Row.of_calls(
+    row = Step.of_calls(
         "Ask",
         [
             event(3, 2, prompt_source="reported", completion_source="reported"),
@@ -44,14 +44,14 @@ def test_a_row_adds_its_events_up():
 
 def test_an_embedding_has_one_figure():
     """What was embedded is neither prompt nor completion."""
-    row = Row.of_embeddings("Index", [event(3, 0, prompt_source="counted"), event(4, 0)])
+    row = Step.of_embeddings("Index", [event(3, 0, prompt_source="counted"), event(4, 0)])
     assert (row.embedding, row.prompt, row.completion, row.total) == (7, None, None, 7)
     assert row.sources == ("counted", "estimated")
 
 
 def test_large_figures_stay_whole_in_80_columns():
     """A billion tokens and every word for them: words are wrapped, figures never are."""
-    row = Row(
+    row = Step(
         label="Running totals",
         embedding=1_234_567_890,
         prompt=1_234_567_890,
@@ -69,13 +69,13 @@ def test_large_figures_stay_whole_in_80_columns():
 @pytest.mark.parametrize("words", ["[bold]not bold[/bold]", "[/]", ":smile:", "12 34"])
 def test_text_is_shown_as_it_is(words: str):
     """What looks like rich's markup is a file's or a model's own name."""
-    shown = printed(table(Row(label=words, total=1), heading=(words,)), force_terminal=True)
+    shown = printed(table(Step(label=words, total=1), heading=(words,)), force_terminal=True)
     assert shown.count(words) == 2
 
 
 def test_only_what_occurs_is_explained():
     """Below the table stand the sources and the unusual endings that it names, no others."""
-    row = Row(label="Ask", total=1, sources=("reported",), statuses=("complete",))
+    row = Step(label="Ask", total=1, sources=("reported",), statuses=("complete",))
     notes = printed(table(row)).split("Running totals")[1]
     assert "reported:" in notes
     assert "complete" not in notes
@@ -86,6 +86,6 @@ def test_a_terminal_without_unicode_gets_ascii():
     """Where box-drawing characters can't be encoded, the table does without."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    text.show(table(Row(label="Ask", total=1)), Console(file=file, width=80))
+    text.show(table(Step(label="Ask", total=1)), Console(file=file, width=80))
     file.flush()
     assert b"Ask" in raw.getvalue()

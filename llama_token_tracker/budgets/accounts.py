@@ -1,65 +1,80 @@
-"""The running accounts of one budget: windows, sums, and room for newcomers."""
+"""The accounts of one budget: what was spent in the current window, and what is reserved.
+
+Their number is bounded; `Accounts` describes the rule by which they are dropped.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.budgets.amounts import parts_of
-from llama_token_tracker.budgets.budget import Budget, Over
+from llama_token_tracker.budgets.amounts import attodollars_of
+from llama_token_tracker.budgets.budget import Budget
 from llama_token_tracker.budgets.windows import end_of, length_of, time_by
+from llama_token_tracker.errors import Over
 
 MAX_ACCOUNTS: Final = 10_000
 """How many accounts of one budget are told apart."""
 
 
 class Account:
-    """What one value of `per` has spent, and what its calls under way hold.
+    """What calls of one value of `per` have spent, and what those under way have reserved.
 
-    The lock lets its own thread in a second time, when the collector closes a stream. So the
-    sums are changed by plain additions, between which the collector doesn't run.
+    The lock lets its own thread in a second time, when the garbage collector closes a stream. So
+    the sums are changed by plain additions, between which the collector doesn't run.
     """
 
     __slots__ = (
+        "assumed_attodollars",
         "assumed_tokens",
-        "assumed_usd",
+        "attodollars",
         "epoch",
         "open",
+        "reserved_attodollars",
         "reserved_tokens",
-        "reserved_usd",
         "tokens",
         "unpriced",
-        "usd",
         "warned",
     )
 
-    SPENT: ClassVar = ("assumed_tokens", "assumed_usd", "tokens", "unpriced", "usd", "warned")
+    SPENT: ClassVar = (
+        "assumed_tokens",
+        "assumed_attodollars",
+        "tokens",
+        "unpriced",
+        "attodollars",
+        "warned",
+    )
     """What belongs to the window, and not to the calls under way."""
 
-    def __init__(self, epoch: int, tokens: int = 0, usd: int = 0) -> None:
+    def __init__(self, epoch: int, tokens: int = 0, attodollars: int = 0) -> None:
         self.open = 0
         self.reserved_tokens = 0
-        self.reserved_usd = 0
-        self.start(epoch, tokens, usd)
+        self.reserved_attodollars = 0
+        self.start(epoch, tokens, attodollars)
 
-    def start(self, epoch: int, tokens: int = 0, usd: int = 0) -> None:
+    def start(self, epoch: int, tokens: int = 0, attodollars: int = 0) -> None:
         """Begin a window: what was spent is forgotten, what is reserved is carried over."""
         self.epoch = epoch
         self.tokens = self.assumed_tokens = tokens
-        self.usd = self.assumed_usd = usd
+        self.attodollars = self.assumed_attodollars = attodollars
         self.unpriced = 0
         self.warned: frozenset[Over] = frozenset()
 
 
-class Table:
-    """All accounts of one budget. Whoever calls a method that changes it holds the lock."""
+class AccountTable:
+    """All accounts of one budget, by name. Who calls a method that changes it holds the lock."""
 
     def __init__(self, budget: Budget, max_accounts: int) -> None:
         self.budget = budget
         self.max_accounts = max_accounts
         self.limit_tokens = budget.tokens
-        self.limit_usd = None if budget.usd is None else parts_of(budget.usd)
-        self._per_token, self._per_usd = _weight(self.limit_tokens), _weight(self.limit_usd)
+        self.limit_attodollars = None if budget.usd is None else attodollars_of(budget.usd)
+        # Compared here, without the lock: an object of the user's may compare by code of its own.
+        self.refuses = not callable(budget.on_exceed) and budget.on_exceed == "raise"
+        self.refuses_unpriced = budget.unpriced == "refuse"
+        self._per_token = _weight(self.limit_tokens)
+        self._per_attodollar = _weight(self.limit_attodollars)
         self.until: datetime | None = None
         self._length = None if budget.window is None else length_of(budget.window)
         self._batch = max(1, max_accounts // 10)
@@ -67,10 +82,10 @@ class Table:
         self._accounts: dict[str | None, Account] = {}
         self._epoch = 0
         self._floor_tokens = 0
-        self._floor_usd = 0
+        self._floor_attodollars = 0
 
     def __len__(self) -> int:
-        """How many accounts are held."""
+        """How many accounts there are."""
         return len(self._accounts)
 
     # --- what may run users' code, and so comes before the lock ----------------------------
@@ -81,7 +96,10 @@ class Table:
         if per is None:
             return None
         value: object = scope if per == "scope" else tags.get(per)
-        return value if value is None or type(value) is str else str(value)
+        if value is None or type(value) is str:
+            return value
+        # No subclass, which might compare in a way of its own, under the lock.
+        return str.__str__(str(value))
 
     def time(self) -> datetime | None:
         """The time in UTC, or `None` if it doesn't matter.
@@ -92,7 +110,7 @@ class Table:
         return None if self._length is None else time_by(self.budget.clock)
 
     def time_at_end(self) -> datetime | None:
-        """The same at a call's end, where nothing may be raised: the answer is paid for."""
+        """The time at a call's end; never raises, as the answer is paid for by then."""
         try:
             return self.time()
         except Exception as error:  # noqa: BLE001 - a user's clock may raise anything
@@ -114,13 +132,13 @@ class Table:
             account.start(self._epoch)
         return account
 
-    def look(self, key: str | None, now: datetime | None) -> Account:
-        """The same without making one for a name that has none."""
+    def peek(self, key: str | None, now: datetime | None) -> Account:
+        """The account of this name, or for a name without any one that isn't kept."""
         self.roll(now)
         return self.account(key, now) if key in self._accounts else self._newcomer()
 
-    def renew(self, account: Account, now: datetime | None) -> None:
-        """Bring an account into the window of this time."""
+    def carry_over(self, account: Account, now: datetime | None) -> None:
+        """Bring an account into the window of this time, with what is reserved."""
         self.roll(now)
         if account.epoch != self._epoch:
             account.start(self._epoch)
@@ -136,10 +154,10 @@ class Table:
         """Start a window. Accounts find out when they're next used, however many they are."""
         self.until = until
         self._epoch += 1
-        self._floor_tokens = self._floor_usd = 0
+        self._floor_tokens = self._floor_attodollars = 0
 
     def _newcomer(self) -> Account:
-        return Account(self._epoch, self._floor_tokens, self._floor_usd)
+        return Account(self._epoch, self._floor_tokens, self._floor_attodollars)
 
     def _make_room(self) -> None:
         """Drop a tenth of the accounts, so that as many newcomers cost nothing."""
@@ -153,8 +171,8 @@ class Table:
             if account.epoch == self._epoch:
                 if account.tokens > self._floor_tokens:
                     self._floor_tokens = account.tokens
-                if account.usd > self._floor_usd:
-                    self._floor_usd = account.usd
+                if account.attodollars > self._floor_attodollars:
+                    self._floor_attodollars = account.attodollars
             self._accounts.pop(key, None)
         self._full_at = max(self.max_accounts, len(self._accounts) + self._batch)
 
@@ -163,8 +181,9 @@ class Table:
         account = item[1]
         if account.epoch != self._epoch:
             return 0.0
-        tokens, usd = account.tokens * self._per_token, account.usd * self._per_usd
-        return tokens if tokens > usd else usd
+        tokens = account.tokens * self._per_token
+        money = account.attodollars * self._per_attodollar
+        return tokens if tokens > money else money
 
     # --- copies -----------------------------------------------------------------------------
 
@@ -172,7 +191,7 @@ class Table:
         """What is spent; reservations belong to calls of this process."""
         return {
             "until": self.until,
-            "floor": (self._floor_tokens, self._floor_usd),
+            "floor": (self._floor_tokens, self._floor_attodollars),
             "accounts": {
                 key: {name: getattr(account, name) for name in Account.SPENT}
                 for key, account in list(self._accounts.items())
@@ -181,9 +200,9 @@ class Table:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Stand where another table stood."""
+        """Take over the `state` of another table."""
         self.until = state["until"]
-        self._floor_tokens, self._floor_usd = state["floor"]
+        self._floor_tokens, self._floor_attodollars = state["floor"]
         for key, spent in state["accounts"].items():
             account = self._accounts[key] = Account(self._epoch)
             for name, value in spent.items():
