@@ -138,6 +138,17 @@ class OpenCall(Call):
             yield from call.leaves()
 
     @property
+    def is_simple(self) -> bool:
+        """Whether it asked a provider once, itself or by one call that has its answer."""
+        if self.progress is not None or self.requests is not None or self.starts > 1:
+            return False
+        inner = self.inner
+        if inner is None:
+            return True
+        leaf = inner[0] if len(inner) == 1 else self
+        return leaf.inner is None and leaf.is_settled and not leaf.is_free
+
+    @property
     def has_begun_to_answer(self) -> bool:
         """Whether anything has come back, as far as that's known before its end."""
         return bool(self.outcome or self.requests or (self.progress and self.progress.chunks))
@@ -345,11 +356,18 @@ class OpenCalls:
     def chunk(self, span_id: str, chunk: object) -> None:
         """Note that a chunk has come through the stream with this span."""
         call = self._by_span.get(span_id)
-        if call is not None and not call.inner:
-            if call.progress is None:
-                call.is_plain = False
-                call.progress = Progress()
-            call.progress.add(chunk)
+        if call is None or call.inner:
+            return
+        progress = call.progress
+        if progress is None:
+            call.is_plain = False
+            progress = call.progress = Progress()
+        # As `Progress.add`: most chunks hold no figure, and this runs for each.
+        if is_silent(chunk):
+            progress.chunks += 1
+            progress.last = chunk
+        else:
+            progress.add(chunk)
 
     def dropped(self, call: OpenCall) -> None:
         """Note that nobody holds a call's stream any more."""
@@ -386,10 +404,14 @@ class OpenCalls:
         """
         # A stream inside this call may have been dropped.
         run_late()
+        call = self.by_id.get(event_id)
+        if call is None:
+            return None
+        if error is None and call.is_simple:
+            return self._end_simply(call, response)
         with LOCK:
-            call = self.by_id.get(event_id)
-            if call is None:
-                return None
+            if self.by_id.get(event_id) is not call:
+                return ()  # another thread was quicker
             if call.starts > 1:
                 call.starts -= 1
             else:
@@ -412,6 +434,29 @@ class OpenCalls:
         if call.span_id is not None:
             self._by_span.pop(call.span_id, None)
         return call
+
+    def _end_simply(self, call: OpenCall, response: object) -> Sequence[Outcome]:
+        """End a call that gave its answer, and was made by another or made one: most nested are."""
+        inner = call.inner
+        leaf = call if inner is None else inner[0]
+        reported = _reported(call, response)
+        with LOCK:
+            if self.by_id.pop(call.event_id, None) is None or call.is_settled:
+                return ()  # another thread was quicker
+            if call.span_id is not None:
+                self._by_span.pop(call.span_id, None)
+            call.is_settled = True
+            outcome = leaf.outcome if inner is not None else Outcome(call, response, "complete")
+            if outcome is None:
+                return ()  # what its provider said of the inner call stands
+            leaf.outcome = None
+            if reported.usage is not None:
+                outcome = outcome._replace(reported=reported)
+            elif call.parent is not None and not call.parent.is_settled:
+                # What the provider left open, the call around it may be told.
+                leaf.outcome = outcome
+                return ()
+        return (outcome,)
 
     def _forget(self, call: OpenCall) -> None:
         self.by_id.pop(call.event_id, None)
