@@ -206,6 +206,45 @@ class Outcome(NamedTuple):
         return self.status == "failed" and self.response is None and self.reported.usage is None
 
 
+class _OpenStreams:
+    """The streams that calls have returned, and that somebody may still read."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, OpenCall] = {}
+        self._codes: set[CodeType] = set()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(self, call: OpenCall, stream: Stream, dropped: Callable[[object], None]) -> None:
+        """Note that a call has returned a stream."""
+        call.stream = weakref.ref(stream, dropped)
+        self._by_id[call.event_id] = call
+        self._codes.add(_code_of(stream))
+
+    def remove(self, call: OpenCall) -> None:
+        """Note that a call's stream is over."""
+        if call.stream is not None:
+            self._by_id.pop(call.event_id, None)
+            # Its callback holds the call: without this they would keep each other alive.
+            call.stream = None
+
+    def running(self, frame: FrameType | None) -> OpenCall | None:
+        """Find the innermost open stream whose generator is running in this very stack.
+
+        A generator that asks another method for its chunks does so when it's first
+        iterated: by then its own span is long gone, but its frame is below us.
+        """
+        while frame is not None:
+            if frame.f_code in self._codes:
+                for call in list(self._by_id.values()):
+                    stream = call.stream() if call.stream is not None else None
+                    if stream is not None and _frame_of(stream) is frame:
+                        return call
+            frame = frame.f_back
+        return None
+
+
 class OpenCalls:
     """The open calls of one handler.
 
@@ -222,8 +261,7 @@ class OpenCalls:
         self._settle = settle
         self.by_id: dict[str, OpenCall] = {}
         self._by_span: dict[str, OpenCall] = {}
-        self._streaming: dict[str, OpenCall] = {}
-        self._stream_codes: set[CodeType] = set()
+        self._streams = _OpenStreams()
 
     # --- starts ----------------------------------------------------------------------------
 
@@ -310,9 +348,9 @@ class OpenCalls:
             if by_span is not None and not self._spans.is_call(span_id):
                 by_span = None
             span_id = self._spans.parent(span_id)
-        if not self._streaming:
+        if not self._streams:
             return by_span
-        by_frame = self._running_stream(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented, for just this
+        by_frame = self._streams.running(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented, for just this
         if by_frame is None or by_span is None:
             return by_span or by_frame
         call: OpenCall | None = by_span
@@ -321,21 +359,6 @@ class OpenCalls:
                 return by_span
             call = call.parent
         return by_frame
-
-    def _running_stream(self, frame: FrameType | None) -> OpenCall | None:
-        """Find the innermost open stream whose generator is running in this very stack.
-
-        A generator that asks another method for its chunks does so when it's first
-        iterated: by then its own span is long gone, but its frame is below us.
-        """
-        while frame is not None:
-            if frame.f_code in self._stream_codes:
-                for call in list(self._streaming.values()):
-                    stream = call.stream() if call.stream is not None else None
-                    if stream is not None and _frame_of(stream) is frame:
-                        return call
-            frame = frame.f_back
-        return None
 
     # --- streams ---------------------------------------------------------------------------
 
@@ -347,11 +370,9 @@ class OpenCalls:
         # The registry must not be kept alive by a stream, nor a stream by the registry.
         dropped = partial(_dropped, weakref.ref(self), call)
         with LOCK:
-            call.stream = weakref.ref(stream, dropped)
             call.is_plain = False
             call.progress = Progress()
-            self._streaming[call.event_id] = call
-            self._stream_codes.add(_code_of(stream))
+            self._streams.add(call, stream, dropped)
 
     def chunk(self, span_id: str, chunk: object) -> None:
         """Note that a chunk has come through the stream with this span."""
@@ -460,10 +481,7 @@ class OpenCalls:
 
     def _forget(self, call: OpenCall) -> None:
         self.by_id.pop(call.event_id, None)
-        if call.stream is not None:
-            self._streaming.pop(call.event_id, None)
-            # Its callback holds the call: without this they would keep each other alive.
-            call.stream = None
+        self._streams.remove(call)
         if call.span_id is not None and self._by_span.get(call.span_id) is call:
             del self._by_span[call.span_id]
 
