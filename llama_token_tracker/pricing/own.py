@@ -1,6 +1,5 @@
 """Prices of your own."""
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
@@ -62,12 +61,9 @@ class Price:
             msg = f"since is {since!r:.60}; give a date, for example date(2026, 1, 1)."
             raise PriceError(msg)
 
-    def listed(self) -> Mapping[str, Decimal]:
-        """The amounts that are given, by the names of genai-prices, which are those here."""
-        amounts = {name: getattr(self, name) for name in _AMOUNTS}
-        return {
-            name: cast("Decimal", value) for name, value in amounts.items() if value is not None
-        }
+    def amounts(self) -> dict[str, Decimal | None]:
+        """The amounts by genai-prices' keys, which are the names here."""
+        return {name: getattr(self, name) for name in _AMOUNTS}
 
 
 _AMOUNTS = tuple(field.name for field in fields(Price) if field.name.endswith("_mtok"))

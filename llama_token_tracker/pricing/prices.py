@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Final, NamedTuple, TypeAlias, cast
+from functools import lru_cache
+from typing import Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import PriceError
-from llama_token_tracker.pricing import listed
+from llama_token_tracker.pricing import catalog
 from llama_token_tracker.pricing.own import Price
 from llama_token_tracker.pricing.rates import Cost, Rates
 from llama_token_tracker.usage import Usage
@@ -18,11 +19,10 @@ OwnPrices: TypeAlias = Price | Sequence[Price]
 _MAX_MODEL: Final = 2048
 
 
-class _Own(NamedTuple):
-    """A price of the user's own, and the day from which it holds."""
-
-    since: date | None
-    rates: Rates
+@lru_cache(maxsize=1024)
+def _rates(own: Price) -> Rates:
+    """The rates of a user's price; made late, since that imports genai-prices."""
+    return Rates.of(own.amounts())
 
 
 class Prices:
@@ -97,9 +97,9 @@ class Prices:
         own = _in_force(self._own.get(model) or self._own.get(known) or (), at)
         if own is not None:
             reason = "a price of your own, without output"
-            cost = own.rates.cost(usage, source="prices=", as_of=own.since, is_whole=is_whole)
+            cost = _rates(own).cost(usage, source="prices=", as_of=own.since, is_whole=is_whole)
         else:
-            found = listed.find(provider, known)
+            found = catalog.find_model(provider, known)
             reason = found.reason
             cost = found.cost(usage, at, is_whole=is_whole)
         if cost is None:
@@ -111,17 +111,17 @@ class Prices:
         return cost
 
 
-def _in_force(prices: tuple[_Own, ...], at: datetime) -> _Own | None:
-    """The latest price that holds already."""
+def _in_force(prices: tuple[Price, ...], at: datetime) -> Price | None:
+    """The latest price that applies already."""
     for price in prices:
         if price.since is None or at.astimezone(UTC).date() >= price.since:
             return price
     return None
 
 
-def _own(model: object, given: object) -> tuple[_Own, ...]:
+def _own(model: object, given: object) -> tuple[Price, ...]:
     """The user's prices of one model, the latest first."""
-    prices: list[_Own] = []
+    prices: list[Price] = []
     for price in _several(given):
         if not isinstance(price, Price):
             msg = (
@@ -129,8 +129,8 @@ def _own(model: object, given: object) -> tuple[_Own, ...]:
                 "give a Price, for example Price(input_mtok=3, output_mtok=15)."
             )
             raise PriceError(msg)
-        prices.append(_Own(price.since, Rates.of(price.listed())))
-    return tuple(sorted(prices, key=lambda own: own.since or date.min, reverse=True))
+        prices.append(price)
+    return tuple(sorted(prices, key=lambda price: price.since or date.min, reverse=True))
 
 
 def _several(given: object) -> Sequence[object]:

@@ -6,20 +6,18 @@ with the library. The library matches names generously ("gemini-1.5-flash" fits
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import localcontext
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llama_token_tracker._names import ARN, GEOGRAPHY
-from llama_token_tracker.pricing.rates import EXACT, Cost, Rates
+from llama_token_tracker.pricing.rates import Cost, Rates
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import MatchLogic, ModelInfo, ModelPrice, Provider
+    from genai_prices.types import MatchLogic, ModelInfo, Provider
 
 # OpenTelemetry's names, where they aren't the library's own.
 # Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026-11-22).
@@ -107,45 +105,16 @@ class Listed:
         prices = model.prices
         each = [price.prices for price in prices] if isinstance(prices, list) else [prices]
         # By identity: the library's prices are made once and have no hash.
-        self._tariffs = {id(price): _Tariff.of(price) for price in each}
+        self._rates = {id(price): Rates.of(vars(price)) for price in each}
 
     def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> Cost | None:
         """Price one call at the rates of its day and hour, and of its prompt's length."""
-        rates = self._tariffs[id(self._model.get_prices(at))].rates(usage.input_tokens or 0)
-        return rates.cost(
+        return self._rates[id(self._model.get_prices(at))].cost(
             usage,
             source=self._source,
             as_of=_list().as_of,
             is_whole=is_whole and self._is_sure,
         )
-
-
-class _Tariff(NamedTuple):
-    """The rates of one price, by tier: each holds for prompts longer than the tier's start."""
-
-    starts: tuple[int, ...]
-    tiers: tuple[Rates, ...]
-
-    @classmethod
-    def of(cls, price: "ModelPrice") -> "_Tariff":
-        """Settle each tier's rates."""
-        from genai_prices.types import TieredPrices, calc_unit_price
-
-        amounts = [(name, amount) for name, amount in vars(price).items() if amount is not None]
-        tiered = [amount for _, amount in amounts if isinstance(amount, TieredPrices)]
-        starts = sorted({tier.start for amount in tiered for tier in amount.tiers})
-        with localcontext(EXACT):
-            return cls(
-                tuple(starts),
-                tuple(
-                    Rates.of({name: calc_unit_price(of, 1, length, 1) for name, of in amounts})
-                    for length in (0, *(start + 1 for start in starts))
-                ),
-            )
-
-    def rates(self, input_tokens: int) -> Rates:
-        """The rates of a call whose prompt has so many tokens, cached ones included."""
-        return self.tiers[bisect_left(self.starts, input_tokens)]
 
 
 class _List(NamedTuple):
@@ -168,7 +137,7 @@ def _list() -> _List:
 
 
 @lru_cache(maxsize=_MAX_MODELS)
-def find(provider: str | None, model: str) -> Listed | Unlisted:
+def find_model(provider: str | None, model: str) -> Listed | Unlisted:
     """Look for a model on the list.
 
     Args:
