@@ -1,8 +1,9 @@
-"""Prices that genai-prices lists: from a provider and a model's id to what its tokens cost.
+"""Look-up of models in genai-prices' price list: provider and model id in, rates out.
 
-Only the list that comes with the installed release is read, whatever else the process does
-with the library. The library matches names generously ("gemini-1.5-flash" fits
-"gemini-1.5-flash-8b", at twice its price), so each match is looked at again.
+The search by name is the library's. It matches parts of names, so that "gemini-1.5-flash-8b"
+finds "gemini-1.5-flash", at twice its price; each match is therefore checked, and a model whose
+name is only similar has no price. Only the list that comes with the installed release is read,
+even if the process updates the library's prices.
 """
 
 import re
@@ -33,35 +34,34 @@ _PROVIDERS: Final = {
     "x_ai": "x-ai",
 }
 
-# When each release was published, as PyPI says.
+# When each release of genai-prices was published. Source: PyPI.
 _RELEASED: Final = {"0.2.3": date(2026, 11, 10)}
 
-# More names than any program uses; past it, the oldest are forgotten.
+# More models than any program uses.
 _MAX_MODELS: Final = 1024
 
-# The kinds of resources on Bedrock whose id is that of a model on the list. A custom model's
-# names the model that it was made of, but costs something else.
-_NAMING_A_MODEL: Final = frozenset({"foundation-model", "inference-profile"})
+# The types of Bedrock resources whose ARN names a model on the list. The ARN of a custom model
+# names its base model, but its price is another.
+_MODEL_RESOURCES: Final = frozenset({"foundation-model", "inference-profile"})
 
-# Vendors whose models Bedrock serves; their own interfaces know no such ids. LlamaIndex's
-# Anthropic takes them too, for its clients for Bedrock.
+# Model ids that only Bedrock has: an ARN, or a vendor before a dot. LlamaIndex's `Anthropic`
+# takes them too, for its Bedrock clients.
 _BEDROCK: Final = re.compile(
     r"arn:aws[^:]*:bedrock:|(?:[a-z]{2,6}(?:-[a-z]+)?\.)?"
     r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|"
     r"moonshotai|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\."
 )
 
-# GovCloud and China have prices of their own, which aren't on the list.
-_APART: Final = re.compile(r"arn:aws-|us-gov\.")
+# The AWS partitions GovCloud and China have prices of their own, which aren't on the list.
+_OTHER_PARTITIONS: Final = re.compile(r"arn:aws-|us-gov\.")
 
-# What Bedrock appends for the length of the context, and what Google writes in front.
-_CONTEXT: Final = re.compile(r":\d+k$")
+# Bedrock's suffix for the length of the context, and the path before Google's model names.
+_CONTEXT_LENGTH: Final = re.compile(r":\d+k$")
 _GOOGLE_PATH: Final = re.compile(r"^(?:.*/)?models/")
 
-# What may follow a model's name and leave its price as it is: dates, numbers of a release,
-# Bedrock's first revision, Vertex's of any number. Not `-lite` or `-8b`, nor a single digit,
-# which is another version.
-_SAME_PRICE: Final = re.compile(
+# Suffixes that leave a model's price as it is: dates, release numbers, Bedrock's first revision,
+# any of Vertex AI's. Not `-lite` or `-8b`, nor a single digit, which is another version.
+_VERSION: Final = re.compile(
     r"(?:\d{2,8}(?!\d))?"
     r"(?:[-@]\d{2,8}(?![\w.])|-(?:latest|preview|exp|experimental)(?!\w)"
     r"|-v1(?::\d+)?(?!\w)|-v\d(?=@)|:\d+(?!\w))*"
@@ -69,35 +69,35 @@ _SAME_PRICE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Unlisted:
+class UnlistedModel:
     """A model that isn't on the list.
 
     Attributes:
-        reason: What was looked for, and what was found instead.
+        reason: What was searched, and what was found instead, for the log.
     """
 
     reason: str
 
     def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> None:
-        """No price: `None`, whatever the call was."""
+        """Return `None`: no call of this model has a known price."""
 
 
-class Listed:
-    """A model on the list.
+class ListedModel:
+    """A model on the list, with its rates.
 
     Attributes:
-        reason: Why it might still have no price.
+        reason: Why its calls may still have no price, for the log.
     """
 
     reason = "a model whose price isn't one per token, or isn't on the list"
 
     def __init__(self, model: "ModelInfo", source: str, *, is_sure: bool) -> None:
-        """Sort the model's rates by price and tier.
+        """Prepare the rates of each of the model's prices.
 
         Args:
             model: The model on the list.
-            source: Where its price comes from, for people.
-            is_sure: Whether it's the very provider's price that is on the list.
+            source: Where its price comes from, as `Cost.source` states it.
+            is_sure: Whether the listed price is that of the provider of the call.
         """
         self._model = model
         self._source = source
@@ -108,17 +108,17 @@ class Listed:
         self._rates = {id(price): Rates.of(vars(price)) for price in each}
 
     def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> Cost | None:
-        """Price one call at the rates of its day and hour, and of its prompt's length."""
+        """Price one call at the rates of its day, its hour and its prompt's length."""
         return self._rates[id(self._model.get_prices(at))].cost(
             usage,
             source=self._source,
-            as_of=_list().as_of,
+            as_of=_price_list().as_of,
             is_whole=is_whole and self._is_sure,
         )
 
 
-class _List(NamedTuple):
-    """The list of the installed release."""
+class _PriceList(NamedTuple):
+    """The price list of the installed release."""
 
     version: str
     as_of: date | None
@@ -126,117 +126,118 @@ class _List(NamedTuple):
 
 
 @cache
-def _list() -> _List:
-    # Late: it takes half a second.
+def _price_list() -> _PriceList:
+    # Imported late: it takes half a second.
     from importlib.metadata import version
 
     from genai_prices.data import providers
 
     release = version("genai-prices")
-    return _List(release, _RELEASED.get(release), {provider.id: provider for provider in providers})
+    return _PriceList(release, _RELEASED.get(release), {each.id: each for each in providers})
 
 
 @lru_cache(maxsize=_MAX_MODELS)
-def find_model(provider: str | None, model: str) -> Listed | Unlisted:
-    """Look for a model on the list.
+def find_model(provider: str | None, model: str) -> ListedModel | UnlistedModel:
+    """Find a model on the price list.
 
     Args:
         provider: The provider, by OpenTelemetry's name or the library's, or `None` if unknown.
         model: The model's id, in any form.
 
     Returns:
-        The model, or why there is none.
+        The model with its rates, or why it isn't on the list.
     """
-    known = _list()
+    known = _price_list()
     ref = model.strip().lower()
-    seller, is_sure = _seller(provider, ref), _APART.match(ref) is None
+    seller, is_sure = _billing_provider(provider, ref), _OTHER_PARTITIONS.match(ref) is None
     if seller is None and provider is None:
         seller, is_sure = _maker(ref), False
     if seller is None:
-        return Unlisted(f"provider {provider!r:.40}, at which the list has no such model")
+        return UnlistedModel(f"provider {provider!r:.40}, at which the list has no such model")
     nearest = None
-    for form in _forms(seller.id, ref):
-        info = seller.find_model(form, all_providers=list(known.providers.values()))
-        if info is not None and _is_meant(info, form):
-            source = f"genai-prices {known.version}: {_owner(info, seller).id}/{info.id}"
-            return Listed(info, source, is_sure=is_sure)
+    for variant in _id_variants(seller.id, ref):
+        info = seller.find_model(variant, all_providers=list(known.providers.values()))
+        if info is not None and _is_same_model(info, variant):
+            source = f"genai-prices {known.version}: {_listing_provider(info, seller).id}/{info.id}"
+            return ListedModel(info, source, is_sure=is_sure)
         nearest = nearest or info
     if nearest is not None:
-        return Unlisted(f"only {nearest.id!r} of {seller.id}, which may be another model")
-    return Unlisted(f"no such model on the list of {seller.id}")
+        return UnlistedModel(f"only {nearest.id!r} of {seller.id}, which may be another model")
+    return UnlistedModel(f"no such model on the list of {seller.id}")
 
 
-def _seller(provider: str | None, ref: str) -> "Provider | None":
-    """Who bills for the call: the provider, or Bedrock where only Bedrock has such ids."""
+def _billing_provider(provider: str | None, ref: str) -> "Provider | None":
+    """The provider that bills the call: Bedrock where only Bedrock has such ids."""
     if provider in (None, "anthropic") and _BEDROCK.match(ref):
         provider = "aws.bedrock"
-    return None if provider is None else _list().providers.get(_PROVIDERS.get(provider, provider))
+    known = _price_list().providers
+    return None if provider is None else known.get(_PROVIDERS.get(provider, provider))
 
 
 def _maker(ref: str) -> "Provider | None":
-    """The one maker who claims names like this one, if it is one."""
-    claims = [
+    """The one provider whose pattern of model names matches, if it is exactly one."""
+    matching = [
         provider
-        for provider in _list().providers.values()
+        for provider in _price_list().providers.values()
         if provider.model_match is not None and provider.model_match.is_match(ref)
     ]
-    return claims[0] if len(claims) == 1 else None
+    return matching[0] if len(matching) == 1 else None
 
 
-def _owner(model: "ModelInfo", seller: "Provider") -> "Provider":
-    """On whose list the model is: some sell others' models at the others' prices."""
+def _listing_provider(model: "ModelInfo", seller: "Provider") -> "Provider":
+    """The provider that lists the model, which may be one that `seller` falls back to."""
     if any(model is own for own in seller.models):
         return seller
-    others = (_list().providers[name] for name in seller.fallback_model_providers or ())
+    others = (_price_list().providers[name] for name in seller.fallback_model_providers or ())
     return next(other for other in others if any(model is own for own in other.models))
 
 
-def _forms(seller: str, ref: str) -> Iterator[str]:
-    """The forms of an id under which the list may have it, the best first."""
+def _id_variants(seller: str, ref: str) -> Iterator[str]:
+    """The variants of an id to search for, the most exact first."""
     if seller == "google":
         yield _GOOGLE_PATH.sub("", ref)
     elif seller == "aws":
-        yield from _bedrock_forms(ref)
+        yield from _bedrock_variants(ref)
     else:
         yield ref
 
 
-def _bedrock_forms(ref: str) -> Iterator[str]:
+def _bedrock_variants(ref: str) -> Iterator[str]:
     arn = ARN.match(ref)
-    if arn is not None and arn["kind"] not in _NAMING_A_MODEL:
+    if arn is not None and arn["kind"] not in _MODEL_RESOURCES:
         return
-    name = _CONTEXT.sub("", ARN.sub("", ref))
+    name = _CONTEXT_LENGTH.sub("", ARN.sub("", ref))
     yield name
     # The global endpoint is cheaper for some models; all others cost what a single Region does.
     if not name.startswith("global."):
         yield GEOGRAPHY.sub("", name)
 
 
-def _is_meant(model: "ModelInfo", ref: str) -> bool:
-    """Whether the name means this model, not only one whose name is part of it."""
+def _is_same_model(model: "ModelInfo", ref: str) -> bool:
+    """Whether an id names this model, not one whose name merely contains the model's."""
     name = model.id.lower()
     if ref == name:
         return True
-    matches = list(_matches(model.match, ref))
-    # None, if the library found it by another spelling of the date.
+    matches = list(_matched_parts(model.match, ref))
+    # No match: the library found it by another spelling of the date.
     return not matches or any(
-        _is_same(before, after, name, pattern) for before, pattern, after in matches
+        _differs_only_in_version(before, after, name, pattern) for before, pattern, after in matches
     )
 
 
-def _is_same(before: str, after: str, name: str, pattern: str) -> bool:
+def _differs_only_in_version(before: str, after: str, name: str, pattern: str) -> bool:
     prefix, _, suffix = name.partition(pattern)
     return (before in ("", prefix) or before[-1] in "./") and (
         after == suffix
-        or _SAME_PRICE.fullmatch(after) is not None
+        or _VERSION.fullmatch(after) is not None
         # OpenAI's and Azure's fine-tunes: the customer's own names follow.
         or pattern.startswith("ft:")
         or pattern.endswith(".ft-")
     )
 
 
-def _matches(match: "MatchLogic", ref: str) -> Iterator[tuple[str, str, str]]:
-    """Where the list's patterns fit a name: what is before, the pattern, what is after."""
+def _matched_parts(match: "MatchLogic", ref: str) -> Iterator[tuple[str, str, str]]:
+    """Each match of the list's patterns in an id, with the text before and after it."""
     from genai_prices import types
 
     if not match.is_match(ref):
@@ -244,12 +245,12 @@ def _matches(match: "MatchLogic", ref: str) -> Iterator[tuple[str, str, str]]:
     match match:
         case types.ClauseOr(or_=parts):
             for part in parts:
-                yield from _matches(part, ref)
+                yield from _matched_parts(part, ref)
         case types.ClauseAnd(and_=parts):
             for part in parts:
                 # Among others, a regular expression only excludes.
                 if not isinstance(part, types.ClauseRegex):
-                    yield from _matches(part, ref)
+                    yield from _matched_parts(part, ref)
         case types.ClauseRegex():
             yield "", ref, ""
         case types.ClauseEndsWith(ends_with=text):

@@ -1,4 +1,7 @@
-"""From a call's usage, provider, model and time to its cost."""
+"""`Prices`: the cost of a call, by its usage, provider, model and time.
+
+Prices that users give win over those of genai-prices' list.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -13,33 +16,33 @@ from llama_token_tracker.pricing.rates import Cost, Rates
 from llama_token_tracker.usage import Usage
 
 OwnPrices: TypeAlias = Price | Sequence[Price]
-"""One price, or several, each from its own day on."""
+"""A user's price of one model, or several, each from its own day on."""
 
-# Bedrock allows 2,048 characters, and nobody more.
+# Characters in a model's id: Bedrock allows 2,048, and no provider more.
 _MAX_MODEL: Final = 2048
 
 
 @lru_cache(maxsize=1024)
 def _rates(own: Price) -> Rates:
-    """The rates of a user's price; made late, since that imports genai-prices."""
+    """The rates of a user's price; chosen at first use, since that imports genai-prices."""
     return Rates.of(own.amounts())
 
 
 class Prices:
-    """What calls cost, by your own prices and by those that genai-prices lists.
+    """Prices calls in US dollars, by your own prices and by those that genai-prices lists.
 
-    Prices are looked up on this machine; nothing is fetched. The library is imported when a
-    call is first priced by it, which takes about half a second. May be used by several threads
-    at once, copied and pickled.
+    Nothing is fetched: the list comes with the installed release. The library is imported when
+    a call is first priced, which takes a quarter of a second, and half a second with its list.
+    Thread-safe; can be copied and pickled.
 
     Args:
         prices: Your own prices by the model's id, as events name it: a `Price`, or several
             of different `since`. They win over the library's.
-        models: Which model is behind an id that names none, such as the ARN of an application
-            inference profile, or a private deployment: from that id to the model's.
+        models: The id of the model behind an id that names none, such as the ARN of an
+            application inference profile, or a private deployment.
 
     Raises:
-        PriceError: `prices` holds something that is no price, or `models` no model's id.
+        PriceError: A value of `prices` is no price, or one of `models` no model's id.
     """
 
     def __init__(
@@ -67,9 +70,9 @@ class Prices:
 
         Args:
             usage: Its tokens. A sum of several calls may get a wrong price: prices depend on
-                how long a single prompt was, and some take a fee for each call.
+                how long a single prompt was, and some include a fee per call.
             provider: Its provider, by OpenTelemetry's name. `None` if unknown: then the model
-                is looked for at the one maker to whom its name points.
+                is searched at the maker to whom its name points.
             model: Its model's id, as the call named it.
             at: When it was made, with a time zone.
             operation: "chat", "completion", or "embedding", which has no output.

@@ -7,7 +7,7 @@ can't be asked instead: it returns the sums of input and output only, not what c
 what cache writes cost, or which tokens had no price of their own; it raises where a usage
 reports cached and audio tokens but not how many are both; it refuses a user's price that lists
 cache reads and audio but not cached audio; and it validates the whole entry on each call, which
-takes four to ten times as long. Tests compare the two on every model of the list.
+takes two to ten times as long. Tests compare the two on every model of the list.
 """
 
 from collections.abc import Mapping
@@ -227,7 +227,13 @@ def _rate(priced: _Priced, name: str, covered: frozenset[tuple[str, str]]) -> _R
 
 
 class _Tokens(NamedTuple):
-    """The tokens of one direction, by kind and by modality; and each cell that has some."""
+    """The tokens of one direction.
+
+    Attributes:
+        kinds: How many there are of each kind.
+        modalities: How many there are of each modality.
+        cells: Kind, modality and number, where that isn't zero.
+    """
 
     kinds: _Counts
     modalities: _Counts
@@ -252,7 +258,7 @@ def _output(usage: Usage) -> _Tokens:
 
 
 def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
-    """Lay kinds over modalities, both in their order: cached tokens are text first."""
+    """Distribute each kind over the modalities, in order: cached tokens are text first."""
     if min(kinds) < 0 or min(modalities) < 0:
         msg = (
             f"the parts of a usage exceed their whole (kinds {kinds}, modalities {modalities}); "
@@ -274,7 +280,7 @@ def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
 
 
 def _is_certain(table: _Table, tokens: _Tokens, length: int) -> bool:
-    """Whether each rate is its cell's own, and how kinds and modalities overlap is no matter."""
+    """Whether each rate is its cell's own, and the overlap of kinds and modalities irrelevant."""
     if not all(table[kind][modality].is_own for kind, modality, _ in tokens.cells):
         return False
     if len(tokens.cells) == 1 or not any(tokens.modalities[1:]):
