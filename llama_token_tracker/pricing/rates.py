@@ -286,11 +286,10 @@ def _is_certain(table: _Table, tokens: _Tokens, length: int) -> bool:
     if len(tokens.cells) == 1 or not any(tokens.modalities[1:]):
         return True
     used = [place for place, count in enumerate(tokens.modalities) if count]
-    rows = [
-        [row[place].usd(1, length) for place in used]
-        for row, count in zip(table, tokens.kinds, strict=True)
-        if count
-    ]
+    rows = [row for row, count in zip(table, tokens.kinds, strict=True) if count]
+    if len(rows) == 1:
+        return True
     # One modality costs more than another by the same amount, whatever the kind.
-    steps = [[usd - row[0] for usd in row] for row in rows]
+    usd = [[row[place].usd(1, length) for place in used] for row in rows]
+    steps = [[other - row[0] for other in row] for row in usd]
     return all(row == steps[0] for row in steps)
