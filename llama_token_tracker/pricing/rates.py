@@ -7,7 +7,7 @@ can't be asked instead: it returns the sums of input and output only, not what c
 what cache writes cost, or which tokens had no price of their own; it raises where a usage
 reports cached and audio tokens but not how many are both; it refuses a user's price that lists
 cache reads and audio but not cached audio; and it validates the whole entry on each call, which
-takes two to ten times as long. Tests compare the two on every model of the list.
+takes two to six times as long. Tests compare the two on every model of the list.
 """
 
 from collections.abc import Mapping
