@@ -1,6 +1,6 @@
-"""What a call cost: `Prices` turns its usage, its model and its time into US dollars.
+"""Cost of a call: `Prices` turns its usage, provider, model and time into US dollars.
 
-Unknown is not zero: what has no price costs `None`.
+An unknown price is not zero: the cost is `None`.
 """
 
 from llama_token_tracker.pricing.own import Price

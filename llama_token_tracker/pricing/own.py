@@ -1,6 +1,5 @@
-"""Prices of your own."""
+"""`Price`: a price that a user gives for a model, instead of the price list's."""
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
@@ -17,22 +16,22 @@ Amount: TypeAlias = Decimal | int | float | str
 class Price:
     """What a model costs, in US dollars per million tokens.
 
-    Zero is a price; `None` means that there is none of its own, as in a provider's list. Such
-    tokens are priced as the next more general ones, and `Cost.is_whole` says so.
+    Zero is a price; `None` means that such tokens have no price of their own, as in a provider's
+    list. They are priced as the next more general ones, and `Cost.is_whole` says so.
 
     Attributes:
         input_mtok: Uncached input.
         output_mtok: Output; `None` for a model that has none, as those for embeddings.
         cache_read_mtok: Input that is read from a cache.
-        cache_write_mtok: Input that is written to a cache for five minutes, or who knows how
-            long.
+        cache_write_mtok: Input that is written to a cache for five minutes, or for a time that
+            isn't reported.
         cache_write_1h_mtok: Input that is written to a cache for one hour.
         output_reasoning_mtok: Reasoning, where it doesn't cost what other output costs.
-        input_audio_mtok: Sound that goes in.
-        input_image_mtok: Pictures that go in, where they don't cost what text costs.
-        output_audio_mtok: Sound that comes out.
-        output_image_mtok: Pictures that come out.
-        since: The first day, in UTC, on which the price holds; `None` for ever since.
+        input_audio_mtok: Input audio.
+        input_image_mtok: Input images, where they don't cost what text costs.
+        output_audio_mtok: Output audio.
+        output_image_mtok: Output images.
+        since: The first day, in UTC, on which the price applies; `None` for all days.
 
     Raises:
         PriceError: An amount is negative or not a number, or `since` is no date.
@@ -62,12 +61,9 @@ class Price:
             msg = f"since is {since!r:.60}; give a date, for example date(2026, 1, 1)."
             raise PriceError(msg)
 
-    def listed(self) -> Mapping[str, Decimal]:
-        """The amounts that are given, by the names of genai-prices, which are those here."""
-        amounts = {name: getattr(self, name) for name in _AMOUNTS}
-        return {
-            name: cast("Decimal", value) for name, value in amounts.items() if value is not None
-        }
+    def amounts(self) -> dict[str, Decimal | None]:
+        """The amounts by genai-prices' keys, which are the names here."""
+        return {name: getattr(self, name) for name in _AMOUNTS}
 
 
 _AMOUNTS = tuple(field.name for field in fields(Price) if field.name.endswith("_mtok"))

@@ -1,45 +1,48 @@
-"""From a call's usage, provider, model and time to its cost."""
+"""`Prices`: the cost of a call, by its usage, provider, model and time.
+
+Prices that users give win over those of genai-prices' list.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Final, NamedTuple, TypeAlias, cast
+from functools import lru_cache
+from typing import Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import PriceError
-from llama_token_tracker.pricing import listed
+from llama_token_tracker.pricing import catalog
 from llama_token_tracker.pricing.own import Price
 from llama_token_tracker.pricing.rates import Cost, Rates
 from llama_token_tracker.usage import Usage
 
 OwnPrices: TypeAlias = Price | Sequence[Price]
-"""One price, or several, each from its own day on."""
+"""A user's price of one model, or several, each from its own day on."""
 
-# Bedrock allows 2,048 characters, and nobody more.
+# Characters in a model's id: Bedrock allows 2,048, and no provider more.
 _MAX_MODEL: Final = 2048
 
 
-class _Own(NamedTuple):
-    """A price of the user's own, and the day from which it holds."""
-
-    since: date | None
-    rates: Rates
+@lru_cache(maxsize=1024)
+def _rates(own: Price) -> Rates:
+    """The rates of a user's price; chosen at first use, since that imports genai-prices."""
+    return Rates.of(own.amounts())
 
 
 class Prices:
-    """What calls cost, by your own prices and by those that genai-prices lists.
+    """Prices calls in US dollars, by your own prices and by those that genai-prices lists.
 
-    Prices are looked up on this machine; nothing is fetched. The library is imported when a
-    call is first priced by it, which takes about half a second. May be used by several threads
-    at once, copied and pickled.
+    Nothing is fetched: the list comes with the installed release. The library is imported when
+    a call is first priced, which takes a quarter of a second, and half a second with its list.
+    Thread-safe; can be copied and pickled.
 
     Args:
         prices: Your own prices by the model's id, as events name it: a `Price`, or several
             of different `since`. They win over the library's.
-        models: Which model is behind an id that names none, such as the ARN of an application
-            inference profile, or a private deployment: from that id to the model's.
+        models: The id of the model behind an id that names none, such as the ARN of an
+            application inference profile, or a private deployment.
 
     Raises:
-        PriceError: `prices` holds something that is no price, or `models` no model's id.
+        PriceError: A value of `prices` is no price, or one of `models` no model's id.
     """
 
     def __init__(
@@ -67,9 +70,9 @@ class Prices:
 
         Args:
             usage: Its tokens. A sum of several calls may get a wrong price: prices depend on
-                how long a single prompt was, and some take a fee for each call.
+                how long a single prompt was, and some include a fee per call.
             provider: Its provider, by OpenTelemetry's name. `None` if unknown: then the model
-                is looked for at the one maker to whom its name points.
+                is searched at the maker to whom its name points.
             model: Its model's id, as the call named it.
             at: When it was made, with a time zone.
             operation: "chat", "completion", or "embedding", which has no output.
@@ -97,9 +100,9 @@ class Prices:
         own = _in_force(self._own.get(model) or self._own.get(known) or (), at)
         if own is not None:
             reason = "a price of your own, without output"
-            cost = own.rates.cost(usage, source="prices=", as_of=own.since, is_whole=is_whole)
+            cost = _rates(own).cost(usage, source="prices=", as_of=own.since, is_whole=is_whole)
         else:
-            found = listed.find(provider, known)
+            found = catalog.find_model(provider, known)
             reason = found.reason
             cost = found.cost(usage, at, is_whole=is_whole)
         if cost is None:
@@ -111,17 +114,17 @@ class Prices:
         return cost
 
 
-def _in_force(prices: tuple[_Own, ...], at: datetime) -> _Own | None:
-    """The latest price that holds already."""
+def _in_force(prices: tuple[Price, ...], at: datetime) -> Price | None:
+    """The latest price that applies already."""
     for price in prices:
         if price.since is None or at.astimezone(UTC).date() >= price.since:
             return price
     return None
 
 
-def _own(model: object, given: object) -> tuple[_Own, ...]:
+def _own(model: object, given: object) -> tuple[Price, ...]:
     """The user's prices of one model, the latest first."""
-    prices: list[_Own] = []
+    prices: list[Price] = []
     for price in _several(given):
         if not isinstance(price, Price):
             msg = (
@@ -129,8 +132,8 @@ def _own(model: object, given: object) -> tuple[_Own, ...]:
                 "give a Price, for example Price(input_mtok=3, output_mtok=15)."
             )
             raise PriceError(msg)
-        prices.append(_Own(price.since, Rates.of(price.listed())))
-    return tuple(sorted(prices, key=lambda own: own.since or date.min, reverse=True))
+        prices.append(price)
+    return tuple(sorted(prices, key=lambda price: price.since or date.min, reverse=True))
 
 
 def _several(given: object) -> Sequence[object]:

@@ -1,18 +1,30 @@
-"""Usage and rates in, dollars out.
+"""What one call costs at the rates of its model: `Rates` turns a `Usage` into a `Cost`.
 
-A price list names its rates as genai-prices does (`cache_read_mtok`, `input_audio_mtok`, …),
-in US dollars per million tokens. Each token has one rate: that of the most special name that
-fits it and is on the list.
+The prices, the units they are for (`genai_prices.units`: which tokens, per how many) and the
+arithmetic of one price, tiers included (`calc_unit_price`), are genai-prices'. Which price each
+token has is decided here, once per price list entry, since the library's `ModelPrice.calc_price`
+can't be asked instead: it returns the sums of input and output only, not what cache reads saved,
+what cache writes cost, or which tokens had no price of their own; it raises where a usage
+reports cached and audio tokens but not how many are both; it refuses a user's price that lists
+cache reads and audio but not cached audio; and it validates the whole entry on each call, which
+takes two to six times as long. Tests compare the two on every model of the list.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Context, Decimal, localcontext
-from typing import Final, NamedTuple, Self, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 from llama_token_tracker.errors import UsageShapeError
 from llama_token_tracker.usage import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import TieredPrices
+    from genai_prices.units import UnitDef, UnitRegistry
+
+    ListPrice: TypeAlias = Decimal | TieredPrices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,25 +32,25 @@ class Cost:
     """What one call cost, in US dollars, and how that is known.
 
     Attributes:
-        usd: All together: input and output.
-        input_usd: What everything that went in cost, cache reads and writes included, and the
-            fee for the call itself where the provider takes one.
-        output_usd: What everything that came out cost, reasoning included.
-        cache_savings_usd: What the cache reads would have cost more as uncached input; 0 if
-            nothing was read, or if reading was no cheaper.
+        usd: The cost of the call: input and output.
+        input_usd: The cost of the input, cache reads and writes included, and the fee per
+            call where the provider charges one.
+        output_usd: The cost of the output, reasoning included.
+        cache_savings_usd: How much more the cache reads would have cost as uncached input; 0
+            if nothing was read, or if reading was no cheaper.
         cache_write_usd: The part of `input_usd` that the writes to the cache cost; 0 if
             nothing was written.
         source: Where the price comes from: "genai-prices", its version and the model on its
             list, or "prices=" for one of your own.
-        as_of: The day of which the price list is, or from which on your own price holds;
+        as_of: The day of which the price list is, or from which on your own price applies;
             `None` if that isn't known.
         is_whole: `False` where the bill may well differ, because part of it isn't known:
 
             - The list has no price of its own for cache reads, cache writes, writes for one
-              hour, sound, or pictures that came out, and there were such tokens. They are
-              priced as uncached input, as writes for five minutes, or as text.
-            - Part of the tokens is cached and part is sound or pictures, at other rates, and
-              how the two overlap isn't reported. What was cached is taken to be text first.
+              hour, audio, or output images, and there were such tokens. They are priced as
+              uncached input, as writes for five minutes, or as text.
+            - Part of the tokens is cached and part is audio or images, at other rates, and
+              how the two overlap isn't reported. Cached tokens are taken to be text first.
             - Part of the output has a price of its own but no bucket (citations).
             - No output was reported, of a call that isn't an embedding. It's counted as none.
             - The provider isn't known. The price is that of the model's maker.
@@ -55,34 +67,28 @@ class Cost:
     is_whole: bool
 
 
-class _Kind(NamedTuple):
-    """One kind of tokens: the rates that fit it, and by what a rate that is its own is known."""
-
-    rates: tuple[str, ...]
-    own: str = ""
-
-
-# `{}` is where a rate names the modality. The last kind of a direction is what is left over.
+# The kinds of tokens, by genai-prices' names, `{}` being the modality: a special one first, the
+# last is what is left over. Writes of unknown life cost what five minutes cost: it's the default.
 _INPUT: Final = (
-    _Kind(("cache{}_read_mtok",), "_read_"),
-    # Writes of unknown life cost what five minutes cost: that is what providers grant unasked.
-    _Kind(("cache{}_write_mtok",), "_write_"),
-    _Kind(("cache{}_write_5m_mtok", "cache{}_write_mtok"), "_write_"),
-    _Kind(("cache{}_write_1h_mtok", "cache{}_write_mtok"), "_write_1h_"),
-    _Kind(("input{}_mtok",)),
+    "cache{}_read_tokens",
+    "cache{}_write_tokens",
+    "cache{}_write_5m_tokens",
+    "cache{}_write_1h_tokens",
+    "input{}_tokens",
 )
-_READS: Final = (0,)
+_READ: Final = 0
 _WRITES: Final = (1, 2, 3)
-_OUTPUT: Final = (_Kind(("output{}_reasoning_mtok",)), _Kind(("output{}_mtok",)))
+_OUTPUT: Final = ("output{}_reasoning_tokens", "output{}_tokens")
+_MODALITIES: Final = ("", "_image", "_audio")
 
-# What stands for the modality, and by what a rate that is its own is known. Without one,
-# pictures that go in are billed as text; sound, and pictures that come out, are dearer.
-_Modality: TypeAlias = tuple[str, str]
-_INPUT_MODALITIES: Final = (("", ""), ("_image", ""), ("_audio", "_audio_"))
-_OUTPUT_MODALITIES: Final = (("", ""), ("_image", "_image_"), ("_audio", "_audio_"))
+# What a more general price covers as a rule. Other tokens have prices of their own, or should.
+_COVERED: Final = {
+    "input": frozenset({("cache_ttl", "5m"), ("modality", "image")}),
+    "output": frozenset({("token_type", "reasoning")}),
+}
 
-# Rates for what a usage has no bucket for, but every call of such a model has tokens of.
-_WITHOUT_BUCKET: Final = ("output_citation_mtok",)
+# Of two prices that fit a token, the one that names the earlier dimension applies.
+_PRECEDENCE: Final = ("token_type", "modality", "cache_ttl")
 
 EXACT: Final = Context(prec=60)
 """How money is computed: the calling thread's own context may round, or raise."""
@@ -90,47 +96,58 @@ EXACT: Final = Context(prec=60)
 _NOTHING: Final = Decimal(0)
 
 
-class _Cell(NamedTuple):
-    """The rate of one kind of tokens of one modality."""
+class _Rate(NamedTuple):
+    """The price of one kind of tokens of one modality: US dollars for `per` of them."""
 
-    rate: Decimal
+    price: "ListPrice"
+    per: int
     is_own: bool
 
+    def usd(self, count: int, prompt_tokens: int) -> Decimal:
+        """The cost of so many tokens in a call whose whole prompt has `prompt_tokens`."""
+        from genai_prices.types import calc_unit_price
 
-_Table: TypeAlias = tuple[tuple[_Cell, ...], ...]
-"""Cells by kind, then by modality."""
+        return calc_unit_price(self.price, count, prompt_tokens, self.per)
+
+
+_Table: TypeAlias = tuple[tuple[_Rate, ...], ...]
+"""Rates by kind, then by modality."""
 
 _Counts: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What each token costs, once tiers and dates are settled.
+    """The price of each kind of tokens, by one entry of a price list.
 
     Attributes:
-        input: Dollars per million tokens of the input, or `None` if the list has no such price.
-        output: The same of the output.
-        fee_usd: What the call itself costs, in dollars.
-        is_whole: Whether a usage can hold all that the list has rates for.
+        input: The rates of input tokens, or `None` if the list has no price for input.
+        output: The rates of output tokens, likewise.
+        fee: What the call itself costs, if anything.
+        is_whole: Whether a usage has a bucket for all that the entry prices.
     """
 
     input: _Table | None
     output: _Table | None
-    fee_usd: Decimal
+    fee: _Rate | None
     is_whole: bool
 
     @classmethod
-    def of(cls, listed: Mapping[str, Decimal]) -> Self:
-        """Sort a list's rates by kind and modality.
+    def of(cls, prices: "Mapping[str, ListPrice | None]") -> Self:
+        """Choose the price of each kind and modality.
 
         Args:
-            listed: Dollars per million tokens, and per thousand calls, by genai-prices' names.
+            prices: Prices by genai-prices' keys, such as `input_mtok`.
         """
+        unit_of = _registry().unit_for_price_key
+        priced = [(unit_of(key), price) for key, price in prices.items() if price is not None]
+        by_name = {unit.usage_key: _Rate(price, unit.per, is_own=True) for unit, price in priced}
         return cls(
-            input=_table(listed, _INPUT, _INPUT_MODALITIES),
-            output=_table(listed, _OUTPUT, _OUTPUT_MODALITIES),
-            fee_usd=listed.get("requests_kcount", _NOTHING).scaleb(-3, EXACT),
-            is_whole=not any(name in listed for name in _WITHOUT_BUCKET),
+            input=_table(priced, "input", _INPUT) if "input_tokens" in by_name else None,
+            output=_table(priced, "output", _OUTPUT) if "output_tokens" in by_name else None,
+            fee=by_name.get("requests"),
+            # Each call of a model whose citations have a price has some, but no bucket for them.
+            is_whole="output_citation_tokens" not in by_name,
         )
 
     def cost(self, usage: Usage, *, source: str, as_of: date | None, is_whole: bool) -> Cost | None:
@@ -151,54 +168,72 @@ class Rates:
         if self.input is None or (self.output is None and usage.output_tokens):
             return None
         went_in, came_out = _input(usage), _output(usage)
+        output, length = self.output or (), usage.input_tokens or 0
         with localcontext(EXACT):
-            input_usd = _sum(self.input, went_in.cells) + self.fee_usd
-            output_usd = _NOTHING if self.output is None else _sum(self.output, came_out.cells)
-            reads = [cell for cell in went_in.cells if cell[0] in _READS]
-            uncached = [(-1, modality, count) for _, modality, count in reads]
-            saved_usd = _sum(self.input, uncached) - _sum(self.input, reads)
-            writes = [cell for cell in went_in.cells if cell[0] in _WRITES]
+            input_usd = _NOTHING if self.fee is None else self.fee.usd(1, length)
+            written_usd = saved_usd = _NOTHING
+            for kind, modality, count in went_in.cells:
+                usd = self.input[kind][modality].usd(count, length)
+                input_usd += usd
+                if kind in _WRITES:
+                    written_usd += usd
+                elif kind == _READ:
+                    saved_usd += self.input[-1][modality].usd(count, length) - usd
+            output_usd = _NOTHING
+            for kind, modality, count in came_out.cells:
+                output_usd += output[kind][modality].usd(count, length)
             return Cost(
                 usd=input_usd + output_usd,
                 input_usd=input_usd,
                 output_usd=output_usd,
                 cache_savings_usd=max(saved_usd, _NOTHING),
-                cache_write_usd=_sum(self.input, writes),
+                cache_write_usd=written_usd,
                 source=source,
                 as_of=as_of,
                 is_whole=is_whole
                 and self.is_whole
-                and _is_certain(self.input, went_in)
-                and (self.output is None or _is_certain(self.output, came_out)),
+                and _is_certain(self.input, went_in, length)
+                and _is_certain(output, came_out, length),
             )
 
 
-def _table(
-    listed: Mapping[str, Decimal], kinds: tuple[_Kind, ...], modalities: tuple[_Modality, ...]
-) -> _Table | None:
-    rest = kinds[-1]
-    if rest.rates[0].format("") not in listed:
-        return None
+@cache
+def _registry() -> "UnitRegistry":
+    # Late: importing the library takes a quarter of a second.
+    from genai_prices.data_units import unit_data
+    from genai_prices.units import UnitRegistry
+
+    return UnitRegistry(unit_data)
+
+
+_Priced: TypeAlias = "list[tuple[UnitDef, ListPrice]]"
+
+
+def _table(priced: _Priced, direction: str, kinds: tuple[str, ...]) -> _Table:
     return tuple(
-        tuple(_cell(listed, kind, rest, modality) for modality in modalities) for kind in kinds
+        tuple(_rate(priced, kind.format(modality), _COVERED[direction]) for modality in _MODALITIES)
+        for kind in kinds
     )
 
 
-def _cell(listed: Mapping[str, Decimal], kind: _Kind, rest: _Kind, modality: _Modality) -> _Cell:
-    """Find the most special rate: of this kind and modality, of this kind, of what is left."""
-    infix, own = modality
-    names = [
-        rate.format(place)
-        for rates in (kind.rates, rest.rates)
-        for place in (infix, "")
-        for rate in rates
-    ]
-    name = next(name for name in names if name in listed)
-    return _Cell(listed[name], kind.own in name and own in name)
+def _rate(priced: _Priced, name: str, covered: frozenset[tuple[str, str]]) -> _Rate:
+    """Choose the most special price that fits these tokens."""
+    wanted = _registry().units[name].dimensions.items()
+    unit, price = max(
+        (each for each in priced if each[0].dimensions.items() <= wanted),
+        key=lambda each: [dimension in each[0].dimensions for dimension in _PRECEDENCE],
+    )
+    return _Rate(price, unit.per, is_own=wanted - unit.dimensions.items() <= covered)
 
 
 class _Tokens(NamedTuple):
-    """The tokens of one direction, by kind and by modality; and each cell that has some."""
+    """The tokens of one direction.
+
+    Attributes:
+        kinds: How many there are of each kind.
+        modalities: How many there are of each modality.
+        cells: Kind, modality and number, where that isn't zero.
+    """
 
     kinds: _Counts
     modalities: _Counts
@@ -223,7 +258,7 @@ def _output(usage: Usage) -> _Tokens:
 
 
 def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
-    """Lay kinds over modalities, both in their order: what was cached is text first."""
+    """Distribute each kind over the modalities, in order: cached tokens are text first."""
     if min(kinds) < 0 or min(modalities) < 0:
         msg = (
             f"the parts of a usage exceed their whole (kinds {kinds}, modalities {modalities}); "
@@ -244,25 +279,17 @@ def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
     return _Tokens(kinds, modalities, cells)
 
 
-def _sum(table: _Table, cells: Iterable[tuple[int, int, int]]) -> Decimal:
-    """Dollars for the tokens of these cells."""
-    total = _NOTHING
-    for kind, modality, count in cells:
-        total += table[kind][modality].rate * count
-    return total.scaleb(-6)
-
-
-def _is_certain(table: _Table, tokens: _Tokens) -> bool:
-    """Whether each rate is its cell's own, and how kinds and modalities overlap is no matter."""
+def _is_certain(table: _Table, tokens: _Tokens, length: int) -> bool:
+    """Whether each rate is its cell's own, and the overlap of kinds and modalities irrelevant."""
     if not all(table[kind][modality].is_own for kind, modality, _ in tokens.cells):
         return False
     if len(tokens.cells) == 1 or not any(tokens.modalities[1:]):
         return True
-    kinds = [row for row, count in zip(table, tokens.kinds, strict=True) if count]
-    places = [place for place, count in enumerate(tokens.modalities) if count]
-    first, place = kinds[0], places[0]
-    return all(
-        row[other].rate - row[place].rate == first[other].rate - first[place].rate
-        for row in kinds
-        for other in places
-    )
+    used = [place for place, count in enumerate(tokens.modalities) if count]
+    rows = [row for row, count in zip(table, tokens.kinds, strict=True) if count]
+    if len(rows) == 1:
+        return True
+    # One modality costs more than another by the same amount, whatever the kind.
+    usd = [[row[place].usd(1, length) for place in used] for row in rows]
+    steps = [[other - row[0] for other in row] for row in usd]
+    return all(row == steps[0] for row in steps)

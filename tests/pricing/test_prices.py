@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llama_token_tracker import LlamaTokenTrackerError, Usage
 from llama_token_tracker.errors import PriceError
-from llama_token_tracker.pricing import Cost, Price, Prices, listed
+from llama_token_tracker.pricing import Cost, Price, Prices, catalog
 from tests.test_usage import usages
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -417,7 +417,7 @@ def test_the_callers_decimal_context_is_no_matter():
     counts = {"input_tokens": 123_456_789, "cache_write_tokens": 99, "output_tokens": 987_654_321}
     for model in ("mine", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"):
         exact = cost(prices, model, **counts)
-        listed.find.cache_clear()
+        catalog.find_model.cache_clear()
         with localcontext() as context:
             context.prec = 3
             assert cost(prices, model, **counts) == exact
@@ -427,12 +427,12 @@ def test_the_callers_decimal_context_is_no_matter():
 
 def test_names_longer_than_any_are_not_kept():
     """Memory isn't filled with what can't be the name of a model."""
-    listed.find.cache_clear()
+    catalog.find_model.cache_clear()
     cost(Prices(), "x" * 3_000, input_tokens=1)
-    assert listed.find.cache_info().currsize == 0
+    assert catalog.find_model.cache_info().currsize == 0
     for number in range(2_000):
         cost(Prices(), f"model {number}", input_tokens=1)
-    assert listed.find.cache_info().currsize < 2_000
+    assert catalog.find_model.cache_info().currsize < 2_000
 
 
 def test_threads_may_share_prices():

@@ -1,0 +1,264 @@
+"""Look-up of models in genai-prices' price list: provider and model id in, rates out.
+
+The search by name is the library's. It matches parts of names, so that "gemini-1.5-flash-8b"
+finds "gemini-1.5-flash", at twice its price; each match is therefore checked, and a model whose
+name is only similar has no price. Only the list that comes with the installed release is read,
+even if the process updates the library's prices.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from llama_token_tracker._names import ARN, GEOGRAPHY
+from llama_token_tracker.pricing.rates import Cost, Rates
+from llama_token_tracker.usage import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import MatchLogic, ModelInfo, Provider
+
+# OpenTelemetry's names, where they aren't the library's own.
+# Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026-11-22).
+_PROVIDERS: Final = {
+    "aws.bedrock": "aws",
+    "azure.ai.inference": "azure",
+    "azure.ai.openai": "azure",
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "gcp.vertex_ai": "google",
+    "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
+    "x_ai": "x-ai",
+}
+
+# When each release of genai-prices was published. Source: PyPI.
+_RELEASED: Final = {"0.2.3": date(2026, 11, 10)}
+
+# More models than any program uses.
+_MAX_MODELS: Final = 1024
+
+# The types of Bedrock resources whose ARN names a model on the list. The ARN of a custom model
+# names its base model, but its price is another.
+_MODEL_RESOURCES: Final = frozenset({"foundation-model", "inference-profile"})
+
+# Model ids that only Bedrock has: an ARN, or a vendor before a dot. LlamaIndex's `Anthropic`
+# takes them too, for its Bedrock clients.
+_BEDROCK: Final = re.compile(
+    r"arn:aws[^:]*:bedrock:|(?:[a-z]{2,6}(?:-[a-z]+)?\.)?"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|"
+    r"moonshotai|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\."
+)
+
+# The AWS partitions GovCloud and China have prices of their own, which aren't on the list.
+_OTHER_PARTITIONS: Final = re.compile(r"arn:aws-|us-gov\.")
+
+# Bedrock's suffix for the length of the context, and the path before Google's model names.
+_CONTEXT_LENGTH: Final = re.compile(r":\d+k$")
+_GOOGLE_PATH: Final = re.compile(r"^(?:.*/)?models/")
+
+# Suffixes that leave a model's price as it is: dates, release numbers, Bedrock's first revision,
+# any of Vertex AI's. Not `-lite` or `-8b`, nor a single digit, which is another version.
+_VERSION: Final = re.compile(
+    r"(?:\d{2,8}(?!\d))?"
+    r"(?:[-@]\d{2,8}(?![\w.])|-(?:latest|preview|exp|experimental)(?!\w)"
+    r"|-v1(?::\d+)?(?!\w)|-v\d(?=@)|:\d+(?!\w))*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnlistedModel:
+    """A model that isn't on the list.
+
+    Attributes:
+        reason: What was searched, and what was found instead, for the log.
+    """
+
+    reason: str
+
+    def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> None:
+        """Return `None`: no call of this model has a known price."""
+
+
+class ListedModel:
+    """A model on the list, with its rates.
+
+    Attributes:
+        reason: Why its calls may still have no price, for the log.
+    """
+
+    reason = "a model whose price isn't one per token, or isn't on the list"
+
+    def __init__(self, model: "ModelInfo", source: str, *, is_sure: bool) -> None:
+        """Prepare the rates of each of the model's prices.
+
+        Args:
+            model: The model on the list.
+            source: Where its price comes from, as `Cost.source` states it.
+            is_sure: Whether the listed price is that of the provider of the call.
+        """
+        self._model = model
+        self._source = source
+        self._is_sure = is_sure
+        prices = model.prices
+        each = [price.prices for price in prices] if isinstance(prices, list) else [prices]
+        # By identity: the library's prices are made once and have no hash.
+        self._rates = {id(price): Rates.of(vars(price)) for price in each}
+
+    def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> Cost | None:
+        """Price one call at the rates of its day, its hour and its prompt's length."""
+        return self._rates[id(self._model.get_prices(at))].cost(
+            usage,
+            source=self._source,
+            as_of=_price_list().as_of,
+            is_whole=is_whole and self._is_sure,
+        )
+
+
+class _PriceList(NamedTuple):
+    """The price list of the installed release."""
+
+    version: str
+    as_of: date | None
+    providers: "dict[str, Provider]"
+
+
+@cache
+def _price_list() -> _PriceList:
+    # Imported late: it takes half a second.
+    from importlib.metadata import version
+
+    from genai_prices.data import providers
+
+    release = version("genai-prices")
+    return _PriceList(release, _RELEASED.get(release), {each.id: each for each in providers})
+
+
+@lru_cache(maxsize=_MAX_MODELS)
+def find_model(provider: str | None, model: str) -> ListedModel | UnlistedModel:
+    """Find a model on the price list.
+
+    Args:
+        provider: The provider, by OpenTelemetry's name or the library's, or `None` if unknown.
+        model: The model's id, in any form.
+
+    Returns:
+        The model with its rates, or why it isn't on the list.
+    """
+    known = _price_list()
+    ref = model.strip().lower()
+    seller, is_sure = _billing_provider(provider, ref), _OTHER_PARTITIONS.match(ref) is None
+    if seller is None and provider is None:
+        seller, is_sure = _maker(ref), False
+    if seller is None:
+        return UnlistedModel(f"provider {provider!r:.40}, at which the list has no such model")
+    nearest = None
+    for variant in _id_variants(seller.id, ref):
+        info = seller.find_model(variant, all_providers=list(known.providers.values()))
+        if info is not None and _is_same_model(info, variant):
+            source = f"genai-prices {known.version}: {_listing_provider(info, seller).id}/{info.id}"
+            return ListedModel(info, source, is_sure=is_sure)
+        nearest = nearest or info
+    if nearest is not None:
+        return UnlistedModel(f"only {nearest.id!r} of {seller.id}, which may be another model")
+    return UnlistedModel(f"no such model on the list of {seller.id}")
+
+
+def _billing_provider(provider: str | None, ref: str) -> "Provider | None":
+    """The provider that bills the call: Bedrock where only Bedrock has such ids."""
+    if provider in (None, "anthropic") and _BEDROCK.match(ref):
+        provider = "aws.bedrock"
+    known = _price_list().providers
+    return None if provider is None else known.get(_PROVIDERS.get(provider, provider))
+
+
+def _maker(ref: str) -> "Provider | None":
+    """The one provider whose pattern of model names matches, if it is exactly one."""
+    matching = [
+        provider
+        for provider in _price_list().providers.values()
+        if provider.model_match is not None and provider.model_match.is_match(ref)
+    ]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _listing_provider(model: "ModelInfo", seller: "Provider") -> "Provider":
+    """The provider that lists the model, which may be one that `seller` falls back to."""
+    if any(model is own for own in seller.models):
+        return seller
+    others = (_price_list().providers[name] for name in seller.fallback_model_providers or ())
+    return next(other for other in others if any(model is own for own in other.models))
+
+
+def _id_variants(seller: str, ref: str) -> Iterator[str]:
+    """The variants of an id to search for, the most exact first."""
+    if seller == "google":
+        yield _GOOGLE_PATH.sub("", ref)
+    elif seller == "aws":
+        yield from _bedrock_variants(ref)
+    else:
+        yield ref
+
+
+def _bedrock_variants(ref: str) -> Iterator[str]:
+    arn = ARN.match(ref)
+    if arn is not None and arn["kind"] not in _MODEL_RESOURCES:
+        return
+    name = _CONTEXT_LENGTH.sub("", ARN.sub("", ref))
+    yield name
+    # The global endpoint is cheaper for some models; all others cost what a single Region does.
+    if not name.startswith("global."):
+        yield GEOGRAPHY.sub("", name)
+
+
+def _is_same_model(model: "ModelInfo", ref: str) -> bool:
+    """Whether an id names this model, not one whose name merely contains the model's."""
+    name = model.id.lower()
+    if ref == name:
+        return True
+    matches = list(_matched_parts(model.match, ref))
+    # No match: the library found it by another spelling of the date.
+    return not matches or any(
+        _differs_only_in_version(before, after, name, pattern) for before, pattern, after in matches
+    )
+
+
+def _differs_only_in_version(before: str, after: str, name: str, pattern: str) -> bool:
+    prefix, _, suffix = name.partition(pattern)
+    return (before in ("", prefix) or before[-1] in "./") and (
+        after == suffix
+        or _VERSION.fullmatch(after) is not None
+        # OpenAI's and Azure's fine-tunes: the customer's own names follow.
+        or pattern.startswith("ft:")
+        or pattern.endswith(".ft-")
+    )
+
+
+def _matched_parts(match: "MatchLogic", ref: str) -> Iterator[tuple[str, str, str]]:
+    """Each match of the list's patterns in an id, with the text before and after it."""
+    from genai_prices import types
+
+    if not match.is_match(ref):
+        return
+    match match:
+        case types.ClauseOr(or_=parts):
+            for part in parts:
+                yield from _matched_parts(part, ref)
+        case types.ClauseAnd(and_=parts):
+            for part in parts:
+                # Among others, a regular expression only excludes.
+                if not isinstance(part, types.ClauseRegex):
+                    yield from _matched_parts(part, ref)
+        case types.ClauseRegex():
+            yield "", ref, ""
+        case types.ClauseEndsWith(ends_with=text):
+            yield ref.removesuffix(text.lower()), text.lower(), ""
+        case (
+            types.ClauseEquals(equals=text)
+            | types.ClauseStartsWith(starts_with=text)
+            | types.ClauseContains(contains=text)
+        ):
+            before, pattern, after = ref.partition(text.lower())
+            yield before, pattern, after
