@@ -9,6 +9,7 @@ import pytest
 
 from llama_token_tracker import cli
 from llama_token_tracker.cli import demo
+from tests.needs import needs
 
 COMMAND = (sys.executable, "-m", "llama_token_tracker")
 
@@ -124,15 +125,17 @@ def test_a_missing_extra_is_refused(
 @pytest.mark.parametrize(
     ("name", "variable"),
     [
-        ("anthropic", "ANTHROPIC_API_KEY"),
-        ("bedrock", "AWS_DEFAULT_REGION"),
-        ("bedrock-converse", "AWS_DEFAULT_REGION"),
-        ("openai", "OPENAI_API_KEY"),
+        pytest.param(name, variable, marks=needs(demo.INTEGRATIONS[name].module))
+        for name, variable in {
+            "anthropic": "ANTHROPIC_API_KEY",
+            "bedrock": "AWS_DEFAULT_REGION",
+            "bedrock-converse": "AWS_DEFAULT_REGION",
+            "openai": "OPENAI_API_KEY",
+        }.items()
     ],
 )
 def test_missing_credentials_are_refused(name: str, variable: str, refusal: Callable[..., str]):
     """Without credentials nothing is sent, and the variable to set is named."""
-    pytest.importorskip(demo.INTEGRATIONS[name].module)
     assert f"set {variable}" in refusal("demo", "--llm", f"{name}:model")
 
 

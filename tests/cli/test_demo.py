@@ -15,6 +15,7 @@ from llama_index.core.utils import get_tokenizer
 from llama_token_tracker import Usage, cli
 from llama_token_tracker.cli import demo
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from tests.needs import needs
 
 COMMAND = (sys.executable, "-m", "llama_token_tracker", "demo")
 
@@ -156,12 +157,13 @@ def _read(terminal: int) -> bytes:
 
 
 @LEAVES_SOCKETS
-@pytest.mark.parametrize("name", demo.INTEGRATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(one.module)) for name, one in demo.INTEGRATIONS.items()]
+)
 def test_a_real_integration_is_counted_as_billed(
     name: str, provider: LoopbackProvider, capsys: pytest.CaptureFixture[str]
 ):
     """With `--llm` the real integration runs, and what it printed is what was billed."""
-    pytest.importorskip(demo.INTEGRATIONS[name].module)
     provider.script(
         Reply(usage=Usage(input_tokens=22_734, output_tokens=56)),
         Reply(usage=Usage(input_tokens=4_321, output_tokens=65)),

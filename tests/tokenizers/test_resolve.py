@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers import Tokenizer, count_tokens, get_tokenizer
+from tests.needs import left_out_if
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_each_tokenizer_says_what_it_is(model: str, name: str, source: str) -> N
     assert isinstance(tokenizer, Tokenizer)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="ctok needs Python 3.12")
+@left_out_if(sys.version_info < (3, 12), "ctok needs Python 3.12")
 def test_claude_has_its_own_tokenizer_from_python_3_12_on() -> None:
     """Claude 3 and later are counted by ctok, by version."""
     for model, name in (
@@ -42,7 +43,7 @@ def test_claude_has_its_own_tokenizer_from_python_3_12_on() -> None:
         assert (tokenizer.name, tokenizer.source) == (name, "counted")
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="ctok is there from 3.12 on")
+@left_out_if(sys.version_info >= (3, 12), "ctok is there from Python 3.12 on")
 def test_claude_has_a_stand_in_before_python_3_12() -> None:
     """Claude 3 and later are estimated, marked, with a hint that comes once."""
     script = (
