@@ -17,7 +17,8 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 _LEFT_OUT = pytest.StashKey[Counter[str]]()
-_NOT_QUICK = ("browser", "matrix", "notebook", "process", "slow")
+_NOT_QUICK = ("browser", "matrix", "notebook", "slow")
+_LONG_S = 3.0
 _CREDENTIALS = ("ANTHROPIC_", "AWS_", "COHERE_", "GEMINI_", "GOOGLE_", "MISTRAL_", "OPENAI_")
 
 
@@ -45,9 +46,13 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Tell what was left out, and why."""
+    """Tell what was left out, and why; and which tests should be marked slow."""
     for line in summary(config.stash.get(_LEFT_OUT, Counter())):
         terminalreporter.write_line(line)
+    for report in terminalreporter.getreports("passed"):
+        is_slow = report.when == "call" and report.duration > _LONG_S
+        if is_slow and "quick" in report.keywords and "matrix" not in report.keywords:
+            terminalreporter.write_line(f"quick, but took {report.duration:.1f} s: {report.nodeid}")
 
 
 @pytest.fixture(autouse=True)

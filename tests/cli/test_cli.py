@@ -159,6 +159,7 @@ def test_an_unknown_model_is_refused(refusal: Callable[..., str], monkeypatch: p
     assert "Unknown model 'no-such-model'" in refusal("demo", "--llm", "openai:no-such-model")
 
 
+@pytest.mark.slow
 def test_a_refusal_leaves_the_process_with_code_2(tmp_path: Path):
     """The real command, in a process of its own."""
     done = subprocess.run(
@@ -178,6 +179,7 @@ def test_an_interrupted_run_says_nothing(monkeypatch: pytest.MonkeyPatch):
     assert cli.main(["demo"]) == 130
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_sees_no_traceback():
     """`… demo | head -1` ends in silence."""
     with subprocess.Popen(

@@ -109,6 +109,7 @@ def test_the_command_prints_what_was_counted(capsys: pytest.CaptureFixture[str])
     assert output.err == ""
 
 
+@pytest.mark.slow
 def test_the_real_command_prints_the_same(capsys: pytest.CaptureFixture[str]):
     """A process of its own prints the same table: plain text, at most 80 columns wide."""
     done = subprocess.run(COMMAND, capture_output=True, text=True, encoding="utf-8", check=True)
@@ -131,6 +132,7 @@ def test_your_own_pages_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Pages:      3, 15 characters" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_a_terminal_sees_progress():
     """Progress goes to stderr, where a terminal is, and leaves stdout to the table."""

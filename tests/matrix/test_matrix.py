@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from llama_token_tracker import TokenCountingHandler
 
+pytestmark = pytest.mark.matrix
+
 BY_NAME = {integration.name: integration for integration in LLMS}
 READ = Usage(input_tokens=22_739, output_tokens=1_259, cache_read_tokens=21_503)
 CACHED = replace(READ, cache_write_tokens=701)
@@ -585,6 +587,7 @@ def test_an_embedding_is_one_event_and_an_estimate(
 # --- What an event says besides --------------------------------------------------------------
 
 
+@pytest.mark.quick
 @each(LLMS)
 def test_an_event_names_its_model_and_provider(
     integration: Integration,

@@ -20,6 +20,8 @@ from .cells import CELL, STYLES, cells, check_totals, exercise, expect, matches
 from .clients import EMBEDDINGS, LLMS, Integration, each
 from .styles import MESSAGES, PROMPT, Run, Style
 
+pytestmark = pytest.mark.matrix
+
 BY_NAME = {integration.name: integration for integration in [*LLMS, *EMBEDDINGS]}
 TEXTS = ["one", "two words", "three\nmore\nwords", "one", "a last text\nof several words"]
 CACHED = Usage(

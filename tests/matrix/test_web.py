@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from llama_token_tracker import TokenCountingHandler
 
+pytestmark = pytest.mark.matrix
+
 INTEGRATIONS = {integration.name: integration for integration in LLMS}
 USERS = ("ada", "bob", "cyd", "dan", "eve")
 SOME = 40

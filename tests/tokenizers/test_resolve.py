@@ -113,6 +113,7 @@ def test_counting_starts_nothing_and_imports_no_framework() -> None:
         """
 import json, os, pathlib, sys, threading
 import llama_token_tracker.tokenizers as tokenizers
+from llama_token_tracker.extraction import parts
 heavy = [m for m in ("llama_index", "tiktoken", "ctok", "numpy") if m in sys.modules]
 before = dict(os.environ)
 events = []
@@ -122,7 +123,7 @@ tasks = pathlib.Path("/proc/self/task")
 for model in ("gpt-4o", "gpt-4", "claude-2", "claude-opus-4-8", "llama"):
     tokenizers.count_tokens(["Hello, world! " * 500] * 50, model=model)
     tokenizers.count_messages(
-        [tokenizers.Message("user", (tokenizers.Image(), tokenizers.Text("Hi")))],
+        [parts.Message("user", (parts.Image(), parts.Text("Hi")))],
         model=model,
     )
 print(json.dumps({

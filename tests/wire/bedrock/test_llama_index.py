@@ -153,6 +153,7 @@ def test_texts_of_a_cache_cost_nothing(
     assert {event.source for event in handler.embedding_token_counts} == {"reported"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [batch, abatch], ids=lambda w: w.__name__)
 def test_what_a_failed_batch_has_cost_is_counted(
     way: Callable[[Any], None],

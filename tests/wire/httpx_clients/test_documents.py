@@ -36,6 +36,7 @@ def read(documents: Documents, pieces: list[bytes]) -> list[Any]:
     return [json.loads(document) for document in [*found, documents.rest()] if document]
 
 
+@pytest.mark.slow
 @given(st.data(), OBJECTS, ENDS)
 def test_events_are_found(data: st.DataObject, objects: list[Any], end: bytes):
     """Other fields, comments, and events of several lines are no matter."""
@@ -46,6 +47,7 @@ def test_events_are_found(data: st.DataObject, objects: list[Any], end: bytes):
     assert read(Events(KEYS), cut(data, content)) == objects
 
 
+@pytest.mark.slow
 @given(st.data(), OBJECTS, ENDS, st.booleans())
 def test_lines_are_found(data: st.DataObject, objects: list[Any], end: bytes, is_ended: bool):
     """The last needn't be ended."""
@@ -60,6 +62,7 @@ def test_a_body_is_one_document(data: st.DataObject, body: dict[str, Any]):
     assert read(Whole(KEYS), pieces) == [body]
 
 
+@pytest.mark.slow
 @given(
     st.data(),
     st.sampled_from([Events, Lines, Whole]),
