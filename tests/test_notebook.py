@@ -90,6 +90,7 @@ def kernel() -> Iterator[Kernel]:
 
 
 pytestmark = [
+    pytest.mark.notebook,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.needs import needs
+
 notebooks = pytest.importorskip(
     "tests.notebooks", reason="needs nbclient: pip install nbclient ipykernel"
 )
@@ -50,6 +52,7 @@ QUESTIONS = {
 }
 
 pytestmark = [
+    pytest.mark.notebook,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -61,12 +64,9 @@ def executed(name: str) -> Any:
     return notebooks.run(name, **QUESTIONS[name])
 
 
-def run_or_skip(name: str) -> Any:
-    """A notebook that has been run; the test is skipped where it can't be."""
-    lacking = notebooks.missing(name)
-    if lacking:
-        pytest.skip(f"{name} needs {', '.join(lacking)}, which this environment lacks")
-    return executed(name)
+def runs(name: str) -> pytest.MarkDecorator:
+    """Leave a test out where a notebook can't be run."""
+    return needs(*notebooks.NEEDS[name])
 
 
 def outputs(notebook: Any) -> list[Any]:
@@ -80,10 +80,10 @@ def test_every_notebook_is_tested():
     assert set(notebooks.NEEDS) == set(QUESTIONS)
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=runs(name)) for name in QUESTIONS])
 def test_stored_outputs_are_what_the_cells_show(name: str):
     """What is stored can't be older than the code: `python -m tests.notebooks` makes it new."""
-    stored, fresh = notebooks.read(name), run_or_skip(name).notebook
+    stored, fresh = notebooks.read(name), executed(name).notebook
     for cell, again in zip(stored.cells, fresh.cells, strict=True):
         assert cell.source == again.source
         if cell.cell_type == "code":
@@ -104,9 +104,10 @@ def test_no_stored_output_is_an_error_or_tells_of_a_machine(name: str):
     assert stored.metadata.language_info == {"name": "python"}
 
 
+@runs("01_token_counting.ipynb")
 def test_01_counts_what_openai_bills():
     """Each finished call is an event with the bill's figures; the one that was left is counted."""
-    asked = run_or_skip("01_token_counting.ipynb").asked
+    asked = executed("01_token_counting.ipynb").asked
     said = [was_said for *_, was_said in asked["billed"]]
     assert said == [True, True, False, True, True, True, True]
     bills = sorted((sent, came) for sent, came, was_said in asked["billed"] if was_said)
@@ -117,9 +118,10 @@ def test_01_counts_what_openai_bills():
     assert sent > 0
 
 
+@runs("01_token_counting.ipynb")
 def test_01_tells_cached_tokens_scopes_and_cost():
     """Figures that LlamaIndex's own handler has no place for."""
-    asked = run_or_skip("01_token_counting.ipynb").asked
+    asked = executed("01_token_counting.ipynb").asked
     assert [cached for cached in asked["cached"] if cached] == [1_920]
     assert asked["scopes"] == [901 + 3, 877 + 4]
     assert asked["embeddings"] == {"estimated"}
@@ -127,17 +129,19 @@ def test_01_tells_cached_tokens_scopes_and_cost():
     assert [float(usd) for usd in asked["cost"]] == [0.000582, 0.000144]
 
 
+@runs("02_bedrock_claude.ipynb")
 def test_02_counts_claude_as_the_how_to_does():
     """4, 16, 8 and 20, by Claude's own tokenizer and in LangChain's chain."""
-    run = run_or_skip("02_bedrock_claude.ipynb")
+    run = executed("02_bedrock_claude.ipynb")
     [[shown], *_] = [one for one in outputs(run.notebook) if one]
     assert [int(line.split()[0]) for line in shown.text.splitlines()] == [4, 16, 8, 20]
     assert run.asked["chain"] == [(8, 20, "counted"), (14, 20, "reported")]
 
 
+@runs("02_bedrock_claude.ipynb")
 def test_02_counts_what_aws_bills():
     """boto3's and LlamaIndex's calls, embeddings included, are the bill; one was never sent."""
-    asked = run_or_skip("02_bedrock_claude.ipynb").asked
+    asked = executed("02_bedrock_claude.ipynb").asked
     embedded = [tokens for tokens, _ in asked["embeddings"]]
     assert {source for _, source in asked["embeddings"]} == {"reported"}
     _silent, chain, *rest = asked["billed"]
@@ -146,9 +150,10 @@ def test_02_counts_what_aws_bills():
     assert asked["refused"] == (17, 1)
 
 
+@runs("02_bedrock_claude.ipynb")
 def test_02_prices_the_cache():
     """Claude 3.5 Sonnet at $3 and $15 per million, $3.75 to write a cache and $0.30 to read it."""
-    asked = run_or_skip("02_bedrock_claude.ipynb").asked
+    asked = executed("02_bedrock_claude.ipynb").asked
     assert asked["cached"] == [(1_698, None), (None, 1_698)]
     total, saved = (float(usd) for usd in asked["cost"])
     calls = (14 * 3 + 1_698 * 3.75 + 6 * 15) + (13 * 3 + 1_698 * 0.3 + 5 * 15)

@@ -9,6 +9,7 @@ import pytest
 
 from llama_token_tracker import cli
 from llama_token_tracker.cli import demo
+from tests.needs import needs
 
 COMMAND = (sys.executable, "-m", "llama_token_tracker")
 
@@ -124,15 +125,17 @@ def test_a_missing_extra_is_refused(
 @pytest.mark.parametrize(
     ("name", "variable"),
     [
-        ("anthropic", "ANTHROPIC_API_KEY"),
-        ("bedrock", "AWS_DEFAULT_REGION"),
-        ("bedrock-converse", "AWS_DEFAULT_REGION"),
-        ("openai", "OPENAI_API_KEY"),
+        pytest.param(name, variable, marks=needs(demo.INTEGRATIONS[name].module))
+        for name, variable in {
+            "anthropic": "ANTHROPIC_API_KEY",
+            "bedrock": "AWS_DEFAULT_REGION",
+            "bedrock-converse": "AWS_DEFAULT_REGION",
+            "openai": "OPENAI_API_KEY",
+        }.items()
     ],
 )
 def test_missing_credentials_are_refused(name: str, variable: str, refusal: Callable[..., str]):
     """Without credentials nothing is sent, and the variable to set is named."""
-    pytest.importorskip(demo.INTEGRATIONS[name].module)
     assert f"set {variable}" in refusal("demo", "--llm", f"{name}:model")
 
 
@@ -156,6 +159,7 @@ def test_an_unknown_model_is_refused(refusal: Callable[..., str], monkeypatch: p
     assert "Unknown model 'no-such-model'" in refusal("demo", "--llm", "openai:no-such-model")
 
 
+@pytest.mark.slow
 def test_a_refusal_leaves_the_process_with_code_2(tmp_path: Path):
     """The real command, in a process of its own."""
     done = subprocess.run(
@@ -175,6 +179,7 @@ def test_an_interrupted_run_says_nothing(monkeypatch: pytest.MonkeyPatch):
     assert cli.main(["demo"]) == 130
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_sees_no_traceback():
     """`… demo | head -1` ends in silence."""
     with subprocess.Popen(

@@ -15,6 +15,7 @@ from llama_index.core.utils import get_tokenizer
 from llama_token_tracker import Usage, cli
 from llama_token_tracker.cli import demo
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from tests.needs import needs
 
 COMMAND = (sys.executable, "-m", "llama_token_tracker", "demo")
 
@@ -108,6 +109,7 @@ def test_the_command_prints_what_was_counted(capsys: pytest.CaptureFixture[str])
     assert output.err == ""
 
 
+@pytest.mark.slow
 def test_the_real_command_prints_the_same(capsys: pytest.CaptureFixture[str]):
     """A process of its own prints the same table: plain text, at most 80 columns wide."""
     done = subprocess.run(COMMAND, capture_output=True, text=True, encoding="utf-8", check=True)
@@ -130,6 +132,7 @@ def test_your_own_pages_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Pages:      3, 15 characters" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_a_terminal_sees_progress():
     """Progress goes to stderr, where a terminal is, and leaves stdout to the table."""
@@ -156,12 +159,13 @@ def _read(terminal: int) -> bytes:
 
 
 @LEAVES_SOCKETS
-@pytest.mark.parametrize("name", demo.INTEGRATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(one.module)) for name, one in demo.INTEGRATIONS.items()]
+)
 def test_a_real_integration_is_counted_as_billed(
     name: str, provider: LoopbackProvider, capsys: pytest.CaptureFixture[str]
 ):
     """With `--llm` the real integration runs, and what it printed is what was billed."""
-    pytest.importorskip(demo.INTEGRATIONS[name].module)
     provider.script(
         Reply(usage=Usage(input_tokens=22_734, output_tokens=56)),
         Reply(usage=Usage(input_tokens=4_321, output_tokens=65)),

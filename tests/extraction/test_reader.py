@@ -526,6 +526,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON)
 @example({"usage": {1: 2, None: 3, "prompt_tokens": 5}})
 def test_anything_json_like_is_read_or_is_silent(body: object):
@@ -632,7 +633,14 @@ EVIL: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
+@pytest.mark.parametrize(
+    "evil",
+    [
+        # A mock makes a new one for whatever it's asked.
+        pytest.param(make, id=name, marks=[pytest.mark.slow] if name == "mock" else [])
+        for name, make in EVIL.items()
+    ],
+)
 def test_hostile_objects_are_silent(evil: Callable[[], Any]):
     """Objects that raise, lie, or never end are no usage, wherever they turn up."""
     for thing in (

@@ -1,13 +1,13 @@
 """The five integrations, pointed at the loopback, and the ways in which LangChain calls a model.
 
-Nothing is patched. Retries are off, so that one call is one request. An integration that isn't
-installed is skipped with its name.
+Nothing is patched. Retries are off, so that one call is one request. The tests of an integration
+that isn't installed are left out, and the summary names it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from llama_token_tracker.testing import LoopbackProvider
+from tests.needs import needs
 
 PROMPT = "What is the capital of Australia?"
 CLAUDE_INSTANT = "anthropic.claude-instant-v1"
@@ -27,7 +28,7 @@ Config = dict[str, Any]
 @lru_cache
 def bedrock_client(url: str) -> Any:
     """Make a real boto3 client for the loopback; they're slow to make and safe to share."""
-    boto3 = pytest.importorskip("boto3")
+    import boto3
     from botocore.config import Config
 
     return boto3.client(
@@ -41,9 +42,12 @@ def bedrock_client(url: str) -> Any:
 
 
 def _aws(name: str, url: str, model: str, **kwargs: Any) -> Any:
-    aws = pytest.importorskip("langchain_aws")
+    import langchain_aws
+
     client = bedrock_client(url)
-    return getattr(aws, name)(model=model, client=client, region_name="us-east-1", **kwargs)
+    return getattr(langchain_aws, name)(
+        model=model, client=client, region_name="us-east-1", **kwargs
+    )
 
 
 @lru_cache
@@ -71,8 +75,9 @@ def converse(url: str) -> Any:
 @lru_cache
 def chat_anthropic(url: str) -> Any:
     """ChatAnthropic."""
-    module = pytest.importorskip("langchain_anthropic")
-    return module.ChatAnthropic(
+    from langchain_anthropic import ChatAnthropic
+
+    return ChatAnthropic(
         model="claude-3-haiku-20240307",
         api_key="none",
         base_url=url + "/anthropic",
@@ -83,8 +88,9 @@ def chat_anthropic(url: str) -> Any:
 @lru_cache
 def chat_openai(url: str, *, stream_usage: bool | None = True) -> Any:
     """ChatOpenAI; with a base URL of its own it asks a stream for usage only when told to."""
-    module = pytest.importorskip("langchain_openai")
-    return module.ChatOpenAI(
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(
         model="gpt-4o-mini",
         api_key="none",
         base_url=url + "/openai/v1",
@@ -105,19 +111,20 @@ class Integration:
 
     Attributes:
         name: What a test is called by.
+        module: What has to be importable.
         build: Gives the model, by the provider's URL and the style's name.
         provider: The provider's name on events.
         tools: Whether it calls functions.
-        cache: Whether its provider tells of caches.
     """
 
     name: str
+    module: str
     build: Callable[[str, str], Any]
     provider: str
     tools: bool = True
 
     def model(self, provider: LoopbackProvider, style: str) -> Any:
-        """Build the model, or skip the test where the integration isn't installed."""
+        """Build the model."""
         return self.build(provider.url(), style)
 
     def __str__(self) -> str:
@@ -131,12 +138,24 @@ def _completing(url: str, style: str) -> Any:
 
 
 INTEGRATIONS = [
-    Integration("BedrockLLM", _completing, "aws.bedrock", tools=False),
-    Integration("ChatBedrock", lambda url, _: chat_bedrock(url), "aws.bedrock"),
-    Integration("ChatBedrockConverse", lambda url, _: converse(url), "aws.bedrock"),
-    Integration("ChatAnthropic", lambda url, _: chat_anthropic(url), "anthropic"),
-    Integration("ChatOpenAI", lambda url, _: chat_openai(url), "openai"),
+    Integration("BedrockLLM", "langchain_aws", _completing, "aws.bedrock", tools=False),
+    Integration("ChatBedrock", "langchain_aws", lambda url, _: chat_bedrock(url), "aws.bedrock"),
+    Integration(
+        "ChatBedrockConverse", "langchain_aws", lambda url, _: converse(url), "aws.bedrock"
+    ),
+    Integration(
+        "ChatAnthropic", "langchain_anthropic", lambda url, _: chat_anthropic(url), "anthropic"
+    ),
+    Integration("ChatOpenAI", "langchain_openai", lambda url, _: chat_openai(url), "openai"),
 ]
+
+
+def each(integrations: Iterable[Integration]) -> pytest.MarkDecorator:
+    """Run a test once for each of these integrations that is installed."""
+    return pytest.mark.parametrize(
+        "integration",
+        [pytest.param(one, id=one.name, marks=needs(one.module)) for one in integrations],
+    )
 
 
 # --- styles --------------------------------------------------------------------------------

@@ -21,8 +21,16 @@ from llama_token_tracker import (
 )
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
-from tests.langchain.integrations import INTEGRATIONS, STYLES, TITAN, Integration, bedrock_llm
+from tests.langchain.integrations import (
+    INTEGRATIONS,
+    STYLES,
+    TITAN,
+    Integration,
+    bedrock_llm,
+    each,
+)
 from tests.langchain.test_handler import Chatting, chatting
+from tests.needs import needs
 
 BILL = Usage(input_tokens=30, output_tokens=20)
 SAID = {"input_tokens": 30, "output_tokens": 20, "total_tokens": 50}
@@ -39,7 +47,7 @@ def standing(token_counter: TokenCountingCallbackHandler) -> tuple[int, int]:
     return spent.tokens, spent.reserved_tokens
 
 
-@pytest.mark.parametrize("integration", INTEGRATIONS, ids=str)
+@each(INTEGRATIONS)
 @pytest.mark.parametrize("style", STYLES)
 def test_the_call_that_would_pass_the_limit_is_not_sent(
     integration: Integration, style: str, provider: LoopbackProvider, runner: asyncio.Runner
@@ -59,6 +67,7 @@ def test_the_call_that_would_pass_the_limit_is_not_sent(
     assert len(token_counter._runs) == 0
 
 
+@needs("langchain_aws")
 def test_what_a_call_says_of_its_output_is_reserved(provider: LoopbackProvider) -> None:
     """LangChain names the limit of each integration alike, that of the single call before all."""
     token_counter = limited(Budget(tokens=100_000, default_max_tokens=7))
@@ -73,6 +82,7 @@ def test_what_a_call_says_of_its_output_is_reserved(provider: LoopbackProvider) 
     assert standing(token_counter) == (token_counter.total_tokens, 0)
 
 
+@needs("langchain_aws")
 def test_a_failed_call_gives_its_reservation_back(provider: LoopbackProvider) -> None:
     """It cost nothing."""
     token_counter = limited(Budget(tokens=100, default_max_tokens=90))
@@ -84,6 +94,7 @@ def test_a_failed_call_gives_its_reservation_back(provider: LoopbackProvider) ->
     assert len(provider.calls) == 3
 
 
+@needs("langchain_aws")
 def test_a_stream_that_is_left_settles_for_what_it_used(provider: LoopbackProvider) -> None:
     """Closed or dropped."""
     token_counter = limited(Budget(tokens=10_000, default_max_tokens=1_000))
@@ -100,6 +111,7 @@ def test_a_stream_that_is_left_settles_for_what_it_used(provider: LoopbackProvid
     assert standing(token_counter) == (token_counter.total_tokens, 0)
 
 
+@needs("langchain_aws")
 def test_a_batch_is_refused_as_a_whole(provider: LoopbackProvider) -> None:
     """Prompts that start together are sent together or not at all, and hold nothing then."""
     token_counter = limited(Budget(tokens=250, default_max_tokens=100))
@@ -115,6 +127,7 @@ def test_a_batch_is_refused_as_a_whole(provider: LoopbackProvider) -> None:
     assert standing(token_counter) == (100, 0)
 
 
+@needs("langchain_aws")
 def test_a_batch_that_fails_half_way_holds_nothing(provider: LoopbackProvider) -> None:
     """Neither for what failed nor for what wasn't sent."""
     token_counter = limited(Budget(tokens=10_000, default_max_tokens=100))

@@ -23,6 +23,9 @@ from tests.langchain.integrations import (
     converse,
     gathered,
 )
+from tests.needs import needs
+
+pytestmark = needs("langchain_anthropic", "langchain_aws", "langchain_openai", "langgraph")
 
 PROMPTS = ["one", "two", "three", "four"]
 
@@ -155,8 +158,8 @@ def test_a_graph(
     runner: asyncio.Runner,
 ) -> None:
     """LangGraph's agent calls the model, the tool and the model; its nodes become a tag."""
-    graphs = pytest.importorskip("langgraph.graph")
-    prebuilt = pytest.importorskip("langgraph.prebuilt")
+    from langgraph import graph as graphs
+    from langgraph import prebuilt
 
     def add(a: int, b: int) -> int:
         """Add two numbers."""

@@ -441,6 +441,7 @@ def test_a_copy_counts_by_itself(again: Any, token_counter: TokenCountingCallbac
     assert (token_counter.total_tokens, twin.total_tokens) == (120, 240)
 
 
+@pytest.mark.slow
 def test_the_package_loads_no_langchain() -> None:
     """Nor does LlamaIndex's handler."""
     code = (

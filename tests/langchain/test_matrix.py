@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from tests.langchain.integrations import (
     Integration,
     bedrock_llm,
     chat_openai,
+    each,
 )
+from tests.needs import needs
 
 BILL = Usage(
     input_tokens=22_734, output_tokens=56, cache_read_tokens=20_000, cache_write_tokens=1_500
@@ -45,7 +48,27 @@ RAISES: dict[tuple[str, str], str] = {
 }
 """Where an integration breaks on its provider's answer: a failed call, though it's billed."""
 
-every_integration = pytest.mark.parametrize("integration", INTEGRATIONS, ids=str)
+every_integration = each(INTEGRATIONS)
+
+
+def can_answer(integration: Integration, condition: str) -> bool:
+    """Whether an integration makes something of its provider's answer in a condition."""
+    if condition == "tools" and not integration.tools:
+        return False
+    return (integration.name, condition) not in RAISES
+
+
+CELLS = [
+    pytest.param(
+        integration,
+        style,
+        condition,
+        id=f"{condition}-{style}-{integration}",
+        marks=needs(integration.module),
+    )
+    for integration, style, condition in product(INTEGRATIONS, STYLES, CONDITIONS)
+    if can_answer(integration, condition)
+]
 
 
 def add(a: int, b: int) -> int:
@@ -56,11 +79,7 @@ def add(a: int, b: int) -> int:
 def model_of(
     integration: Integration, provider: LoopbackProvider, style: str, condition: str
 ) -> Any:
-    """The integration's model; skip what it can't do."""
-    if condition == "tools" and not integration.tools:
-        pytest.skip(f"{integration} calls no functions")
-    if (integration.name, condition) in RAISES:
-        pytest.skip(RAISES[integration.name, condition])
+    """The integration's model, which knows of a tool where the condition needs one."""
     model = integration.model(provider, style)
     return model.bind_tools([add]) if condition == "tools" else model
 
@@ -80,9 +99,7 @@ def matches(event: TokenCountingEvent, bill: Usage) -> None:
     assert (usage.cache_write_tokens or 0) == (bill.cache_write_tokens or 0)
 
 
-@every_integration
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize(("integration", "style", "condition"), CELLS)
 def test_each_call_is_one_event_with_its_bill(
     integration: Integration,
     style: str,
@@ -158,6 +175,7 @@ def test_an_abandoned_stream_is_one_event(
     assert event.prompt_token_count > 0
 
 
+@needs("langchain_aws")
 @pytest.mark.parametrize("style", LEAVING)
 def test_what_the_first_chunk_tells_is_kept(
     style: str,
@@ -194,6 +212,7 @@ def test_a_cut_stream_is_one_failed_event_with_what_came(
     assert event.prompt_token_count > 0
 
 
+@needs("langchain_openai")
 def test_openai_tells_a_stream_nothing_unless_asked(
     provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> None:
@@ -205,6 +224,7 @@ def test_openai_tells_a_stream_nothing_unless_asked(
     assert (event.prompt_token_count, event.completion_token_count) == (9, 6)
 
 
+@needs("langchain_aws")
 @pytest.mark.parametrize("place", RAISES)
 def test_an_answer_that_breaks_its_integration_is_a_failed_call(
     place: tuple[str, str],

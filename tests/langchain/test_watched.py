@@ -23,13 +23,17 @@ from tests.langchain.integrations import (
     chat_bedrock,
     chat_openai,
     converse,
+    each,
 )
 from tests.langchain.test_exactly_once import bills, config_of, figures
+from tests.needs import needs
+
+pytestmark = needs("langchain_aws")
 
 ON_BEDROCK = [one for one in INTEGRATIONS if one.provider == "aws.bedrock"]
 MESSAGES = [{"role": "user", "content": [{"text": "hello"}]}]
 
-every_integration = pytest.mark.parametrize("integration", ON_BEDROCK, ids=str)
+every_integration = each(ON_BEDROCK)
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +105,7 @@ def test_a_stream_that_is_left_is_one_event(
         assert event.prompt_token_count == call.billed.input_tokens
 
 
+@needs("langchain_openai")
 def test_a_call_between_the_pieces_of_a_stream_is_one_of_its_own(
     client: Any, provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> None:

@@ -11,14 +11,18 @@ import pytest
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
-from tests.langchain.integrations import STYLES
+from tests.langchain.integrations import STYLES, converse
 from tests.langchain.test_exactly_once import bills, config_of, figures
+from tests.needs import needs
+
+pytestmark = needs("langchain_openai")
 
 
 def model(provider: LoopbackProvider, token_counter: Any, **more: Any) -> Any:
     """A real ChatOpenAI, both of whose clients are watched."""
-    module = pytest.importorskip("langchain_openai")
-    return module.ChatOpenAI(
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(
         model="gpt-4o-mini",
         api_key="none",
         base_url=provider.url("openai"),
@@ -72,8 +76,9 @@ def test_embeddings_which_langchain_tells_nobody_of_are_counted(
     provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> None:
     """One event a text, and together exactly what was billed."""
-    module = pytest.importorskip("langchain_openai")
-    embeddings = module.OpenAIEmbeddings(
+    from langchain_openai import OpenAIEmbeddings
+
+    embeddings = OpenAIEmbeddings(
         api_key="none",
         base_url=provider.url("openai"),
         check_embedding_ctx_length=False,
@@ -86,13 +91,13 @@ def test_embeddings_which_langchain_tells_nobody_of_are_counted(
     assert sum(event.prompt_token_count for event in events) == billed.input_tokens
 
 
+@needs("langchain_aws")
 def test_what_is_asked_beside_a_stream_of_bedrock_is_an_event_of_its_own(
     provider: LoopbackProvider, token_counter: TokenCountingCallbackHandler
 ) -> None:
     """A run of Bedrock's sends nothing to OpenAI."""
-    from tests.langchain.integrations import converse
+    import openai
 
-    openai = pytest.importorskip("openai")
     client = openai.OpenAI(
         http_client=httpx.Client(transport=WatchingTransport(token_counter)),
         **provider.arguments("openai"),

@@ -222,6 +222,7 @@ def test_nothing_is_raised_into_a_call(events: list[Any], tokenizer: Any, keep_t
     check(handler)
 
 
+@pytest.mark.slow
 @patient
 @given(st.lists(st.tuples(PROMPTS, RESPONSES), max_size=4), TOKENIZERS)
 def test_every_call_is_an_event(listed: list[Any], tokenizer: Any):
@@ -237,6 +238,7 @@ def test_every_call_is_an_event(listed: list[Any], tokenizer: Any):
     assert len(handler._calls.by_id) == 0
 
 
+@pytest.mark.slow
 @patient
 @given(st.lists(RESPONSES, max_size=4), RESPONSES)
 def test_chunks_may_be_anything(chunks: list[Any], last: Any):

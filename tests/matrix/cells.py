@@ -1,11 +1,13 @@
-"""What a cell of the matrix is held to, and which cells can't be held to it, with the reason.
+"""Which cells the matrix has, and what each is held to.
 
-A cell is an integration, a style and a condition. Everywhere else the event must carry exactly
-what the provider billed.
+A cell is an integration, a style and a condition. Tables tell, with the reason, which cells there
+can't be, which ones aren't in this environment, and of which ones nobody can see the figures. In
+all others the event must carry exactly what the provider billed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -13,32 +15,77 @@ import pytest
 
 from llama_token_tracker import Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from tests.needs import left_out_if, needs, release
 
-from .clients import Integration, release
+from .clients import LLMS, Integration
 from .styles import ENGINES, PLAIN, STRUCTURED, TOOLS, Run, Style
 
 if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
     from llama_index.core.llms.llm import LLM
 
     from llama_token_tracker import TokenCountingEvent, TokenCountingHandler
 
 __all__ = [
+    "CELL",
+    "IMPOSSIBLE",
     "INVISIBLE",
+    "OUTDATED",
     "UNHEARD",
+    "broken_cells",
+    "cells",
     "check_totals",
     "exercise",
     "expect",
     "matches",
     "replies_for",
-    "skip_if_impossible",
     "visible",
 ]
 
-CONDITIONS = ("normal", "cache", "reasoning", "empty", "special", "abandoned")
+CONDITIONS = (
+    "normal",
+    "cache",
+    "reasoning",
+    "silent",
+    "empty",
+    "special",
+    "unreachable",
+    "abandoned",
+)
 STYLES = [*PLAIN, *TOOLS, *STRUCTURED, *ENGINES]
 _STREAMED = [style.name for style in STYLES if style.streamed]
+_WHOLE = [style.name for style in STYLES if not style.streamed]
 
 Cell = tuple[str, str, str]
+
+IMPOSSIBLE: dict[Cell, str] = {}
+"""Cells that no environment has, beside the styles that an integration can't do at all."""
+
+IMPOSSIBLE |= dict.fromkeys(
+    product(["openai-responses"], _WHOLE, ["silent"]),
+    "llms-openai reads usage.output_tokens_details of every whole Response",
+)
+IMPOSSIBLE |= dict.fromkeys(
+    product(["mistral"], _WHOLE, ["silent"]),
+    "mistralai fills a whole answer's missing usage with zeros",
+)
+IMPOSSIBLE |= dict.fromkeys(
+    product(["gemini"], ["stream_complete", "astream_complete"], ["empty"]),
+    "no chunk comes through, and LlamaIndex itself raises at such a stream's end",
+)
+IMPOSSIBLE |= dict.fromkeys(
+    product(["gemini"], [style.name for style in PLAIN if style.is_async], ["unreachable"]),
+    "google-genai's asynchronous client waits for seconds before it gives up",
+)
+
+OUTDATED: dict[Cell, str] = {}
+"""Cells that the other environment has, whose integration is newer."""
+
+if release("llama-index-llms-anthropic") < (0, 9):
+    OUTDATED |= dict.fromkeys(
+        product(["anthropic"], [s.name for s in PLAIN if s.name.endswith("complete")], ["empty"]),
+        "llms-anthropic before 0.9 turns an empty answer into a ValidationError",
+    )
 
 INVISIBLE: dict[Cell, str] = {}
 """Cells whose figures no observer inside LlamaIndex can see; there an event is an estimate."""
@@ -88,14 +135,60 @@ def visible(integration: Integration, style: Style, condition: str = "normal") -
     return (integration.name, style.name, condition) not in INVISIBLE
 
 
-def skip_if_impossible(integration: Integration, style: Style) -> None:
-    """Skip a style that the integration itself can't do; other tests see to how it fails."""
-    integration.require()
-    for name in (style.rests_on, style.name):
-        if name in integration.broken:
-            pytest.skip(integration.broken[name])
+CELL = ("integration", "style")
+
+
+def cells(
+    *groups: Iterable[Style],
+    condition: str = "normal",
+    among: Sequence[Integration] = LLMS,
+    more: Sequence[tuple[str, object]] = (),
+) -> list[ParameterSet]:
+    """The parameters of a test that is run in each cell of a condition.
+
+    Args:
+        groups: The styles.
+        condition: What the provider does.
+        among: The integrations.
+        more: Parameters beside integration and style, each with what it's called in a test's id.
+    """
+    return [
+        _cell(integration, style, condition, more)
+        for integration, style in product(among, [style for group in groups for style in group])
+        if _is_possible(integration, style, condition)
+    ]
+
+
+def broken_cells(*groups: Iterable[Style]) -> list[ParameterSet]:
+    """The parameters of a test of the styles that fail inside an integration itself."""
+    return [
+        _cell(integration, style, "normal", ())
+        for integration, style in product(LLMS, [style for group in groups for style in group])
+        if style.name in integration.broken
+    ]
+
+
+def _cell(
+    integration: Integration, style: Style, condition: str, more: Sequence[tuple[str, object]]
+) -> ParameterSet:
+    reason = OUTDATED.get((integration.name, style.name, condition))
+    return pytest.param(
+        integration,
+        style,
+        *(value for _, value in more),
+        id="-".join([*(name for name, _ in more), style.name, integration.name]),
+        marks=[needs(integration.module), left_out_if(reason is not None, reason or "")],
+    )
+
+
+def _is_possible(integration: Integration, style: Style, condition: str) -> bool:
+    if {style.name, style.rests_on} & integration.broken.keys():
+        return False
     if not integration.tools and style in TOOLS:
-        pytest.skip(f"{integration.name} calls no functions")
+        return False
+    if not {"cache": integration.cache, "reasoning": integration.reasoning}.get(condition, True):
+        return False
+    return (integration.name, style.name, condition) not in IMPOSSIBLE
 
 
 def replies_for(integration: Integration, style: Style) -> tuple[Reply, ...]:

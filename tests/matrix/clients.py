@@ -1,17 +1,14 @@
 """One builder per integration: the real SDK and the real integration, pointed at the loopback.
 
-Nothing is patched. Retries are off wherever a client has any, so that one call is one request. An
-integration that isn't installed is skipped with its name, never passed over in silence.
+Nothing is patched. Retries are off wherever a client has any, so that one call is one request. The
+tests of an integration that isn't installed are left out, and the summary names it.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 import pytest
@@ -20,21 +17,18 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.llm import LLM
 
 from llama_token_tracker.testing.clients import Provider, arguments, base_url
+from tests.needs import needs
 
 __all__ = [
     "ALL",
     "EMBEDDINGS",
     "LLMS",
-    "NATIVE_ASYNC_BOTO",
     "Endpoint",
     "Integration",
     "Nobody",
     "bedrock_client",
-    "release",
+    "each",
 ]
-
-NATIVE_ASYNC_BOTO = find_spec("aioboto3") is not None
-"""Whether BedrockConverse has an asynchronous client of its own or borrows a thread."""
 
 _KEY = "none"
 _NOBODY = "http://127.0.0.1:9"
@@ -91,43 +85,22 @@ class Integration:
     operation: str = "chat"
 
     def llm(self, provider: Endpoint, manager: CallbackManager, **kwargs: Any) -> LLM:
-        """Build the model, or skip the test where the integration isn't installed."""
-        built = self._build(provider, manager, kwargs)
+        """Build the model."""
+        built = self.build(provider, manager, kwargs)
         assert isinstance(built, LLM)
         return built
 
     def embedding(
         self, provider: Endpoint, manager: CallbackManager, **kwargs: Any
     ) -> BaseEmbedding:
-        """Build the embedding model, or skip the test where it isn't installed."""
-        built = self._build(provider, manager, kwargs)
+        """Build the embedding model."""
+        built = self.build(provider, manager, kwargs)
         assert isinstance(built, BaseEmbedding)
         return built
-
-    def _build(
-        self, provider: Endpoint, manager: CallbackManager, kwargs: Mapping[str, Any]
-    ) -> Any:
-        self.require()
-        return self.build(provider, manager, kwargs)
-
-    def require(self) -> None:
-        """Skip the test where the integration isn't installed."""
-        try:
-            importlib.import_module(self.module)
-        except ModuleNotFoundError as error:
-            pytest.skip(f"{self.module} is not installed here ({error.name} is missing)")
 
     def __str__(self) -> str:
         """Name the integration in a test's id."""
         return self.name
-
-
-def release(package: str) -> tuple[int, ...]:
-    """Give the installed release of a package as numbers, or nothing where it isn't installed."""
-    try:
-        return tuple(int(part) for part in version(package).split(".")[:3])
-    except PackageNotFoundError:
-        return ()
 
 
 @lru_cache(maxsize=8)
@@ -459,3 +432,11 @@ EMBEDDINGS: list[Integration] = [
 ]
 
 ALL: list[Integration] = [*LLMS, *EMBEDDINGS]
+
+
+def each(integrations: Iterable[Integration]) -> pytest.MarkDecorator:
+    """Run a test once for each of these integrations that is installed."""
+    return pytest.mark.parametrize(
+        "integration",
+        [pytest.param(one, id=one.name, marks=needs(one.module)) for one in integrations],
+    )

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import importlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.testing import LoopbackProvider
 from tests.foreign import tolerate
+from tests.needs import is_installed
 
 from .clients import ALL, bedrock_client
 
@@ -38,7 +38,7 @@ def runner() -> Iterator[asyncio.Runner]:
     made in between has one of these numbers and is never read again: gathered calls would hang.
     """
     for integration in ALL:
-        with suppress(ImportError):
+        if is_installed(integration.module):
             importlib.import_module(integration.module)
     # What these modules hold is there for good; no collection has to walk through it.
     gc.collect()

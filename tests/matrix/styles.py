@@ -69,6 +69,11 @@ class Style:
         """Whether the provider is asked for a stream."""
         return "stream" in self.rests_on
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the plain method that does the work is a coroutine."""
+        return self.rests_on.startswith("a")
+
     def __str__(self) -> str:
         """Name the style in a test's id."""
         return self.name

@@ -18,39 +18,39 @@ from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from tests.needs import left_out_if, needs, release
 
 from .cells import (
+    CELL,
+    IMPOSSIBLE,
     INVISIBLE,
+    OUTDATED,
     STYLES,
     UNHEARD,
+    broken_cells,
+    cells,
     check_totals,
     exercise,
     expect,
     matches,
     replies_for,
-    skip_if_impossible,
     visible,
 )
-from .clients import EMBEDDINGS, LLMS, Endpoint, Integration, Nobody, release
-from .styles import ENGINES, MESSAGES, PLAIN, PROMPT, STREAMS, STRUCTURED, TOOLS, Run, Style
+from .clients import EMBEDDINGS, LLMS, Endpoint, Integration, Nobody, each
+from .styles import MESSAGES, PLAIN, PROMPT, STREAMS, STRUCTURED, Run, Style
 
 if TYPE_CHECKING:
     from llama_index.core.llms.llm import LLM
 
     from llama_token_tracker import TokenCountingHandler
 
+pytestmark = pytest.mark.matrix
+
 BY_NAME = {integration.name: integration for integration in LLMS}
 READ = Usage(input_tokens=22_739, output_tokens=1_259, cache_read_tokens=21_503)
 CACHED = replace(READ, cache_write_tokens=701)
 THOUGHT = Usage(input_tokens=22_741, output_tokens=1_277, reasoning_tokens=811)
 SPECIAL = "Say <|endoftext|> and <|im_start|>, then [INST] and \u0378."
-
-integrations = pytest.mark.parametrize("integration", LLMS, ids=str)
-
-
-def styles(*groups: list[Style]) -> pytest.MarkDecorator:
-    """Run a test once for each style."""
-    return pytest.mark.parametrize("style", [s for group in groups for s in group], ids=str)
 
 
 def failure(action: Callable[[], object]) -> BaseException:
@@ -62,18 +62,10 @@ def failure(action: Callable[[], object]) -> BaseException:
     pytest.fail("the integration raised nothing")
 
 
-def _skip_if_usage_is_required(integration: Integration, style: Style) -> None:
-    if integration.name == "openai-responses" and not style.streamed:
-        pytest.skip("llms-openai reads usage.output_tokens_details of every whole Response")
-    if integration.name == "mistral" and not style.streamed:
-        pytest.skip("mistralai fills a whole answer's missing usage with zeros")
-
-
 # --- Every style, as billed ------------------------------------------------------------------
 
 
-@integrations
-@styles(PLAIN, TOOLS, STRUCTURED, ENGINES)
+@pytest.mark.parametrize(CELL, cells(STYLES))
 def test_a_call_is_one_event_with_its_bill(
     integration: Integration,
     style: Style,
@@ -83,7 +75,6 @@ def test_a_call_is_one_event_with_its_bill(
     run: Run,
 ) -> None:
     """In every style each HTTP call becomes one event with the provider's own figures."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     provider.script(*replies_for(integration, style))
     exercise(integration, style, llm, provider, run)
@@ -93,8 +84,7 @@ def test_a_call_is_one_event_with_its_bill(
     expect(handler, provider, reported=visible(integration, style))
 
 
-@integrations
-@styles(PLAIN, STRUCTURED)
+@pytest.mark.parametrize(CELL, broken_cells(PLAIN, STRUCTURED))
 def test_a_style_that_is_broken_raises_its_own_error(
     integration: Integration,
     style: Style,
@@ -104,9 +94,6 @@ def test_a_style_that_is_broken_raises_its_own_error(
     run: Run,
 ) -> None:
     """Where the integration itself fails, its error comes through and no event is invented."""
-    integration.require()
-    if style.name not in integration.broken or style in ENGINES:
-        pytest.skip("this style works")
     llm = integration.llm(provider, manager)
     error = failure(lambda: style.run(llm, run))
     assert isinstance(error, AttributeError | NotImplementedError | TypeError)
@@ -117,8 +104,7 @@ def test_a_style_that_is_broken_raises_its_own_error(
 # --- Buckets ---------------------------------------------------------------------------------
 
 
-@integrations
-@styles(PLAIN)
+@pytest.mark.parametrize(CELL, cells(PLAIN, condition="cache"))
 def test_cached_tokens_are_part_of_the_input(
     integration: Integration,
     style: Style,
@@ -128,17 +114,13 @@ def test_cached_tokens_are_part_of_the_input(
     run: Run,
 ) -> None:
     """However a provider words it, cache reads and writes end up inside the input."""
-    skip_if_impossible(integration, style)
-    if not integration.cache:
-        pytest.skip(f"the wire format of {integration.name} has no word for a cache")
     llm = integration.llm(provider, manager)
     provider.script(Reply(usage=CACHED if integration.cache_write else READ))
     exercise(integration, style, llm, provider, run)
     expect(handler, provider, reported=visible(integration, style, "cache"))
 
 
-@integrations
-@styles(PLAIN)
+@pytest.mark.parametrize(CELL, cells(PLAIN, condition="reasoning"))
 def test_reasoning_is_part_of_the_output(
     integration: Integration,
     style: Style,
@@ -148,17 +130,13 @@ def test_reasoning_is_part_of_the_output(
     run: Run,
 ) -> None:
     """However a provider words it, reasoning ends up inside the output."""
-    skip_if_impossible(integration, style)
-    if not integration.reasoning:
-        pytest.skip(f"the wire format of {integration.name} has no word for reasoning")
     llm = integration.llm(provider, manager)
     provider.script(Reply(usage=THOUGHT))
     exercise(integration, style, llm, provider, run)
     expect(handler, provider, reported=visible(integration, style, "reasoning"))
 
 
-@integrations
-@styles(PLAIN)
+@pytest.mark.parametrize(CELL, cells(PLAIN, condition="silent"))
 def test_a_silent_provider_leads_to_one_estimate(
     integration: Integration,
     style: Style,
@@ -168,8 +146,6 @@ def test_a_silent_provider_leads_to_one_estimate(
     run: Run,
 ) -> None:
     """Without usage on the wire an event says that it's an estimate, of prompt and answer both."""
-    skip_if_impossible(integration, style)
-    _skip_if_usage_is_required(integration, style)
     llm = integration.llm(provider, manager)
     provider.script(Reply(usage=None))
     result = exercise(integration, style, llm, provider, run)
@@ -180,8 +156,7 @@ def test_a_silent_provider_leads_to_one_estimate(
     assert 0 < event.completion_token_count < 100
 
 
-@integrations
-@styles(PLAIN)
+@pytest.mark.parametrize(CELL, cells(PLAIN, condition="empty"))
 def test_an_empty_answer_still_costs_its_prompt(
     integration: Integration,
     style: Style,
@@ -191,21 +166,19 @@ def test_an_empty_answer_still_costs_its_prompt(
     run: Run,
 ) -> None:
     """A completion without a word is one event with the provider's figures."""
-    skip_if_impossible(integration, style)
-    if integration.name == "gemini" and style.name in {"stream_complete", "astream_complete"}:
-        pytest.skip("no chunk comes through, and LlamaIndex itself raises at such a stream's end")
-    old = release("llama-index-llms-anthropic") < (0, 9)
-    if integration.name == "anthropic" and old and style.name.endswith("complete"):
-        pytest.skip("llms-anthropic before 0.9 turns an empty answer into a ValidationError")
     llm = integration.llm(provider, manager)
     provider.script(Reply(text="", usage=Usage(input_tokens=20_011, output_tokens=3)))
     exercise(integration, style, llm, provider, run)
     expect(handler, provider, reported=visible(integration, style, "empty"))
 
 
-@integrations
-@styles(PLAIN)
-@pytest.mark.parametrize("silent", [False, True], ids=["reported", "silent"])
+@pytest.mark.parametrize(
+    (*CELL, "silent"),
+    [
+        *cells(PLAIN, condition="special", more=[("reported", False)]),
+        *cells(PLAIN, condition="silent", more=[("silent", True)]),
+    ],
+)
 def test_special_tokens_are_only_text(
     integration: Integration,
     style: Style,
@@ -219,9 +192,6 @@ def test_special_tokens_are_only_text(
     """`<|endoftext|>` in prompt and answer raises nowhere, with reported figures or without."""
     from . import styles as module
 
-    skip_if_impossible(integration, style)
-    if silent:
-        _skip_if_usage_is_required(integration, style)
     monkeypatch.setattr(module, "PROMPT", SPECIAL)
     monkeypatch.setattr(module, "MESSAGES", [ChatMessage(role="user", content=SPECIAL)])
     llm = integration.llm(provider, manager)
@@ -234,8 +204,7 @@ def test_special_tokens_are_only_text(
 # --- Failures --------------------------------------------------------------------------------
 
 
-@integrations
-@styles(PLAIN)
+@pytest.mark.parametrize(CELL, cells(PLAIN))
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
 def test_a_refused_call_costs_nothing(
     integration: Integration,
@@ -247,7 +216,6 @@ def test_a_refused_call_costs_nothing(
     run: Run,
 ) -> None:
     """An HTTP error reaches the caller and leaves one failed call of zero tokens."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     provider.script(Reply(status=status))
     failure(lambda: style.run(llm, run))
@@ -255,8 +223,7 @@ def test_a_refused_call_costs_nothing(
     _expect_one_failed_call(handler)
 
 
-@integrations
-@styles(PLAIN)
+@pytest.mark.parametrize(CELL, cells(PLAIN, condition="unreachable"))
 def test_an_unreachable_provider_costs_nothing(
     integration: Integration,
     style: Style,
@@ -265,9 +232,6 @@ def test_an_unreachable_provider_costs_nothing(
     run: Run,
 ) -> None:
     """A refused connection reaches the caller and leaves one failed call of zero tokens."""
-    skip_if_impossible(integration, style)
-    if integration.name == "gemini" and style.name.startswith("a"):
-        pytest.skip("google-genai's asynchronous client waits for seconds before it gives up")
     nobody: Endpoint = Nobody()
     llm = integration.llm(nobody, manager)
     failure(lambda: style.run(llm, run))
@@ -337,8 +301,7 @@ def _expect_partial(
     check_totals(handler)
 
 
-@integrations
-@styles(STREAMS)
+@pytest.mark.parametrize(CELL, cells(STREAMS))
 def test_a_cut_stream_is_one_failed_event(
     integration: Integration,
     style: Style,
@@ -348,7 +311,6 @@ def test_a_cut_stream_is_one_failed_event(
     run: Run,
 ) -> None:
     """A connection lost mid-stream still cost its prompt and what came through."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     provider.script(Reply(cut_after=2))
     failure(lambda: style.run(llm, run))
@@ -357,8 +319,7 @@ def test_a_cut_stream_is_one_failed_event(
     _expect_partial(handler, provider, integration, "failed")
 
 
-@integrations
-@styles(STREAMS)
+@pytest.mark.parametrize(CELL, cells(STREAMS))
 @pytest.mark.parametrize("collected", [False, True], ids=["closed", "collected"])
 def test_an_abandoned_stream_is_one_event(
     integration: Integration,
@@ -370,7 +331,6 @@ def test_an_abandoned_stream_is_one_event(
     run: Run,
 ) -> None:
     """A stream left after its first piece of text, by `close()` or by dropping it, is one event."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     first = _chunks_until_text(integration, style, llm, run)
     provider.reset()
@@ -387,8 +347,7 @@ def _chunks_until_text(integration: Integration, style: Style, llm: LLM, run: Ru
     return next(n for n, chunk in enumerate(chunks, 1) if chunk.delta)
 
 
-@integrations
-@styles(STREAMS)
+@pytest.mark.parametrize(CELL, cells(STREAMS))
 def test_a_stream_left_at_its_usage_is_as_billed(
     integration: Integration,
     style: Style,
@@ -398,7 +357,6 @@ def test_a_stream_left_at_its_usage_is_as_billed(
     run: Run,
 ) -> None:
     """A stream whose every chunk was read but not its end is abandoned, with the whole bill."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     chunks: Any = style.run(llm, run)
     provider.reset()
@@ -414,8 +372,7 @@ def test_a_stream_left_at_its_usage_is_as_billed(
     check_totals(handler)
 
 
-@integrations
-@styles([style for style in STREAMS if style.name.startswith("a")])
+@pytest.mark.parametrize(CELL, cells(style for style in STREAMS if style.is_async))
 def test_a_cancelled_task_leaves_one_abandoned_event(
     integration: Integration,
     style: Style,
@@ -425,7 +382,6 @@ def test_a_cancelled_task_leaves_one_abandoned_event(
     run: Run,
 ) -> None:
     """A task cancelled while it waits for the next chunk has paid for the ones before."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     provider.script(Reply(stall_after=1))
 
@@ -450,8 +406,7 @@ def test_a_cancelled_task_leaves_one_abandoned_event(
     _expect_partial(handler, provider, integration, "abandoned")
 
 
-@integrations
-@styles(STREAMS)
+@pytest.mark.parametrize(CELL, cells(STREAMS))
 def test_a_stream_never_read_is_no_call(
     integration: Integration,
     style: Style,
@@ -461,7 +416,6 @@ def test_a_stream_never_read_is_no_call(
     run: Run,
 ) -> None:
     """A stream that's opened and dropped unread leaves no event of any kind."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     _read(style, llm, run, 0, collected=True)
     assert handler.llm_token_counts == []
@@ -472,7 +426,7 @@ def test_a_stream_never_read_is_no_call(
 # --- Several at once -------------------------------------------------------------------------
 
 
-@integrations
+@each(LLMS)
 def test_interleaved_streams_keep_their_own_bills(
     integration: Integration,
     provider: LoopbackProvider,
@@ -481,7 +435,6 @@ def test_interleaved_streams_keep_their_own_bills(
 ) -> None:
     """Of A, B and C begun in that order and ended as B, A, C, each keeps its own figures."""
     style = next(style for style in STREAMS if style.name == "stream_chat")
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     bills = [Usage(input_tokens=20_011 + n, output_tokens=3_001 + n) for n in range(3)]
     # Read one piece at the start, so that the calls go out in this order.
@@ -504,8 +457,9 @@ def _begin(llm: LLM) -> Iterator[Any]:
     return stream
 
 
-@integrations
-@styles([style for style in PLAIN if style.name in {"complete", "stream_chat"}])
+@pytest.mark.parametrize(
+    CELL, cells([style for style in PLAIN if style.name in {"complete", "stream_chat"}])
+)
 def test_threads_share_a_handler_exactly(
     integration: Integration,
     style: Style,
@@ -515,7 +469,6 @@ def test_threads_share_a_handler_exactly(
     run: Run,
 ) -> None:
     """Eight threads with one model and one handler leave one event a call, and exact totals."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
     barrier = threading.Barrier(8)
 
@@ -529,8 +482,9 @@ def test_threads_share_a_handler_exactly(
     _expect_all(handler, provider, 24, reported=visible(integration, style))
 
 
-@integrations
-@styles([style for style in PLAIN if style.name in {"achat", "astream_chat"}])
+@pytest.mark.parametrize(
+    CELL, cells([style for style in PLAIN if style.name in {"achat", "astream_chat"}])
+)
 def test_tasks_share_a_handler_exactly(
     integration: Integration,
     style: Style,
@@ -540,7 +494,6 @@ def test_tasks_share_a_handler_exactly(
     run: Run,
 ) -> None:
     """Twenty tasks gathered in one loop leave one event a call, and exact totals."""
-    skip_if_impossible(integration, style)
     llm = integration.llm(provider, manager)
 
     async def one() -> None:
@@ -612,7 +565,7 @@ def test_five_hundred_tasks_half_of_them_abandoned(
 # --- Embeddings ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("integration", EMBEDDINGS, ids=str)
+@each(EMBEDDINGS)
 def test_an_embedding_is_one_event_and_an_estimate(
     integration: Integration,
     provider: LoopbackProvider,
@@ -634,7 +587,8 @@ def test_an_embedding_is_one_event_and_an_estimate(
 # --- What an event says besides --------------------------------------------------------------
 
 
-@integrations
+@pytest.mark.quick
+@each(LLMS)
 def test_an_event_names_its_model_and_provider(
     integration: Integration,
     provider: LoopbackProvider,
@@ -656,12 +610,14 @@ def test_an_event_names_its_model_and_provider(
     assert "Canberra" in event.completion
 
 
+@left_out_if(
+    release("llama-index-llms-anthropic") < (0, 12),
+    "llms-anthropic before 0.12 asks for structured output through tools",
+)
 def test_structured_output_of_newer_claude_is_an_estimate(
     provider: LoopbackProvider, handler: TokenCountingHandler, manager: CallbackManager, run: Run
 ) -> None:
     """From Claude 4.5 on llms-anthropic 0.12 calls its SDK directly: one event, and a guess."""
-    if release("llama-index-llms-anthropic") < (0, 12):
-        pytest.skip("llms-anthropic before 0.12 asks for structured output through tools")
     style = next(style for style in STRUCTURED if style.name == "structured_predict")
     llm = BY_NAME["anthropic"].llm(provider, manager, model="claude-sonnet-4-5-20250929")
     provider.script(*style.replies_without_tools)
@@ -669,6 +625,7 @@ def test_structured_output_of_newer_claude_is_an_estimate(
     expect(handler, provider, reported=False)
 
 
+@needs(BY_NAME["bedrock-claude"].module)
 @pytest.mark.parametrize("terse", [False, True], ids=["full", "terse"])
 def test_a_stream_may_say_its_input_only_once(
     terse: bool,
@@ -685,9 +642,9 @@ def test_a_stream_may_say_its_input_only_once(
 
 
 def test_every_exception_to_the_rule_is_exercised() -> None:
-    """The tables of what can't be seen name only integrations and styles that are tested."""
+    """The tables of exceptions name only integrations and styles that are tested."""
     known = {integration.name for integration in LLMS}
     styles_known = {style.name for style in STYLES}
-    assert {name for name, *_ in INVISIBLE} | {name for name, _ in UNHEARD} <= known
-    assert {style for _, style, _ in INVISIBLE} <= styles_known
-    assert {style for _, style in UNHEARD} <= styles_known
+    named = [*INVISIBLE, *IMPOSSIBLE, *OUTDATED, *UNHEARD]
+    assert {name for name, *_ in named} <= known
+    assert {style for _, style, *_ in named} <= styles_known

@@ -16,9 +16,11 @@ from llama_token_tracker import TokenCountingHandler, Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
 
-from .cells import STYLES, check_totals, exercise, expect, matches, skip_if_impossible
-from .clients import EMBEDDINGS, LLMS, Integration
+from .cells import CELL, STYLES, cells, check_totals, exercise, expect, matches
+from .clients import EMBEDDINGS, LLMS, Integration, each
 from .styles import MESSAGES, PROMPT, Run, Style
+
+pytestmark = pytest.mark.matrix
 
 BY_NAME = {integration.name: integration for integration in [*LLMS, *EMBEDDINGS]}
 TEXTS = ["one", "two words", "three\nmore\nwords", "one", "a last text\nof several words"]
@@ -89,9 +91,8 @@ WATCHED: dict[str, Made] = {
     "ollama": _ollama,
 }
 
-every_integration = pytest.mark.parametrize(
-    "integration", [BY_NAME[name] for name in WATCHED], ids=str
-)
+INTEGRATIONS = [BY_NAME[name] for name in WATCHED]
+every_integration = each(INTEGRATIONS)
 
 
 def watched(integration: Integration, *arguments: Any, **more: Any) -> Any:
@@ -99,8 +100,7 @@ def watched(integration: Integration, *arguments: Any, **more: Any) -> Any:
     return WATCHED[integration.name](integration.name, *arguments, **more)
 
 
-@every_integration
-@pytest.mark.parametrize("style", STYLES, ids=str)
+@pytest.mark.parametrize(CELL, cells(STYLES, among=INTEGRATIONS))
 def test_a_call_is_one_event_with_its_bill(
     integration: Integration,
     style: Style,
@@ -110,7 +110,6 @@ def test_a_call_is_one_event_with_its_bill(
     run: Run,
 ) -> None:
     """Structured calls too, which integrations make behind LlamaIndex's back."""
-    skip_if_impossible(integration, style)
     provider.script(*style.replies)
     llm = watched(integration, provider, manager, handler)
     exercise(integration, style, llm, provider, run)
@@ -140,7 +139,6 @@ def test_a_stream_that_is_left_is_one_event(
     run: Run,
 ) -> None:
     """What LlamaIndex calls abandoned isn't counted a second time by the watch."""
-    integration.require()
     provider.script(Reply("Canberra is the capital of Australia.", chunks=8, pause_s=0.05))
     llm = watched(integration, provider, manager, handler)
 
@@ -172,7 +170,6 @@ def test_many_calls_at_once_keep_apart(
     run: Run,
 ) -> None:
     """Each event has the figures of one bill, and each bill one event."""
-    integration.require()
     llm = watched(integration, provider, manager, handler)
 
     async def work() -> None:

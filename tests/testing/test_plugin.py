@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 CONFTEST = 'pytest_plugins = ["llama_token_tracker.testing.plugin"]\n'
 TESTS = """
@@ -23,6 +25,7 @@ def test_second(loopback_provider):
 FOREIGN = ("aiohttp", "anthropic", "boto3", "botocore", "httpx", "llama_index", "openai", "pytest")
 
 
+@pytest.mark.slow
 def test_the_fixture_is_a_fresh_provider(tmp_path: Path):
     """Named in `pytest_plugins`, it gives each test a provider of its own."""
     (tmp_path / "conftest.py").write_text(CONFTEST)

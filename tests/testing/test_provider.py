@@ -278,6 +278,7 @@ def test_the_environment_leads_other_processes_here(provider: LoopbackProvider):
 # --- How much it bears -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_hundred_streams_at_once_keep_their_own_figures(provider: LoopbackProvider):
     """All of them overlap, and each reports its own bill, all of it, to whoever asked."""
 
@@ -349,6 +350,7 @@ class Spy(Sequence[float]):
         yield 0.0
 
 
+@pytest.mark.slow
 def test_what_is_collected_while_it_answers_finds_no_loop(
     http: httpx.Client, provider: LoopbackProvider
 ):

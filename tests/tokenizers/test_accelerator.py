@@ -32,6 +32,7 @@ def test_probes_hold_tiktokens_counts(column: int, encoding: str) -> None:
     assert counts == [probe[column] for probe in PROBES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", _ENCODINGS)
 def test_the_accelerator_equals_tiktoken_on_the_hostile_corpus(encoding: str) -> None:
     """50,000 hostile texts, and no difference."""
@@ -46,6 +47,7 @@ def test_the_accelerator_equals_tiktoken_on_the_hostile_corpus(encoding: str) ->
     assert [t for t, a, b in zip(texts, counts, expected, strict=True) if a != b] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", _ENCODINGS)
 def test_the_accelerator_equals_tiktoken_on_every_code_point(encoding: str) -> None:
     """Each code point counts the same between letters and alone."""

@@ -92,6 +92,7 @@ def test_whitespace_is_what_rust_calls_whitespace() -> None:
     assert without == in_rust - {"\r", "\n"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize("key", ["cl100k", "o200k"])
 @pytest.mark.parametrize(

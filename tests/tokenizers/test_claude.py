@@ -16,6 +16,7 @@ from llama_token_tracker.tokenizers.claude import (
     frame,
     legacy_counter,
 )
+from tests.needs import needs
 
 _VERSIONS = [(3, 0), (3, 5), (4, 6), (4, 7), (4, 8), (5, 0)]
 _JOKE = "Here's one: Why can't AI assistants tell jokes? Because they lack a sense of humor!"
@@ -56,12 +57,14 @@ def test_claude_1_and_2_count_the_normalized_text(text: str) -> None:
     assert counts[0] == counts[1]
 
 
+@needs("ctok")
 @pytest.mark.parametrize("version", _VERSIONS)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @settings(max_examples=50)
 def test_a_user_message_counts_as_ctok_counts_it(version: tuple[int, int], text: str) -> None:
     """Text and frame together are ctok's figure for one user message."""
-    ctok = pytest.importorskip("ctok")
+    import ctok
+
     name = ".".join(map(str, version))
     expected = ctok.token_count(text, name)
 
@@ -70,10 +73,12 @@ def test_a_user_message_counts_as_ctok_counts_it(version: tuple[int, int], text:
     assert (counted.tokens, counted.source) == (expected, "counted")
 
 
+@needs("ctok")
 @pytest.mark.parametrize("version", _VERSIONS)
 def test_frames_are_ctoks(version: tuple[int, int]) -> None:
     """A message's frame is as long as ctok makes it."""
-    ctok = pytest.importorskip("ctok")
+    import ctok
+
     tokens = ctok.tokenize("x", ".".join(map(str, version)))
 
     assert tokens.count("⟨pad⟩") == frame(version)
@@ -88,10 +93,10 @@ def test_a_frame_is_not_part_of_a_text() -> None:
     assert tokenizer.count_many(["Hello", "Hello"])[0] < tokenizer.frame
 
 
+@needs("ctok")
 @pytest.mark.parametrize("version", _VERSIONS)
 def test_the_stand_in_is_near_ctok(version: tuple[int, int]) -> None:
     """The estimate of plain English is within a fifth of ctok's count."""
-    pytest.importorskip("ctok")
     text = (__doc__ or "") + " ".join(
         test.__doc__ or "" for test in (test_frames_are_ctoks, test_a_frame_is_not_part_of_a_text)
     )

@@ -11,6 +11,7 @@ from llama_token_tracker.errors import LlamaTokenTrackerError, TokenizerError
 from llama_token_tracker.tokenizers import Tokenizer, as_tokenizer, get_tokenizer
 from llama_token_tracker.tokenizers.custom import length
 from llama_token_tracker.tokenizers.vocabularies import OPENAI, load_ranks
+from tests.needs import needs
 
 _TEXT = "the cat sat on the mat"
 
@@ -112,9 +113,11 @@ def test_a_tokenizer_json_is_read_from_its_path(hugging_face: Any, tmp_path: Pat
     assert as_tokenizer(str(path)).count(_TEXT) == 6
 
 
+@needs("transformers")
 def test_a_transformers_tokenizer_counts_its_ids(hugging_face: Any) -> None:
     """A transformers tokenizer counts ids, not the keys of its answer."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=hugging_face, unk_token="[UNK]")
 
     assert as_tokenizer(fast).count(_TEXT) == 6

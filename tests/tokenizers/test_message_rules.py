@@ -17,6 +17,7 @@ from llama_token_tracker.extraction.parts import (
     ToolResult,
 )
 from llama_token_tracker.tokenizers import as_tokenizer, count_messages, count_tokens, get_tokenizer
+from tests.needs import needs
 
 _JARGON = [
     Message.of(
@@ -129,9 +130,9 @@ def test_nested_parameters_are_counted_and_marked() -> None:
     assert second.tokens > first.tokens
 
 
+@needs("ctok")
 def test_claudes_system_prompt_has_no_frame_of_its_own() -> None:
     """The first example of Anthropic's page on counting: 14 tokens."""
-    pytest.importorskip("ctok")
     messages = [
         Message.of("system", "You are a scientist"),
         Message.of("user", "Hello, Claude"),
@@ -139,9 +140,9 @@ def test_claudes_system_prompt_has_no_frame_of_its_own() -> None:
     assert count_messages(messages, model="claude-opus-4-1").tokens == 14
 
 
+@needs("ctok")
 def test_claudes_tools_cost_what_the_documentation_says() -> None:
     """The second example of Anthropic's page on counting: 403 tokens."""
-    pytest.importorskip("ctok")
     tool = Tool(
         "get_weather",
         "Get the current weather in a given location",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers import Tokenizer, count_tokens, get_tokenizer
+from tests.needs import left_out_if
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_each_tokenizer_says_what_it_is(model: str, name: str, source: str) -> N
     assert isinstance(tokenizer, Tokenizer)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="ctok needs Python 3.12")
+@left_out_if(sys.version_info < (3, 12), "ctok needs Python 3.12")
 def test_claude_has_its_own_tokenizer_from_python_3_12_on() -> None:
     """Claude 3 and later are counted by ctok, by version."""
     for model, name in (
@@ -42,7 +43,7 @@ def test_claude_has_its_own_tokenizer_from_python_3_12_on() -> None:
         assert (tokenizer.name, tokenizer.source) == (name, "counted")
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="ctok is there from 3.12 on")
+@left_out_if(sys.version_info >= (3, 12), "ctok is there from Python 3.12 on")
 def test_claude_has_a_stand_in_before_python_3_12() -> None:
     """Claude 3 and later are estimated, marked, with a hint that comes once."""
     script = (
@@ -112,6 +113,7 @@ def test_counting_starts_nothing_and_imports_no_framework() -> None:
         """
 import json, os, pathlib, sys, threading
 import llama_token_tracker.tokenizers as tokenizers
+from llama_token_tracker.extraction import parts
 heavy = [m for m in ("llama_index", "tiktoken", "ctok", "numpy") if m in sys.modules]
 before = dict(os.environ)
 events = []
@@ -121,7 +123,7 @@ tasks = pathlib.Path("/proc/self/task")
 for model in ("gpt-4o", "gpt-4", "claude-2", "claude-opus-4-8", "llama"):
     tokenizers.count_tokens(["Hello, world! " * 500] * 50, model=model)
     tokenizers.count_messages(
-        [tokenizers.Message("user", (tokenizers.Image(), tokenizers.Text("Hi")))],
+        [parts.Message("user", (parts.Image(), parts.Text("Hi")))],
         model=model,
     )
 print(json.dumps({

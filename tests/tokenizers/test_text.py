@@ -39,6 +39,7 @@ def test_ordered_marks_normalize_to_the_same_text(form: _Form, runs: list[tuple[
     assert unicodedata.normalize(form, order_marks(text)) == unicodedata.normalize(form, text)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(_MARKS), min_size=256, max_size=400))
 def test_long_runs_of_mixed_marks_are_ordered_without_loss(marks: list[str]) -> None:
     """Any mix of marks, however long, stays canonically equivalent."""

@@ -44,6 +44,7 @@ def _switching() -> Any:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_switching")
 def test_threads_lose_no_call():
     """Sixteen threads, two thousand calls each: lists and totals hold every one of them."""
@@ -103,6 +104,7 @@ def test_reading_and_resetting_meanwhile_lose_no_call(every: int):
     assert handler.total_llm_token_count == left
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_switching")
 def test_edits_meanwhile_keep_the_totals_right():
     """Whoever empties a list while others record leaves totals that agree with it."""
@@ -138,6 +140,7 @@ def test_calls_of_threads_are_no_parts_of_each_other():
     assert len(handler._calls.by_id) == len(SPANS) == 0
 
 
+@pytest.mark.slow
 def test_tasks_lose_no_call():
     """Five hundred tasks at once, half of which leave their stream in one of three ways."""
     handler, model = counted(raws=[reported(10, 0), None, reported(10, 5)], raw=reported(10, 5))
@@ -254,6 +257,7 @@ def printed_by(program: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_a_collector_that_runs_all_the_time_locks_nothing_up():
     """Streams that the collector drops while other threads record neither wait nor get lost."""
     assert printed_by(COLLECTING.format(limit=240)).endswith("done\n")
@@ -338,6 +342,7 @@ print("done")
 '''
 
 
+@pytest.mark.slow
 def test_a_log_and_the_collector_lock_nothing_up():
     """A stream that is collected while its thread logs doesn't wait for one that logs it."""
     assert printed_by(MEETING.format(limit=30)) == "done\n"

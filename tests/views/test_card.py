@@ -200,6 +200,7 @@ def test_events_of_llamaindex_are_in_the_totals():
     assert lines(handler)["(added by hand)"] == ["1", "~3", "~2", "~5", "unknown"]
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first call that is priced loads the price list
 @given(
     st.lists(

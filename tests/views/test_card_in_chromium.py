@@ -11,12 +11,14 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from llama_token_tracker import Tracker
+from tests.needs import left_out_if
 from tests.views import chromium
 from tests.views.cards import NASTY, afternoon, nasty, record
 
-pytestmark = pytest.mark.skipif(
-    chromium.FOUND is None, reason="there's no Chromium here; Debian has one: apt install chromium"
-)
+pytestmark = [
+    pytest.mark.browser,
+    left_out_if(chromium.FOUND is None, "no Chromium; Debian has one: apt install chromium"),
+]
 
 # What the page finds out about its card, left in the document for the test to read.
 LOOK = """

@@ -61,6 +61,7 @@ def test_a_refused_request_gives_its_reservation_back(client: Any, provider: Loo
     assert (accounts.spent().tokens, accounts.spent().reserved_tokens) == (0, 0)
 
 
+@pytest.mark.slow
 def test_embeddings_settle_for_what_aws_billed(client: Any, provider: LoopbackProvider):
     """By the header of the answer."""
     tracker = Tracker(budget=Budget(tokens=60))

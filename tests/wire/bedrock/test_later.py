@@ -179,6 +179,7 @@ provider.__exit__(None, None, None)
 """
 
 
+@pytest.mark.slow
 def test_a_program_may_end_with_an_open_stream():
     """Nothing is said or raised while the interpreter goes down."""
     done = subprocess.run(

@@ -13,6 +13,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_token_tracker import TokenCountingHandler, Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import watch
+from tests.needs import needs
 from tests.wire.bedrock.conftest import CLAUDE, COHERE, MESSAGES, PROMPT, TITAN
 
 TEXTS = ["one", "two words", "three more words", "one", "a last text of several words"]
@@ -26,28 +27,31 @@ def embedding(
     model: str, provider: LoopbackProvider, manager: CallbackManager, monkeypatch: Any, **more: Any
 ) -> Any:
     """A real `BedrockEmbedding`, asynchronous client included."""
-    module = pytest.importorskip("llama_index.embeddings.bedrock")
+    from llama_index.embeddings.bedrock import BedrockEmbedding
+
     for name, value in provider.environment().items():
         monkeypatch.setenv(name, value)
-    return module.BedrockEmbedding(model_name=model, callback_manager=manager, **more)
+    return BedrockEmbedding(model_name=model, callback_manager=manager, **more)
 
 
 def converse(
     provider: LoopbackProvider, manager: CallbackManager, monkeypatch: Any, **more: Any
 ) -> Any:
     """A real `BedrockConverse`, asynchronous client included."""
-    module = pytest.importorskip("llama_index.llms.bedrock_converse")
+    from llama_index.llms.bedrock_converse import BedrockConverse
+
     for name, value in provider.environment().items():
         monkeypatch.setenv(name, value)
-    return module.BedrockConverse(model=CLAUDE, callback_manager=manager, max_tokens=64, **more)
+    return BedrockConverse(model=CLAUDE, callback_manager=manager, max_tokens=64, **more)
 
 
 def legacy(provider: LoopbackProvider, manager: CallbackManager, monkeypatch: Any) -> Any:
     """A real `Bedrock`, which asks through InvokeModel."""
-    module = pytest.importorskip("llama_index.llms.bedrock")
+    from llama_index.llms.bedrock import Bedrock
+
     for name, value in provider.environment().items():
         monkeypatch.setenv(name, value)
-    return module.Bedrock(
+    return Bedrock(
         model="anthropic.claude-3-sonnet-20240229-v1:0", callback_manager=manager, max_tokens=64
     )
 
@@ -149,6 +153,7 @@ def test_texts_of_a_cache_cost_nothing(
     assert {event.source for event in handler.embedding_token_counts} == {"reported"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [batch, abatch], ids=lambda w: w.__name__)
 def test_what_a_failed_batch_has_cost_is_counted(
     way: Callable[[Any], None],
@@ -228,6 +233,7 @@ def test_a_call_of_converse_is_counted_once(
     assert event.span_id is not None
 
 
+@needs("llama_index.llms.bedrock")
 @pytest.mark.parametrize("way", ["chat", "complete", "stream_chat", "stream_complete"])
 def test_a_call_of_invoke_model_is_counted_once(
     way: str,

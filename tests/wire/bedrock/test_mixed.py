@@ -11,6 +11,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.testing import LoopbackProvider
 from llama_token_tracker.wire import watch
+from tests.needs import needs
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES, PROMPT, TITAN
 from tests.wire.bedrock.test_llama_index import CHAT, converse, embedding
 
@@ -18,6 +19,7 @@ THREADS = 8
 ROUNDS = 21
 
 
+@needs("langchain_aws")
 @pytest.mark.slow
 def test_two_thousand_mixed_calls_add_up_to_what_was_billed(
     provider: LoopbackProvider,
@@ -27,7 +29,8 @@ def test_two_thousand_mixed_calls_add_up_to_what_was_billed(
     monkeypatch: Any,
 ):
     """Each call is counted once, whoever made it, in whichever thread, streams between others."""
-    aws = pytest.importorskip("langchain_aws")
+    import langchain_aws as aws
+
     from llama_token_tracker.langchain import TokenCountingCallbackHandler
 
     lang = TokenCountingCallbackHandler(tracker=handler.tracker)

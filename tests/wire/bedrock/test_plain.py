@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, EventStreamError
 from urllib3.exceptions import ProtocolError
 
@@ -145,7 +146,9 @@ def test_an_error_costs_nothing(
 def test_nobody_listening_is_a_failed_call(tracker: Tracker, provider: LoopbackProvider):
     """Without any answer nothing was billed."""
     arguments = {**provider.arguments("bedrock"), "endpoint_url": "http://127.0.0.1:9"}
-    client = boto3.client("bedrock-runtime", **arguments)
+    # Tried once again; by default it would be four times, with waits that grow.
+    config = Config(retries={"total_max_attempts": 2})
+    client = boto3.client("bedrock-runtime", config=config, **arguments)
     watch(client, tracker)
     with pytest.raises(EndpointConnectionError):
         converse(client)

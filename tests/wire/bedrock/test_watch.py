@@ -15,6 +15,7 @@ from llama_token_tracker import LlamaTokenTrackerError, TokenCountingHandler, Tr
 from llama_token_tracker.events.settle import shares
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import unwatch, watch
+from tests.needs import needs
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES, TITAN
 
 
@@ -164,9 +165,10 @@ def test_shares_add_up_to_the_whole(total: int, weights: list[int]):
 # --- asynchronous clients ------------------------------------------------------------------
 
 
+@needs("aioboto3")
 def test_asynchronous_clients_are_watched_too(provider: LoopbackProvider, tracker: Tracker):
     """Every operation of aioboto3, a stream that is left and an error included."""
-    aioboto3 = pytest.importorskip("aioboto3")
+    import aioboto3
 
     async def work() -> None:
         session = aioboto3.Session()
@@ -204,9 +206,10 @@ def test_asynchronous_clients_are_watched_too(provider: LoopbackProvider, tracke
     assert len(tracker.failed_calls) == 1
 
 
+@needs("aioboto3")
 def test_a_cancelled_call_is_abandoned(provider: LoopbackProvider, tracker: Tracker):
     """Nobody knows what AWS bills for it: its prompt is counted, and marked."""
-    aioboto3 = pytest.importorskip("aioboto3")
+    import aioboto3
 
     async def work() -> None:
         provider.script(Reply(delay_s=5))
@@ -226,9 +229,10 @@ def test_a_cancelled_call_is_abandoned(provider: LoopbackProvider, tracker: Trac
     assert event.prompt_token_count > 0
 
 
+@needs("aioboto3")
 def test_an_async_session_is_watched_for_its_clients(provider: LoopbackProvider, tracker: Tracker):
     """So are models that make a client for each call."""
-    aioboto3 = pytest.importorskip("aioboto3")
+    import aioboto3
 
     async def work() -> None:
         session = aioboto3.Session()
@@ -243,9 +247,10 @@ def test_an_async_session_is_watched_for_its_clients(provider: LoopbackProvider,
     assert len(tracker.llm_token_counts) == 2
 
 
+@needs("aioboto3")
 def test_a_client_that_is_not_entered_is_refused(provider: LoopbackProvider, tracker: Tracker):
     """The error says where to watch it."""
-    aioboto3 = pytest.importorskip("aioboto3")
+    import aioboto3
 
     async def work() -> None:
         waiting = aioboto3.Session().client("bedrock-runtime", **provider.arguments("bedrock"))
