@@ -458,8 +458,6 @@ class OpenCalls:
 
     def _end_simply(self, call: OpenCall, response: object) -> Sequence[Outcome]:
         """End a call that gave its answer, and was made by another or made one: most nested are."""
-        inner = call.inner
-        leaf = call if inner is None else inner[0]
         reported = _reported(call, response)
         with LOCK:
             if self.by_id.pop(call.event_id, None) is None or call.is_settled:
@@ -467,17 +465,7 @@ class OpenCalls:
             if call.span_id is not None:
                 self._by_span.pop(call.span_id, None)
             call.is_settled = True
-            outcome = leaf.outcome if inner is not None else Outcome(call, response, "complete")
-            if outcome is None:
-                return ()  # what its provider said of the inner call stands
-            leaf.outcome = None
-            if reported.usage is not None:
-                outcome = outcome._replace(reported=reported)
-            elif call.parent is not None and not call.parent.is_settled:
-                # What the provider left open, the call around it may be told.
-                leaf.outcome = outcome
-                return ()
-        return (outcome,)
+            return _simply_settled(call, response, reported)
 
     def _forget(self, call: OpenCall) -> None:
         self.by_id.pop(call.event_id, None)
@@ -529,6 +517,23 @@ def _claimed(call: OpenCall) -> _Claim | None:
     for leaf, _ in claimed:
         leaf.outcome, leaf.is_settled = None, True
     return leaves, claimed
+
+
+def _simply_settled(call: OpenCall, response: object, reported: Reported) -> Sequence[Outcome]:
+    """The outcome of a call that asked once, if it's known by now; the caller holds the lock."""
+    inner = call.inner
+    leaf = call if inner is None else inner[0]
+    outcome = leaf.outcome if inner is not None else Outcome(call, response, "complete")
+    if outcome is None:
+        return ()  # what its provider said of the inner call stands
+    leaf.outcome = None
+    if reported.usage is not None:
+        return (outcome._replace(reported=reported),)
+    if call.parent is not None and not call.parent.is_settled:
+        # What the provider left open, the call around it may be told.
+        leaf.outcome = outcome
+        return ()
+    return (outcome,)
 
 
 def _ended_within(
