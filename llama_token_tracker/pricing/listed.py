@@ -14,26 +14,23 @@ from decimal import localcontext
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llama_token_tracker._names import ARN, GEOGRAPHY
+from llama_token_tracker._names import (
+    ANTHROPIC,
+    ARN,
+    BEDROCK,
+    BEDROCK_MODEL,
+    GEMINI,
+    GEOGRAPHY,
+    GLOBAL,
+    GOOGLE_PATH,
+    LISTED_PROVIDERS,
+    PARTITIONS_APART,
+)
 from llama_token_tracker.pricing.rates import EXACT, Cost, Rates
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelInfo, ModelPrice, Provider
-
-# OpenTelemetry's names, where they aren't the library's own.
-# Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026-11-22).
-_PROVIDERS: Final = {
-    "aws.bedrock": "aws",
-    "azure.ai.inference": "azure",
-    "azure.ai.openai": "azure",
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "gcp.vertex_ai": "google",
-    "mistral_ai": "mistral",
-    "moonshot_ai": "moonshotai",
-    "x_ai": "x-ai",
-}
 
 # When each release was published, as PyPI says.
 _RELEASED: Final = {"0.2.3": date(2026, 11, 10)}
@@ -45,20 +42,8 @@ _MAX_MODELS: Final = 1024
 # names the model that it was made of, but costs something else.
 _NAMING_A_MODEL: Final = frozenset({"foundation-model", "inference-profile"})
 
-# Vendors whose models Bedrock serves; their own interfaces know no such ids. LlamaIndex's
-# Anthropic takes them too, for its clients for Bedrock.
-_BEDROCK: Final = re.compile(
-    r"arn:aws[^:]*:bedrock:|(?:[a-z]{2,6}(?:-[a-z]+)?\.)?"
-    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|"
-    r"moonshotai|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\."
-)
-
-# GovCloud and China have prices of their own, which aren't on the list.
-_APART: Final = re.compile(r"arn:aws-|us-gov\.")
-
-# What Bedrock appends for the length of the context, and what Google writes in front.
+# What Bedrock appends for the length of the context.
 _CONTEXT: Final = re.compile(r":\d+k$")
-_GOOGLE_PATH: Final = re.compile(r"^(?:.*/)?models/")
 
 # What may follow a model's name and leave its price as it is: dates, numbers of a release,
 # Bedrock's first revision, Vertex's of any number. Not `-lite` or `-8b`, nor a single digit,
@@ -180,7 +165,7 @@ def find(provider: str | None, model: str) -> Listed | Unlisted:
     """
     known = _list()
     ref = model.strip().lower()
-    seller, is_sure = _seller(provider, ref), _APART.match(ref) is None
+    seller, is_sure = _seller(provider, ref), PARTITIONS_APART.match(ref) is None
     if seller is None and provider is None:
         seller, is_sure = _maker(ref), False
     if seller is None:
@@ -199,9 +184,12 @@ def find(provider: str | None, model: str) -> Listed | Unlisted:
 
 def _seller(provider: str | None, ref: str) -> "Provider | None":
     """Who bills for the call: the provider, or Bedrock where only Bedrock has such ids."""
-    if provider in (None, "anthropic") and _BEDROCK.match(ref):
-        provider = "aws.bedrock"
-    return None if provider is None else _list().providers.get(_PROVIDERS.get(provider, provider))
+    # LlamaIndex's Anthropic takes them too, for its clients for Bedrock.
+    if provider in (None, ANTHROPIC) and BEDROCK_MODEL.match(ref):
+        provider = BEDROCK
+    if provider is None:
+        return None
+    return _list().providers.get(LISTED_PROVIDERS.get(provider, provider))
 
 
 def _maker(ref: str) -> "Provider | None":
@@ -224,9 +212,9 @@ def _owner(model: "ModelInfo", seller: "Provider") -> "Provider":
 
 def _forms(seller: str, ref: str) -> Iterator[str]:
     """The forms of an id under which the list may have it, the best first."""
-    if seller == "google":
-        yield _GOOGLE_PATH.sub("", ref)
-    elif seller == "aws":
+    if seller == LISTED_PROVIDERS[GEMINI]:
+        yield GOOGLE_PATH.sub("", ref)
+    elif seller == LISTED_PROVIDERS[BEDROCK]:
         yield from _bedrock_forms(ref)
     else:
         yield ref
@@ -239,7 +227,7 @@ def _bedrock_forms(ref: str) -> Iterator[str]:
     name = _CONTEXT.sub("", ARN.sub("", ref))
     yield name
     # The global endpoint is cheaper for some models; all others cost what a single Region does.
-    if not name.startswith("global."):
+    if not name.startswith(GLOBAL):
         yield GEOGRAPHY.sub("", name)
 
 
