@@ -40,17 +40,7 @@ PROVIDERS: Final[dict[str, str]] = {
 }
 """By LlamaIndex's names of its classes."""
 
-LANGCHAIN_ANTHROPIC: Final = "anthropic"
-AZURE_OPENAI: Final = "azure.ai.openai"
-BEDROCK: Final = "aws.bedrock"
-COHERE: Final = "cohere"
-GEMINI: Final = "gcp.gemini"
-MISTRAL: Final = "mistral_ai"
-OLLAMA: Final = "ollama"
-OPENAI: Final = "openai"
-VERTEX_AI: Final = "gcp.vertex_ai"
-
-PROVIDERS: Final[dict[str, str]] = {
+LANGCHAIN_PROVIDERS: Final[dict[str, str]] = {
     "amazon_bedrock": BEDROCK,
     "anthropic": ANTHROPIC,
     "anthropic-bedrock": BEDROCK,

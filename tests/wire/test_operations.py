@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llama_token_tracker.wire.httpx.operations import APIS, find
+from llama_token_tracker.wire.operations import OPERATIONS, find
 
 COUNTED = [
     ("https://api.openai.com/v1/chat/completions", "openai", "chat", ""),
@@ -72,9 +72,10 @@ def parts(url: str) -> tuple[str, str]:
 @pytest.mark.parametrize(("url", "provider", "operation", "model"), COUNTED)
 def test_a_request_is_known_by_its_url(url: str, provider: str, operation: str, model: str):
     """Its host says whose it is, and its path what is asked for."""
-    found = find(*parts(url))
+    host, path = parts(url)
+    found = find(host, "POST", path)
     assert found is not None
-    assert (found.provider, found.api.operation, found.model) == (provider, operation, model)
+    assert (found.provider, found.kind, found.model) == (provider, operation, model)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +94,12 @@ def test_a_request_is_known_by_its_url(url: str, provider: str, operation: str, 
 )
 def test_what_uses_no_tokens_is_not_counted(url: str):
     """Counts of tokens are free, and so are files."""
-    assert find(*parts(url)) is None
+    host, path = parts(url)
+    assert find(host, "POST", path) is None
 
 
 def test_every_row_says_where_it_comes_from():
     """And when it was compared with that."""
-    for api in APIS:
+    for api in OPERATIONS:
         assert api.source.startswith("https://"), api
         assert api.checked.year >= 2026
