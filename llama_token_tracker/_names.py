@@ -117,7 +117,7 @@ GEOGRAPHY: Final = re.compile(rf"^{_GEOGRAPHY}(?=[a-z0-9]+\.)")
 GLOBAL: Final = "global."
 """The geography that is everywhere."""
 
-_VENDORS: Final = (
+BEDROCK_VENDORS: Final = (
     "ai21",
     "amazon",
     "anthropic",
@@ -138,9 +138,10 @@ _VENDORS: Final = (
     "writer",
     "zai",
 )
+"""Whose models Bedrock serves."""
 
 BEDROCK_MODEL: Final = re.compile(
-    rf"arn:aws[^:]*:bedrock:|(?:{_GEOGRAPHY})?(?:{'|'.join(_VENDORS)})\."
+    rf"arn:aws[^:]*:bedrock:|(?:{_GEOGRAPHY})?(?:{'|'.join(BEDROCK_VENDORS)})\."
 )
 """How ids of models begin that only Bedrock knows: vendors' own interfaces take no such ids."""
 
