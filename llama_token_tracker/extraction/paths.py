@@ -88,7 +88,7 @@ def values_at(body: object, path: Path) -> Iterator[object]:
     value = fields.get(segment.key)
     if segment.is_list:
         for entry in _entries(value):
-            if _is_chosen(entry, segment.field, segment.value):
+            if _is_chosen(entry, segment):
                 yield from values_at(entry, rest)
     else:
         yield from values_at(value, rest)
@@ -99,7 +99,7 @@ def texts_at(body: object, path: Path) -> Iterator[str]:
     return (value for value in values_at(body, path) if isinstance(value, str))
 
 
-def _entries(value: object) -> Sequence[object]:
+def _entries(value: object) -> Iterable[object]:
     """The entries of a list; no list within a list, for that is nobody's format."""
     if isinstance(value, list | tuple):
         entries = cast("Sequence[object]", value)
@@ -107,13 +107,13 @@ def _entries(value: object) -> Sequence[object]:
     return (value,)
 
 
-def _is_chosen(entry: object, name: str, wanted: str) -> bool:
-    if not name:
+def _is_chosen(entry: object, segment: Segment) -> bool:
+    if not segment.field:
         return True
     fields = as_fields(entry)
     # An SDK's enumerations are strings, too.
-    value = None if fields is None else fields.get(name)
-    return isinstance(value, str) and value.lower() == wanted
+    told = None if fields is None else fields.get(segment.field)
+    return isinstance(told, str) and told.lower() == segment.value
 
 
 # --- many paths in one pass ----------------------------------------------------------------
@@ -126,13 +126,13 @@ class Step:
     Attributes:
         path: The path that ends here, if its value is a count.
         inside: What is read of its value, if that's an object.
-        entries: What is read of the entries of its value, if that's a list: each with the field
-            by which they are chosen, and what that must hold.
+        entries: What is read of the entries of its value, if that's a list: by the field by which
+            they are chosen, and by what that must hold; both are empty for all entries.
     """
 
     path: str | None = None
     inside: "Tree" = field(default_factory=dict[str, "Step"])
-    entries: "dict[tuple[str, str], Step]" = field(default_factory=dict[tuple[str, str], "Step"])
+    entries: "dict[str, Tree]" = field(default_factory=dict[str, "Tree"])
 
     def paths(self) -> list[str]:
         """All paths that lead through here."""
@@ -145,7 +145,8 @@ class Step:
         return ways == 1 and all(step.is_clear() for step in self._below())
 
     def _below(self) -> "Iterable[Step]":
-        return (*self.inside.values(), *self.entries.values())
+        entries = (step for by_value in self.entries.values() for step in by_value.values())
+        return (*self.inside.values(), *entries)
 
 
 Tree: TypeAlias = dict[str, Step]
@@ -167,7 +168,8 @@ def tree_of(paths: Iterable[str]) -> Tree:
         for segment in parse(path):
             step = step.inside.setdefault(segment.key, Step())
             if segment.is_list:
-                step = step.entries.setdefault((segment.field, segment.value), Step())
+                by_value = step.entries.setdefault(segment.field, {})
+                step = by_value.setdefault(segment.value, Step())
         step.path = path
     for step in root.inside.values():
         if not step.is_clear():
@@ -204,13 +206,20 @@ def collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
 
 
 def _collect_entries(step: Step, value: object, shape: str, found: Counts) -> None:
-    for entry in _entries(value):
-        for (name, wanted), inner in step.entries.items():
-            if not _is_chosen(entry, name, wanted):
+    entries = cast("Sequence[object]", value) if isinstance(value, list | tuple) else (value,)
+    for entry in entries:
+        fields = as_fields(entry)
+        for name, by_value in step.entries.items():
+            told = "" if not name else None if fields is None else fields.get(name)
+            inner = by_value.get(told.lower()) if isinstance(told, str) else None
+            if inner is None or isinstance(entry, list | tuple):
                 continue
             part: Counts = {}
-            # As if the entry stood in a field of its own.
-            collect((("", inner),), {"": entry}, shape, part)
+            if inner.path is not None:
+                # As if the entry stood in a field of its own.
+                collect((("", inner),), {"": entry}, shape, part)
+            elif fields is not None:
+                collect(inner.inside.items(), fields, shape, part)
             # A list may name one kind more than once: its entries add up.
             for path, count in part.items():
                 found[path] = found.get(path, 0) + count

@@ -104,15 +104,18 @@ class Dialect:
         return next(limits, None) or stated_output(fields)
 
     def _prompt(self, fields: Json) -> str | tuple[Message, ...]:
-        given = next(self._values(fields, (self.messages,)), None)
+        given: object = next(self._values(fields, (self.messages,)), None)
+        messages = self._messages(given)
         if self.prompts and not isinstance(given, list):
             texts = ("".join(self._texts(fields, (path,))) for path in self.prompts)
             return next((text for text in texts if text), "")
         system = list(self._values(fields, (self.system,)))
         before = [{"role": "system", "content": system}] if system else []
-        last = given if isinstance(given, str) else next(self._values(fields, (self.last,)), None)
+        last: object = (
+            given if isinstance(given, str) else next(self._values(fields, (self.last,)), None)
+        )
         after = [{"role": "user", "content": last}] if isinstance(last, str) else []
-        return messages_of([*before, *self._messages(given), *after])
+        return messages_of([*before, *messages, *after])
 
     def _messages(self, given: object) -> Iterator[Json]:
         for message in cast("list[object]", given) if isinstance(given, list) else ():
