@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 
 from llama_token_tracker import Usage, WireFormatError, WireShape, extract_usage, register_shape
-from llama_token_tracker.extraction import SHAPES, StreamedUsage
+from llama_token_tracker.extraction import SHAPES, StreamedUsage, is_silent, usage_parts
 from llama_token_tracker.extraction.registry import forget_shapes
 
 ACME = WireShape(
@@ -69,6 +69,20 @@ def test_a_stream_that_runs_already_is_read_by_it():
     assert stream.add({"usage": SAID})
     reading = stream.read()
     assert reading.usage == EXPECTED
+
+
+def test_what_was_learnt_of_a_layout_is_learnt_anew():
+    """A chunk that held no figures, for all that was known, holds some now."""
+    chunk = ChatResponse(message=ChatMessage("hi"), raw=SAID)
+    assert extract_usage(chunk) is None
+    assert is_silent(chunk)
+    assert usage_parts(chunk) is not None
+    register_shape(ACME)
+    assert not is_silent(chunk)
+    assert extract_usage(chunk) == EXPECTED
+    assert not is_silent(chunk)
+    # The body itself is the usage now, and is read at once.
+    assert usage_parts(chunk) is None
 
 
 def test_registering_a_table_twice_is_once():
