@@ -14,9 +14,10 @@ from llama_token_tracker.errors import (
     PriceError,
     TokenizerError,
     UsageShapeError,
+    WireFormatError,
 )
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.extraction import WireShape, extract_usage, register_shape
 from llama_token_tracker.pricing import Cost, Price, Prices
 from llama_token_tracker.tokenizers import count_tokens, get_tokenizer
 from llama_token_tracker.tokenizers.preflight import count_messages
@@ -46,10 +47,13 @@ __all__ = [
     "Tracker",
     "Usage",
     "UsageShapeError",
+    "WireFormatError",
+    "WireShape",
     "count_messages",
     "count_tokens",
     "extract_usage",
     "get_tokenizer",
+    "register_shape",
 ]
 
 

@@ -9,7 +9,8 @@
     ├── SinkError (TypeError)            a sink that can't be called
     ├── TokenizerError (ValueError)      a tokenizer that can't count, or isn't there
     ├── UsageShapeError (ValueError)     a usage that contradicts itself
-    └── WatchError (TypeError)           a client that can't be watched, or nobody who counts
+    ├── WatchError (TypeError)           a client that can't be watched, or nobody who counts
+    └── WireFormatError (ValueError)     a table of a wire format that can't be read by
 
 Only `BudgetExceededError` is ever raised into a LlamaIndex call, and only before anything is
 sent; the others answer bad input to this package's own API. The one exception that LlamaIndex's
@@ -91,6 +92,10 @@ class WatchError(LlamaTokenTrackerError, TypeError):
 
 class SinkError(LlamaTokenTrackerError, TypeError):
     """A sink can't take events, as it can't be called."""
+
+
+class WireFormatError(LlamaTokenTrackerError, ValueError):
+    """A table of a provider's wire format can't be read by, or its place is taken."""
 
 
 class BudgetError(LlamaTokenTrackerError, ValueError):

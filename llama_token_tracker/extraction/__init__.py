@@ -1,11 +1,11 @@
 """A provider's response -> `Usage`: one table a wire shape.
 
-To add a provider, write its table (see `openai.py`) and name it in `reader.SHAPES`; if
-LlamaIndex leaves its usage in a new place, add that to `reader.WITHIN`.
+To add a provider, write its table (see `shapes/openai.py`) and name it in `registry.SHAPES`, or
+give a table of your own to `register_shape`; if LlamaIndex leaves its usage in a new place, add
+that to `registry.WITHIN`.
 """
 
 from llama_token_tracker.extraction.reader import (
-    SHAPES,
     StreamedUsage,
     extract_fullest,
     extract_parts,
@@ -14,6 +14,7 @@ from llama_token_tracker.extraction.reader import (
     knows,
     usage_parts,
 )
+from llama_token_tracker.extraction.registry import SHAPES, register_shape
 from llama_token_tracker.extraction.reported import SILENT, Reported, combined
 from llama_token_tracker.extraction.shape import WireShape
 
@@ -29,5 +30,6 @@ __all__ = [
     "extract_usage",
     "is_silent",
     "knows",
+    "register_shape",
     "usage_parts",
 ]

@@ -1,67 +1,22 @@
 """Where usage may sit in a response, and which finding to believe.
 
-A response is searched in the places below. Each place that speaks a known shape gives a
-`Finding`. Where several do, the one that knows more wins: the most buckets that hold more
+A response is searched in the places of `registry.WITHIN`. Each place that speaks a known shape
+gives a `Finding`. Where several do, the one that knows more wins: the most buckets that hold more
 than zero; among equals the place nearer to the wire. So Converse's `raw` beats the copy in
 `additional_kwargs`, and Bedrock's metrics and Claude's own figures are never added up.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.extraction import registry
+from llama_token_tracker.extraction.fields import Fields, as_fields
+from llama_token_tracker.extraction.paths import Counts
+from llama_token_tracker.extraction.registry import WITHIN, Catalogue
 from llama_token_tracker.extraction.reported import SILENT, Reported
-from llama_token_tracker.extraction.shape import (
-    Counts,
-    Fields,
-    Plan,
-    WireShape,
-    as_fields,
-    remember,
-)
-from llama_token_tracker.extraction.shapes import (
-    anthropic,
-    bedrock,
-    cohere,
-    gemini,
-    langchain,
-    ollama,
-    openai,
-)
+from llama_token_tracker.extraction.shape import Plan, WireShape, remember
 from llama_token_tracker.usage import Usage
-
-SHAPES: Final[tuple[WireShape, ...]] = (
-    # Anthropic's marks are the plainest, so whoever has marks of their own comes first; and
-    # LangChain's copies are in others' words, but for their marks.
-    *langchain.SHAPES,
-    *openai.SHAPES,
-    *bedrock.SHAPES,
-    *gemini.SHAPES,
-    *cohere.SHAPES,
-    *ollama.SHAPES,
-    *anthropic.SHAPES,
-)
-
-_MARKS: Final = {
-    mark: rank for rank, shape in reversed(list(enumerate(SHAPES))) for mark in shape.marks
-}
-_KEYS: Final = tuple(sorted({key for shape in SHAPES for key in shape.outer_keys()}))
-
-WITHIN: Final[dict[str, tuple[str, ...]]] = {
-    "usage": (),
-    "token_usage": (),
-    "usage_metadata": (),
-    "usageMetadata": (),
-    "amazon-bedrock-invocationMetrics": (),
-    "metadata": ("usage",),
-    "data": ("usage",),
-    "response": ("usage", "meta", "usage_metadata"),
-    "message": ("usage",),
-    "delta": ("usage",),
-    "meta": (),
-    "x_groq": ("usage",),
-}
-"""Fields that hold a usage, and those inside them that do."""
 
 _LONGEST_LIST: Final = 10_000
 
@@ -123,7 +78,7 @@ def usage_parts(response: Any) -> UsageParts | None:
         body = answer["raw"]
         if body.__class__ is not dict:
             body = {} if body is None else as_fields(body)
-        name = _routes[tuple(body)].only
+        name = registry.current.routes[tuple(body)].only
         if name is None:
             return None
         usage = body[name] if name else None
@@ -151,15 +106,15 @@ def is_silent(chunk: Any) -> bool:
     try:
         answer = chunk.__dict__
         body = answer["raw"]
-        kind = body.__class__
-        names = _names_in.get(kind)
+        kind, known = body.__class__, registry.current
+        names = known.names_in.get(kind)
         if names is not None and not body.__pydantic_extra__:
             body = body.__dict__
         elif kind is dict:
-            route = _routes[tuple(body)]
+            route = known.routes[tuple(body)]
             names = None if route.speaks else route.names
         else:
-            names = _names_of(body)
+            names = _names_of(body, known)
         if names is None:
             return False
         for name in names:
@@ -172,17 +127,14 @@ def is_silent(chunk: Any) -> bool:
         return False
 
 
-_names_in: Final[dict[type, tuple[str, ...]]] = {}
-"""By a pydantic class that is no usage itself, which of its fields may be one, or hold one."""
-
-
-def _names_of(body: Any) -> tuple[str, ...] | None:
+def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     if body is None:
         return ()
     fields = as_fields(body)
-    route = _routes.get(tuple(cast("dict[str, object]", fields))) if type(fields) is dict else None
+    keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else None
+    route = None if keys is None else known.routes.get(keys)
     if route is not None and not route.speaks and not body.__pydantic_extra__:
-        remember(_names_in, type(body), route.names)
+        remember(known.names_in, type(body), route.names)
     return None
 
 
@@ -249,74 +201,41 @@ def _opened(response: object) -> tuple[object, tuple[object, ...]]:
 
 def _search(place: str, body: Fields, found: list[Finding]) -> None:
     """Look for usage in `body` and in those of its fields that may hold one."""
+    known = registry.current
     names: Iterable[str] = WITHIN
     speaks = True
     if type(body) is dict:
         keys = tuple(body)
-        route = _routes.get(keys)
+        route = known.routes.get(keys)
         if route is None:
-            route = remember(_routes, keys, _route(keys))
+            route = known.route(keys)
         speaks, names = route.speaks, route.names
     if speaks:
-        _take(place, body, found)
+        _take(known, place, body, found)
     for name in names:
         fields = as_fields(body.get(name))
         if fields is None:
             continue
         if not WITHIN[name]:
-            _take(place, fields, found)
+            _take(known, place, fields, found)
         for inner in WITHIN[name]:
             if (inner_fields := as_fields(fields.get(inner))) is not None:
-                _take(place, inner_fields, found)
+                _take(known, place, inner_fields, found)
 
 
-class _Route(NamedTuple):
-    """Where bodies with the same keys may hold a usage.
-
-    Attributes:
-        speaks: Whether the body itself may be one.
-        names: Which of its fields may be, or may hold one.
-        only: The only field that may be a usage, "" if there's none at all; `None` if it takes
-            more than that to read it.
-    """
-
-    speaks: bool
-    names: tuple[str, ...]
-    only: str | None
-
-
-# A response without a body has nothing to look through.
-_routes: dict[tuple[str, ...], _Route] = {(): _Route(False, (), "")}
-
-
-def _route(keys: tuple[str, ...]) -> _Route:
-    speaks = any(key in _MARKS for key in keys)
-    names = tuple(key for key in keys if key in WITHIN)
-    is_simple = not (speaks or len(names) > 1 or any(WITHIN[name] for name in names))
-    return _Route(speaks, names, (names or ("",))[0] if is_simple else None)
-
-
-_plans: dict[tuple[str, ...], Plan | None] = {}
-
-
-def _take(place: str, usage: Fields, found: list[Finding]) -> None:
+def _take(known: Catalogue, place: str, usage: Fields, found: list[Finding]) -> None:
     """Note one usage in `found`, if it speaks a known shape."""
     if type(usage) is dict:
         items = cast("dict[str, object]", usage).items()
         keys = tuple([key for key, value in items if value is not None])
     else:
-        keys = tuple([key for key in _KEYS if usage.get(key) is not None])
+        keys = tuple([key for key in known.keys if usage.get(key) is not None])
     try:
-        plan = _plans[keys]
+        plan = known.plans[keys]
     except KeyError:
-        plan = remember(_plans, keys, _plan(keys))
+        plan = known.plan(keys)
     if plan is not None:
         found.append((place, usage, plan))
-
-
-def _plan(keys: tuple[str, ...]) -> Plan | None:
-    ranks = [_MARKS[key] for key in keys if key in _MARKS]
-    return SHAPES[min(ranks)].plan(keys) if ranks else None
 
 
 class StreamedUsage:

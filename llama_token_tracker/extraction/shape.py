@@ -5,48 +5,42 @@ from that alone: where a provider leaves cached tokens out of its input figure, 
 keys add to `input_tokens` as well as to their own bucket.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.usage import WHOLE_SUMS, WHOLES, Usage, contradiction
-
-Counts: TypeAlias = dict[str, int]
-"""Counts as they stand on the wire: dotted path to tokens."""
-
-
-class Fields(Protocol):
-    """What a body is read through: a `dict`, or anything that answers like one."""
-
-    def get(self, name: str, /) -> object:
-        """The value of a field, or `None` where there is none."""
-
-
-MAX_TOKENS: Final = 10**12
-"""More than this is no count of tokens: no provider's day of traffic comes close."""
+from llama_token_tracker.errors import WireFormatError
+from llama_token_tracker.extraction.fields import Fields
+from llama_token_tracker.extraction.paths import Counts, Steps, Tree, collect, tree_of
+from llama_token_tracker.usage import BUCKETS, WHOLE_SUMS, WHOLES, Usage, contradiction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireShape:
     """One provider's way to write a usage down.
 
+    Paths are written as `llama_token_tracker.extraction.paths` says: `details.cached`,
+    `parts[].count`, `details[ttl=5m].tokens`.
+
     Attributes:
         name: The provider's API, dotted.
         source: Where the provider documents it.
         checked: The day on which the table was last compared with that page.
-        marks: Keys of which any one tells this shape from the others.
-        adds: A dotted path on the wire, and the buckets that its count adds to. A segment
-            `key[name=value]` picks the entries of a list whose `name` is `value`, `key[]` all.
+        marks: Keys of which any one tells this shape from the others: outermost keys of paths.
+        adds: A path on the wire, and the buckets that its count adds to.
         same: Groups of paths that name one count: the first that is reported is taken.
         total: The path of the provider's own sum, if it reports one.
         excluded: Buckets that some speakers of this shape leave out of the figure of their
             whole. Their sum gives them away, as far as one is reported; so does a part that
             exceeds its whole.
-        sure_in_stream_with: Keys of which one must have come before the input figure of an
+        sure_in_stream_with: Paths of which one must have come before the input figure of an
             unfinished stream can be trusted to hold all input.
+
+    Raises:
+        WireFormatError: A usage can't be read by it: a path that can't be parsed, a bucket that
+            doesn't exist, a mark that no path begins with.
     """
 
     name: str
@@ -58,23 +52,29 @@ class WireShape:
     total: str | None = None
     excluded: tuple[str, ...] = ()
     sure_in_stream_with: tuple[str, ...] = ()
-    _reader: "dict[str, _Step]" = field(init=False, repr=False, compare=False)
+    _tree: Tree = field(init=False, repr=False, compare=False)
     _sums: "dict[tuple[str, ...], _Sums]" = field(
         init=False, repr=False, compare=False, default_factory=dict[tuple[str, ...], "_Sums"]
     )
 
     def __post_init__(self) -> None:
-        """Turn the paths into a tree once, so that reading walks no string."""
-        paths = [*self.adds, *([self.total] if self.total else [])]
-        object.__setattr__(self, "_reader", _tree(paths))
+        """Compile the paths once, so that reading walks no string."""
+        problem = next(_wrong_types(self), None)
+        if problem is None:
+            paths = [*self.adds, *([self.total] if self.total else [])]
+            object.__setattr__(self, "_tree", tree_of(paths))
+            problem = next(_wrong_names(self), None)
+        if problem is not None:
+            msg = f"the table {self.name!r} can't be read by: {problem}"
+            raise WireFormatError(msg)
 
     def outer_keys(self) -> Iterable[str]:
         """The outermost keys of all paths."""
-        return self._reader.keys()
+        return self._tree.keys()
 
     def plan(self, keys: Iterable[str]) -> "Plan":
         """Prepare to read bodies that have these keys; no others need be looked for."""
-        return Plan(self, tuple((key, self._reader[key]) for key in keys if key in self._reader))
+        return Plan(self, tuple((key, self._tree[key]) for key in keys if key in self._tree))
 
     def usage(self, counts: Counts) -> Usage | None:
         """Add `counts` up into inclusive buckets, or `None` if none of them is ours."""
@@ -119,6 +119,52 @@ class WireShape:
                 buckets[whole] += count
 
 
+def _wrong_types(table: WireShape) -> Iterator[str]:
+    """What isn't of the kind that it should be; a lone text in brackets is the likeliest."""
+    if not (isinstance(table.name, str) and table.name):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' own
+        yield "its name is empty or no text; name the provider's API, as 'acme.chat'."
+    if not isinstance(table.adds, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        yield f"`adds` is a {type(table.adds).__name__}; give a dict of paths and buckets."
+        return
+    lists: dict[str, object] = {f"adds[{path!r}]": names for path, names in table.adds.items()}
+    lists |= {name: getattr(table, name) for name in ("marks", "excluded", "sure_in_stream_with")}
+    lists |= {f"same[{position}]": group for position, group in enumerate(table.same)}
+    for place, names in lists.items():
+        if not _are_texts(names):
+            yield f"{place} is {names!r:.60}; give a tuple of texts, as ('input_tokens',)."
+    if not all(isinstance(path, str) for path in table.adds):  # pyright: ignore[reportUnnecessaryIsInstance]
+        yield "a key of `adds` is no text; give paths."
+
+
+def _are_texts(names: object) -> bool:
+    if not isinstance(names, tuple):
+        return False
+    return all(isinstance(name, str) for name in cast("tuple[object, ...]", names))
+
+
+def _wrong_names(table: WireShape) -> Iterator[str]:
+    """Names that name nothing: of buckets, of paths, of keys."""
+    for path, names in table.adds.items():
+        for name in names:
+            if name not in BUCKETS:
+                known = ", ".join(BUCKETS)
+                yield f"{path!r} adds to {name!r}, which is no bucket; the buckets are {known}."
+    for part in table.excluded:
+        if part not in WHOLES:
+            yield f"`excluded` names {part!r}, which is part of nothing; give {', '.join(WHOLES)}."
+    for path in (*(path for group in table.same for path in group), *table.sure_in_stream_with):
+        if path not in table.adds:
+            yield f"{path!r} is no path of `adds`; add it there, or leave it out."
+    if not table.marks:
+        yield "it has no marks; name keys that tell such a usage from others."
+    for mark in table.marks:
+        if mark not in table.outer_keys():
+            yield (
+                f"no path begins with the mark {mark!r}; a mark is the outermost key of one, "
+                f"so give some of {', '.join(table.outer_keys())}."
+            )
+
+
 _Sums: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 _REMEMBERED: Final = 512
@@ -131,166 +177,6 @@ def remember(plans: dict[_Key, _Plan], key: _Key, plan: _Plan) -> _Plan:
     if len(plans) < _REMEMBERED:
         plans[key] = plan
     return plan
-
-
-@dataclass(slots=True)
-class _Step:
-    """What to do with the value of one key: take it as a count, or look inside."""
-
-    path: str | None = None
-    inside: "dict[str, _Step]" = field(default_factory=dict[str, "_Step"])
-    entries: "list[tuple[str, str, dict[str, _Step]]]" = field(
-        default_factory=list[tuple[str, str, dict[str, "_Step"]]]
-    )
-
-    def paths(self) -> list[str]:
-        """All paths that reading this key can find."""
-        nodes = [self.inside, *(node for _, _, node in self.entries)]
-        inner = [path for node in nodes for step in node.values() for path in step.paths()]
-        return inner if self.path is None else [self.path]
-
-
-_Node: TypeAlias = dict[str, _Step]
-Steps: TypeAlias = tuple[tuple[str, _Step], ...]
-
-
-def _tree(paths: Iterable[str]) -> _Node:
-    root: _Node = {}
-    for path in paths:
-        node = root
-        *parents, leaf = path.split(".")
-        for segment in parents:
-            key, _, condition = segment.partition("[")
-            step = node.setdefault(key, _Step())
-            if condition:
-                # `key[]` asks nothing of an entry: no field, no value.
-                name, _, value = condition.rstrip("]").partition("=")
-                node = _entry(step, name, value)
-            else:
-                node = step.inside
-        node.setdefault(leaf, _Step()).path = path
-    return root
-
-
-def _entry(step: _Step, name: str, value: str) -> _Node:
-    for known_name, known_value, node in step.entries:
-        if (known_name, known_value) == (name, value):
-            return node
-    new: _Node = {}
-    step.entries.append((name, value, new))
-    return new
-
-
-def _collect(steps: Iterable[tuple[str, _Step]], body: Fields, shape: str, found: Counts) -> None:
-    """Put the counts that `body` holds into `found`, by their path."""
-    for key, step in steps:
-        value = body.get(key)
-        if value is None:
-            continue
-        if step.path is not None:
-            if type(value) is int and 0 <= value <= MAX_TOKENS:
-                found[step.path] = value
-            elif (count := to_count(value, f"{shape}: {step.path}")) is not None:
-                found[step.path] = count
-        elif step.entries:
-            _collect_entries(step, value, shape, found)
-        elif (inner := as_fields(value)) is not None:
-            _collect(step.inside.items(), inner, shape, found)
-
-
-def _collect_entries(step: _Step, value: object, shape: str, found: Counts) -> None:
-    items = cast("list[object]", value) if isinstance(value, list | tuple) else ()
-    for item in items:
-        entry = as_fields(item)
-        if entry is None:
-            continue
-        for name, wanted, node in step.entries:
-            if not name or _said(entry.get(name)) == wanted:
-                part: Counts = {}
-                _collect(node.items(), entry, shape, part)
-                # A list may name one kind more than once: its entries add up.
-                for path, count in part.items():
-                    found[path] = found.get(path, 0) + count
-
-
-def _said(value: object) -> str:
-    """A field of an entry in lower case, be it a string or an SDK's string enumeration."""
-    return value.lower() if isinstance(value, str) else ""
-
-
-def to_count(value: object, place: str) -> int | None:
-    """Read one count: an integer, or a string or float that stands for one.
-
-    Args:
-        value: What the provider sent.
-        place: Shape and path, for the log.
-
-    Returns:
-        Tokens, or `None` for what is no count: negative, fractional, absurdly large.
-    """
-    try:
-        number = float(value) if isinstance(value, int | float | str) else math.nan
-    except Exception:  # noqa: BLE001 - a foreign kind of number may raise anything
-        number = math.nan
-    if isinstance(value, bool) or not 0 <= number <= MAX_TOKENS or number != int(number):
-        notice(f"not a count of tokens at {place}", value, "it is left out")
-        return None
-    return int(number)
-
-
-def as_fields(value: object) -> Fields | None:
-    """See a JSON object, a pydantic model or an SDK's object as named fields.
-
-    Returns:
-        Something whose `get` never raises, or `None` for what has no fields at all.
-    """
-    kind = type(value)
-    if kind is dict:
-        return cast("dict[str, object]", value)
-    if kind not in _models:
-        # Of its class, since an object may raise when it's asked for `__class__`.
-        if value is None or issubclass(kind, _FIELDLESS):
-            return None
-        if not hasattr(kind, "__pydantic_fields__"):
-            return _fields_of(value)
-        if len(_models) < _REMEMBERED:
-            _models.add(kind)
-    model: Any = value
-    extra = model.__pydantic_extra__
-    return cast("dict[str, object]", {**model.__dict__, **extra} if extra else model.__dict__)
-
-
-_models: set[type] = set()
-
-
-def _fields_of(value: object) -> Fields | None:
-    if not issubclass(type(value), Mapping):
-        return _Attributes(value)
-    try:
-        return dict(cast("Mapping[str, object]", value))
-    except Exception as error:  # noqa: BLE001 - a foreign mapping may raise anything when read
-        kind = f"unreadable {type(value).__name__}"
-        notice(kind, error, "its fields are left out")
-        return None
-
-
-_FIELDLESS: Final = (str, bytes, int, float, list, tuple, set, type)
-
-
-class _Attributes:
-    """The attributes of an object, one by one, whatever the object does when asked."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def get(self, name: str, /) -> object:
-        try:
-            return getattr(self._value, name, None)
-        except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
-            notice(f"unreadable attribute of {type(self._value).__name__}", error, "it is left out")
-            return None
 
 
 class Plan:
@@ -314,7 +200,7 @@ class Plan:
     def counts(self, usage: Fields) -> Counts:
         """Read tokens by path; what is absent, null or no count is left out."""
         found: Counts = {}
-        _collect(self._steps, usage, self.shape.name, found)
+        collect(self._steps, usage, self.shape.name, found)
         return found
 
     def usage(self, usage: Fields) -> Usage | None:

@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 from langchain_core.tracers.context import register_configure_hook
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import LANGCHAIN_PROVIDERS
+from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
@@ -50,8 +50,7 @@ _entered: Final[list[ContextVar[BaseCallbackHandler | None]]] = []
 LangChain knows no way to forget a variable, so they are shared by all handlers.
 """
 
-_AWS: Final = "aws.bedrock"
-_ON_AWS: Final = (_AWS, None)
+_ON_AWS: Final = (BEDROCK, None)
 _ASKING: Final = "langchain_aws."
 """The integration that asks from threads without a context, as BedrockLLM does in event loops."""
 
@@ -404,7 +403,7 @@ def _may_send(run: str | None, request: str) -> bool:
     Many speak as OpenAI does, and a run knows only whose class it has; but nobody takes Bedrock for
     another, or another for Bedrock.
     """
-    return run is None or (run == _AWS) == (request == _AWS)
+    return run is None or (run == BEDROCK) == (request == BEDROCK)
 
 
 def _no_other() -> None:

@@ -13,26 +13,23 @@ from datetime import date, datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llama_token_tracker._names import ARN, GEOGRAPHY
+from llama_token_tracker._names import (
+    ANTHROPIC,
+    ARN,
+    BEDROCK,
+    BEDROCK_MODEL,
+    GEMINI,
+    GEOGRAPHY,
+    GLOBAL,
+    GOOGLE_PATH,
+    LISTED_PROVIDERS,
+    PARTITIONS_APART,
+)
 from llama_token_tracker.pricing.rates import Cost, Rates
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelInfo, Provider
-
-# OpenTelemetry's names, where they aren't the library's own.
-# Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026-11-22).
-_PROVIDERS: Final = {
-    "aws.bedrock": "aws",
-    "azure.ai.inference": "azure",
-    "azure.ai.openai": "azure",
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "gcp.vertex_ai": "google",
-    "mistral_ai": "mistral",
-    "moonshot_ai": "moonshotai",
-    "x_ai": "x-ai",
-}
 
 # When each release of genai-prices was published. Source: PyPI.
 _RELEASED: Final = {"0.2.3": date(2026, 11, 10)}
@@ -44,20 +41,8 @@ _MAX_MODELS: Final = 1024
 # names its base model, but its price is another.
 _MODEL_RESOURCES: Final = frozenset({"foundation-model", "inference-profile"})
 
-# Model ids that only Bedrock has: an ARN, or a vendor before a dot. LlamaIndex's `Anthropic`
-# takes them too, for its Bedrock clients.
-_BEDROCK: Final = re.compile(
-    r"arn:aws[^:]*:bedrock:|(?:[a-z]{2,6}(?:-[a-z]+)?\.)?"
-    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|"
-    r"moonshotai|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\."
-)
-
-# The AWS partitions GovCloud and China have prices of their own, which aren't on the list.
-_OTHER_PARTITIONS: Final = re.compile(r"arn:aws-|us-gov\.")
-
 # Bedrock's suffix for the length of the context, and the path before Google's model names.
 _CONTEXT_LENGTH: Final = re.compile(r":\d+k$")
-_GOOGLE_PATH: Final = re.compile(r"^(?:.*/)?models/")
 
 # Suffixes that leave a model's price as it is: dates, release numbers, Bedrock's first revision,
 # any of Vertex AI's. Not `-lite` or `-8b`, nor a single digit, which is another version.
@@ -149,7 +134,7 @@ def find_model(provider: str | None, model: str) -> ListedModel | UnlistedModel:
     """
     known = _price_list()
     ref = model.strip().lower()
-    seller, is_sure = _billing_provider(provider, ref), _OTHER_PARTITIONS.match(ref) is None
+    seller, is_sure = _billing_provider(provider, ref), PARTITIONS_APART.match(ref) is None
     if seller is None and provider is None:
         seller, is_sure = _maker(ref), False
     if seller is None:
@@ -168,10 +153,10 @@ def find_model(provider: str | None, model: str) -> ListedModel | UnlistedModel:
 
 def _billing_provider(provider: str | None, ref: str) -> "Provider | None":
     """The provider that bills the call: Bedrock where only Bedrock has such ids."""
-    if provider in (None, "anthropic") and _BEDROCK.match(ref):
-        provider = "aws.bedrock"
+    if provider in (None, ANTHROPIC) and BEDROCK_MODEL.match(ref):
+        provider = BEDROCK
     known = _price_list().providers
-    return None if provider is None else known.get(_PROVIDERS.get(provider, provider))
+    return None if provider is None else known.get(LISTED_PROVIDERS.get(provider, provider))
 
 
 def _maker(ref: str) -> "Provider | None":
@@ -194,9 +179,9 @@ def _listing_provider(model: "ModelInfo", seller: "Provider") -> "Provider":
 
 def _id_variants(seller: str, ref: str) -> Iterator[str]:
     """The variants of an id to search for, the most exact first."""
-    if seller == "google":
-        yield _GOOGLE_PATH.sub("", ref)
-    elif seller == "aws":
+    if seller == LISTED_PROVIDERS[GEMINI]:
+        yield GOOGLE_PATH.sub("", ref)
+    elif seller == LISTED_PROVIDERS[BEDROCK]:
         yield from _bedrock_variants(ref)
     else:
         yield ref
@@ -209,7 +194,7 @@ def _bedrock_variants(ref: str) -> Iterator[str]:
     name = _CONTEXT_LENGTH.sub("", ARN.sub("", ref))
     yield name
     # The global endpoint is cheaper for some models; all others cost what a single Region does.
-    if not name.startswith("global."):
+    if not name.startswith(GLOBAL):
         yield GEOGRAPHY.sub("", name)
 
 

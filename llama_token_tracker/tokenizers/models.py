@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from llama_token_tracker._names import ARN, GEOGRAPHY
+from llama_token_tracker._names import (
+    ARN,
+    CLAUDE,
+    CLAUDE_INSTANT,
+    CLAUDE_VERSION,
+    GEOGRAPHY,
+    OPENAI_PATHS,
+    PUBLISHER,
+)
 
 Provider: TypeAlias = Literal["openai", "claude", "other"]
 
@@ -23,23 +31,12 @@ _STEPS: Final = tuple(
         # A publisher's or router's path; for OpenAI's names see `identify`.
         (r"^.*/", ""),
         (GEOGRAPHY, ""),
-        (r"^(?:anthropic|openai)\.", ""),
+        (PUBLISHER, ""),
         # A Bedrock revision: -v1:0, -v1:0:28k. `claude-v2:1` is a version.
         (r"(?<!claude)(?<!instant)-v\d+:\d+(?::\d+k)?$", ""),
         (r"[@\s_]", "-"),
         (r":", "."),
     )
-)
-
-# Paths under which OpenAI's own names are OpenAI's models; elsewhere, for
-# example on a model hub, `gpt-4-…` may be anybody's.
-_OPENAI_PATHS: Final = re.compile(
-    r"^(?:[^/]+/)*(?:openai|azure|azure_ai|models|deployments|github|foundation-model)/$"
-)
-
-_CLAUDE: Final = re.compile(
-    r"^claude-?(?:(?P<tier>[a-z]{2,})-)?v?(?P<major>\d{1,2})(?!\d)"
-    r"(?:[-.](?P<minor>\d{1,2})(?!\d))?"
 )
 
 
@@ -76,10 +73,10 @@ def identify(model: str) -> Model:
     bare = given
     for pattern, replacement in _STEPS:
         bare = pattern.sub(replacement, bare)
-    if bare.startswith("claude"):
+    if bare.startswith(CLAUDE):
         return _claude(bare)
     path = given[: given.rfind("/") + 1]
-    if not path or _OPENAI_PATHS.match(path):
+    if not path or OPENAI_PATHS.match(path):
         # A fine-tune's name has colons of its own: ft:gpt-4o:org::id.
         name = given if given.startswith("ft:") else bare
         encoding = _openai_encoding(name)
@@ -89,9 +86,9 @@ def identify(model: str) -> Model:
 
 
 def _claude(bare: str) -> Model:
-    match = _CLAUDE.match(bare)
+    match = CLAUDE_VERSION.match(bare)
     if match is None:
-        return Model(bare, "claude", is_legacy=bare.startswith("claude-instant"))
+        return Model(bare, "claude", is_legacy=bare.startswith(CLAUDE_INSTANT))
     version = (int(match["major"]), int(match["minor"] or 0))
     is_legacy = match["tier"] == "instant" or version < (3, 0)
     return Model(bare, "claude", version=version, is_legacy=is_legacy)

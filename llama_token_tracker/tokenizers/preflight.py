@@ -5,17 +5,16 @@ program to stop, so whatever it answers, the local count is there.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
+from llama_token_tracker._names import CLAUDE_ON_BEDROCK, bare_bedrock_id
 from llama_token_tracker.errors import CountRefusedError
 from llama_token_tracker.extraction.messages import messages_of, tools_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Tool, ToolCall, ToolResult
 from llama_token_tracker.tokenizers import MessageCount
 from llama_token_tracker.tokenizers import count_messages as count_locally
 
-_GEO: Final = re.compile(r"^(?:arn:.*/)?(?:[a-z]{2,6}(?:-[a-z]+)?\.)?(?=[a-z0-9-]+\.)")
 _SYSTEM: Final = frozenset({"system", "developer"})
 
 Json: TypeAlias = dict[str, Any]
@@ -210,12 +209,12 @@ def _ask_bedrock(
 def _bedrock_attempts(
     prompt: list[object], model: str, tools: object
 ) -> Iterator[tuple[str, Json]]:
-    bare = _GEO.sub("", model)
+    bare = bare_bedrock_id(model)
     ids = list(dict.fromkeys([model, bare]))
     converse = {"converse": _converse_request(prompt, tools)}
     for model_id in ids:
         yield model_id, converse
-    if not bare.startswith("anthropic."):
+    if not bare.startswith(CLAUDE_ON_BEDROCK):
         return  # every other vendor's body is its own
     body = _anthropic_request(list(messages_of(prompt)), tools)
     body |= {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 1}

@@ -3,11 +3,22 @@
 from typing import TYPE_CHECKING, Any
 
 from llama_token_tracker.wire.botocore import Watch, unwatch, watch
+from llama_token_tracker.wire.dialects import Dialect
+from llama_token_tracker.wire.operations import WireOperation, register_operation
 
 if TYPE_CHECKING:
     from llama_token_tracker.wire.httpx import AsyncWatchingTransport, WatchingTransport
 
-__all__ = ["AsyncWatchingTransport", "Watch", "WatchingTransport", "unwatch", "watch"]
+__all__ = [
+    "AsyncWatchingTransport",
+    "Dialect",
+    "Watch",
+    "WatchingTransport",
+    "WireOperation",
+    "register_operation",
+    "unwatch",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

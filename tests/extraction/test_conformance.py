@@ -16,10 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker import Usage, extract_usage
-from llama_token_tracker._names import LANGCHAIN_PROVIDERS, PROVIDERS
+from llama_token_tracker._names import LANGCHAIN_PROVIDERS, LISTED_PROVIDERS, PROVIDERS
 from llama_token_tracker.extraction.shape import WireShape
 from llama_token_tracker.extraction.shapes import anthropic, bedrock, cohere, gemini, openai
-from llama_token_tracker.pricing import catalog
 from llama_token_tracker.usage import BUCKETS
 
 EXTRACTORS = {
@@ -533,7 +532,7 @@ def test_a_known_difference_is_still_there(case: Case, path: str):
 def test_every_extractor_of_a_provider_that_we_know_is_compared():
     """A provider's new wire format in the library is noticed here."""
     names = {*PROVIDERS.values(), *LANGCHAIN_PROVIDERS.values()}
-    known = {catalog._PROVIDERS.get(name, name) for name in names}
+    known = {LISTED_PROVIDERS.get(name, name) for name in names}
     expected = {name for name in EXTRACTORS if name.partition("/")[0] in known}
     compared = {case.extractor for case in CASES}
     assert expected - compared == {*NOT_COMPARED}

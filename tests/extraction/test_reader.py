@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict
 from llama_token_tracker import Usage, extract_usage
 from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.extraction import SHAPES, StreamedUsage, WireShape
-from llama_token_tracker.extraction.reader import WITHIN, extract_parts, usage_parts
+from llama_token_tracker.extraction.reader import extract_parts, usage_parts
+from llama_token_tracker.extraction.registry import WITHIN
 
 OPENAI = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
 CLAUDE = {"input_tokens": 40, "output_tokens": 7, "cache_read_input_tokens": 90}

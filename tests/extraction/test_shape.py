@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llama_token_tracker import Usage
 from llama_token_tracker.extraction import SHAPES, WireShape
-from llama_token_tracker.extraction.shape import MAX_TOKENS, to_count
+from llama_token_tracker.extraction.fields import MAX_TOKENS, to_count
 from llama_token_tracker.usage import BUCKETS, WHOLES
 
 SHAPE = WireShape(

@@ -6,20 +6,18 @@ in headers, which frameworks drop, embeddings' included. Importing this loads no
 
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.exchange import Exchange, Recorder
+from llama_token_tracker.wire.operations import find
 
 if TYPE_CHECKING:
-    from llama_token_tracker.wire.botocore.answers import Operation
+    from llama_token_tracker.wire.botocore.answers import HearAnswer
 
-_SERVICE: Final = "bedrock-runtime"
-_PROVIDER: Final = "aws.bedrock"
 _FIRST_ERROR: Final = 300
 
 _WITHIN: Final = ("_client", "_async_client", "_asession", "client", "async_client")
@@ -34,7 +32,7 @@ class Watch:
         # Handlers of one tracker that meet on a client, through its session, hear a call once.
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
         self._emitters: list[weakref.ref[Any]] = []
-        self._operations: dict[str, Operation] = {}
+        self._operations: dict[str, HearAnswer] = {}
         self._is_on = False
 
     def start(self, emitters: list[Any]) -> None:
@@ -66,7 +64,7 @@ class Watch:
             "after-call-error": self._failed,
         }
         return [
-            (f"{event}.{_SERVICE}.{operation}", hear)
+            (f"{event}.{BEDROCK_SERVICE}.{operation}", hear)
             for event, hear in heard.items()
             for operation in self._operations
         ]
@@ -91,10 +89,17 @@ class Watch:
         if not self._is_on or self._key in context:
             return
         try:
-            model_id, operation = _addressed(params["url_path"])
-            dialect, hear = self._operations[model.name]
+            hear = self._operations[model.name]
+            found = find(BEDROCK_SERVICE, params["method"], params["url_path"])
+            if found is None:
+                return
             exchange = Exchange(
-                self._recorder, _PROVIDER, model_id, operation, dialect, params.get("body")
+                self._recorder,
+                found.provider,
+                found.model,
+                found.kind,
+                found.dialect,
+                params.get("body"),
             )
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
@@ -125,14 +130,6 @@ class Watch:
         sent = context.pop(self._key, None)
         if sent is not None:
             sent[0].settle("failed")
-
-
-@lru_cache(maxsize=256)
-def _addressed(path: str) -> tuple[str, Literal["chat", "embedding"]]:
-    """The model's id and what it's for, from the path of a request: `/model/{id}/converse`."""
-    model_id = unquote(path.removeprefix("/model/").rpartition("/")[0])
-    # What its answer says later stands; of an opaque ARN nothing else tells.
-    return model_id, "embedding" if "embed" in model_id else "chat"
 
 
 # --- what users call -----------------------------------------------------------------------
@@ -217,7 +214,7 @@ def _events_of(thing: Any) -> Any:
     meta: Any = getattr(thing, "meta", None)
     service = getattr(getattr(meta, "service_model", None), "service_name", None)
     if isinstance(service, str):
-        if service != _SERVICE:
+        if service != BEDROCK_SERVICE:
             msg = (
                 f"a client of {service} can't be watched, for tokens are used by bedrock-runtime "
                 "alone; give boto3.client('bedrock-runtime')."

@@ -6,25 +6,13 @@ at when somebody asks for them. Importing this loads botocore.
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
-from llama_token_tracker.wire.botocore.bodies import BODIES, CHUNKS, CONVERSE, embeds
 from llama_token_tracker.wire.botocore.streams import Hear, Keep, Whole, heard_body, heard_events
-from llama_token_tracker.wire.exchange import Dialect, Exchange
-
-
-class Operation(NamedTuple):
-    """An operation of the service, and what is heard of its answer.
-
-    Attributes:
-        dialect: How its bodies are read.
-        hear: Takes in the parsed answer of a request and may put wrappers into it.
-    """
-
-    dialect: Dialect
-    hear: Callable[[Exchange, Any, dict[str, Any]], None]
+from llama_token_tracker.wire.dialects import asks_to_embed
+from llama_token_tracker.wire.exchange import Exchange
 
 
 def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
@@ -33,7 +21,7 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
     if (
         (exchange.model or "")[:4] == "arn:"
         and _OUTPUT_COUNT not in headers
-        and embeds(exchange.body)
+        and asks_to_embed(exchange.body)
     ):
         exchange.operation = "embedding"
     if exchange.operation == "embedding":
@@ -102,9 +90,13 @@ def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
 
-OPERATIONS: Final = {
-    "InvokeModel": Operation(BODIES, _invoke),
-    "InvokeModelWithResponseStream": Operation(CHUNKS, _invoke_stream),
-    "Converse": Operation(CONVERSE, _converse),
-    "ConverseStream": Operation(CONVERSE, _converse_stream),
+HearAnswer: TypeAlias = Callable[[Exchange, Any, dict[str, Any]], None]
+"""Takes in the parsed answer of a request, and may put wrappers into it."""
+
+OPERATIONS: Final[dict[str, HearAnswer]] = {
+    "InvokeModel": _invoke,
+    "InvokeModelWithResponseStream": _invoke_stream,
+    "Converse": _converse,
+    "ConverseStream": _converse_stream,
 }
+"""By the service's operations, as botocore names them, what is heard of their answers."""

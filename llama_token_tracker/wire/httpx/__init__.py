@@ -15,10 +15,10 @@ import httpx
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
+from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange, Recorder
-from llama_token_tracker.wire.httpx.dialects import Form
-from llama_token_tracker.wire.httpx.operations import find
 from llama_token_tracker.wire.httpx.streams import ending, hear
+from llama_token_tracker.wire.operations import find
 
 __all__ = ["AsyncWatchingTransport", "WatchingTransport"]
 
@@ -166,24 +166,24 @@ class _Watch:
         return sent
 
     def _noted(self, request: Any) -> "_Sent":
-        found = find(request.url.host, request.url.path) if request.method == "POST" else None
+        found = find(request.url.host, request.method, request.url.path)
         if found is None:
             return _UNCOUNTED
-        api = found.api
+        dialect = found.dialect
         exchange = Exchange(
-            self._recorder, found.provider, found.model, api.operation, api.form, _body(request)
+            self._recorder, found.provider, found.model, found.kind, dialect, _body(request)
         )
-        return _Sent(exchange, api.form)
+        return _Sent(exchange, dialect)
 
 
 class _Sent:
     """A request that has left, if it's one that counts."""
 
-    __slots__ = ("_form", "exchange")
+    __slots__ = ("_dialect", "exchange")
 
-    def __init__(self, exchange: Exchange | None, form: Form | None) -> None:
+    def __init__(self, exchange: Exchange | None, dialect: Dialect | None) -> None:
         self.exchange = exchange
-        self._form = form
+        self._dialect = dialect
 
     @contextmanager
     def underway(self) -> Generator[None]:
@@ -197,8 +197,8 @@ class _Sent:
 
     def answered(self, request: Any, response: Any, *, is_async: bool) -> None:
         """Note what was answered."""
-        exchange, form = self.exchange, self._form
-        if exchange is None or form is None:
+        exchange, dialect = self.exchange, self._dialect
+        if exchange is None or dialect is None:
             return
         try:
             # Asked one by one, httpx's headers would cost as much as all the rest.
@@ -214,7 +214,7 @@ class _Sent:
                 # Of embeddings nothing but the figures is of interest.
                 exchange.keeps_pieces &= exchange.operation != "embedding"
                 exchange.answered()
-                hear(exchange, form, response, headers, is_async=is_async)
+                hear(exchange, dialect, response, headers, is_async=is_async)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer could not be heard", error, "its figures may be missing")
             exchange.settle("complete")

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.bodies import decoded
+from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.httpx.dialects import Form
 from llama_token_tracker.wire.httpx.documents import Decoded, Whole, documents_of
 
 _MOST_KEPT: Final = 8 * 1024 * 1024
@@ -29,25 +29,27 @@ class Answer:
 
     Args:
         exchange: The request that it answers.
-        form: How it's worded.
+        dialect: How it's worded.
         response: httpx's, or httpx2's.
         headers: Its headers, by their names in lower case.
     """
 
     def __init__(
-        self, exchange: Exchange, form: Form, response: Any, headers: Mapping[bytes, bytes]
+        self, exchange: Exchange, dialect: Dialect, response: Any, headers: Mapping[bytes, bytes]
     ) -> None:
         self._exchange = exchange
-        self._form = form
+        self._dialect = dialect
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         self._decoded = None if encoding == "identity" else Decoded(_library(response), encoding)
         self._documents = documents_of(
-            headers.get(b"content-type", b""), form.usage, is_read=exchange.operation != "embedding"
+            headers.get(b"content-type", b""),
+            dialect.usage,
+            is_read=exchange.operation != "embedding",
         )
         self._hints = [
-            form.hint,
-            *(f'"{value}"'.encode() for _, value in form.ends if isinstance(value, str)),
-            *(b"true" for _, value in form.ends if value is True),
+            dialect.hint,
+            *(f'"{value}"'.encode() for _, value in dialect.ends if isinstance(value, str)),
+            *(b"true" for _, value in dialect.ends if value is True),
         ]
         self._kept = 0
         self._is_deaf = False
@@ -137,7 +139,7 @@ class Answer:
         if fields is None:
             return
         self._exchange.add(fields)
-        status = self._form.ended(fields)
+        status = self._dialect.ended(fields)
         if status is not None:
             self._exchange.settle(status)
 
@@ -192,7 +194,7 @@ class _HeardAsync(_Heard):
 
 def hear(
     exchange: Exchange,
-    form: Form,
+    dialect: Dialect,
     response: Any,
     headers: Mapping[bytes, bytes],
     *,
@@ -202,12 +204,12 @@ def hear(
 
     Args:
         exchange: The request that is answered.
-        form: How the answer is worded.
+        dialect: How the answer is worded.
         response: What the transport gave.
         headers: Its headers, by their names in lower case.
         is_async: Which kind of transport it was.
     """
-    answer = Answer(exchange, form, response, headers)
+    answer = Answer(exchange, dialect, response, headers)
     if response.is_stream_consumed:
         # A transport that asks nobody may give answers that are whole already.
         answer.take_in_all(response.content)

@@ -18,6 +18,7 @@ from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire import watch
 from llama_token_tracker.wire.botocore.answers import OPERATIONS
+from llama_token_tracker.wire.dialects import CONVERSE, INVOKE, INVOKE_STREAM
 from llama_token_tracker.wire.exchange import Exchange, Recorder
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
 
@@ -114,10 +115,9 @@ def test_a_chunk_that_nobody_can_read_takes_nothing_from_the_others(tracker: Tra
     metrics = {"inputTokenCount": 3, "outputTokenCount": 4}
     last = json.dumps({"amazon-bedrock-invocationMetrics": metrics}).encode()
     sent = [{"chunk": {"bytes": chunk}} for chunk in (deep, b"[token", last)]
-    operation = OPERATIONS["InvokeModelWithResponseStream"]
-    exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", operation.dialect, BODY)
+    exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", INVOKE_STREAM, BODY)
     parsed: dict[str, Any] = {"body": sent}
-    operation.hear(exchange, None, parsed)
+    OPERATIONS["InvokeModelWithResponseStream"](exchange, None, parsed)
     assert list(parsed["body"]) == sent
     [event] = tracker.llm_token_counts
     assert (event.prompt_token_count, event.completion_token_count) == (3, 4)
@@ -141,9 +141,8 @@ def test_figures_read_later_are_those_heard_at_once(parts: list[Any], ends: bool
     """In whatever order texts and figures come, and whether or not the stream ends."""
     owner, claimed, plain = _Owner(), Tracker(), Tracker()
     claimed.owners.add(owner, _Owner.claim)
-    dialect = OPERATIONS["ConverseStream"].dialect
     at_once, later = (
-        Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", dialect, b"{}")
+        Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", CONVERSE, b"{}")
         for tracker in (claimed, plain)
     )
     readings = [_heard(exchange, parts, ends) for exchange in (at_once, later)]
@@ -240,12 +239,11 @@ def test_bodies_that_wait_are_bounded(
 
 def test_a_call_that_two_threads_end_is_one(tracker: Tracker):
     """As when one reads a stream to its end, and another closes it."""
-    dialect = OPERATIONS["ConverseStream"].dialect
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(200):
-            exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", dialect, b"{}")
+            exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", CONVERSE, b"{}")
             exchange.add({"usage": {"inputTokens": 3, "outputTokens": 4}})
             ends = [
                 threading.Thread(target=exchange.settle, args=(status,))
@@ -294,12 +292,11 @@ def test_a_name_that_tells_nothing_is_told_by_request_and_answer(
 ):
     """As that of an application inference profile."""
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
-    operation = OPERATIONS["InvokeModel"]
     body = json.dumps(said)
-    exchange = Exchange(Recorder(tracker), "aws.bedrock", arn, "chat", operation.dialect, body)
+    exchange = Exchange(Recorder(tracker), "aws.bedrock", arn, "chat", INVOKE, body)
     headers = {"x-amzn-bedrock-input-token-count": "7", **output}
     parsed = {"ResponseMetadata": {"HTTPHeaders": headers}, "body": None}
-    operation.hear(exchange, None, parsed)
+    OPERATIONS["InvokeModel"](exchange, None, parsed)
     assert len(tracker.embedding_token_counts) == embeds
     assert len(tracker.llm_token_counts) == (not embeds)
     assert tracker.total_embedding_token_count == (7 if embeds else 0)

@@ -1,0 +1,225 @@
+"""Paths into providers' bodies: the language in which tables say where something stands.
+
+    path     =  segment, { ".", segment }
+    segment  =  key, [ "[", [ field, "=", value ], "]" ]
+
+| path | what it names |
+|---|---|
+| `usage.input_tokens` | a field of a field |
+| `choices[].message.content` | a field of each entry of a list |
+| `cacheDetails[ttl=5m].inputTokens` | a field of those entries whose `ttl` is `5m` |
+| `input[]` | each entry of a list of texts, or the text that stands in its place |
+
+Lists are looked into where a path says `[]`, and nowhere else; what stands there and is no list
+is read as a list of one, for many providers take both. Values are compared without regard to case.
+Keys, fields and values hold no `.`, `[`, `]` or `=`.
+
+A path is compiled once: by `parse` alone, for `values_at`; or several of them together by
+`tree_of`, for `collect`, which reads all counts of a usage in one pass.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from llama_token_tracker.errors import WireFormatError
+from llama_token_tracker.extraction.fields import MAX_TOKENS, Fields, as_fields, to_count
+
+Counts: TypeAlias = dict[str, int]
+"""Counts as they stand on the wire: path to tokens."""
+
+_SEGMENT: Final = re.compile(
+    r"(?P<key>[^.\[\]=]+)(?P<list>\[(?:(?P<field>[^.\[\]=]+)=(?P<value>[^.\[\]=]+))?\])?"
+)
+
+
+class Segment(NamedTuple):
+    """One step of a path.
+
+    Attributes:
+        key: The field to look at.
+        is_list: Whether it holds a list, and the path goes on in its entries.
+        field: The field by which entries are chosen; empty if all are.
+        value: What that must hold, in lower case.
+    """
+
+    key: str
+    is_list: bool = False
+    field: str = ""
+    value: str = ""
+
+
+Path: TypeAlias = tuple[Segment, ...]
+"""A compiled path."""
+
+
+def parse(path: str) -> Path:
+    """Compile a path.
+
+    Raises:
+        WireFormatError: It isn't written in the language above.
+    """
+    segments: list[Segment] = []
+    for part in path.split("."):
+        found = _SEGMENT.fullmatch(part)
+        if found is None:
+            where = f"{part!r} in it" if part else "an empty segment in it"
+            msg = (
+                f"the path {path!r} can't be read, for {where} is neither `key`, `key[]` nor "
+                "`key[field=value]`; join such segments by dots."
+            )
+            raise WireFormatError(msg)
+        value = (found["value"] or "").lower()
+        segments.append(Segment(found["key"], bool(found["list"]), found["field"] or "", value))
+    return tuple(segments)
+
+
+def values_at(body: object, path: Path) -> Iterator[object]:
+    """Yield what stands at a path, in the order of the lists on the way; nulls are left out."""
+    if not path:
+        if body is not None:
+            yield body
+        return
+    fields = as_fields(body)
+    if fields is None:
+        return
+    segment, rest = path[0], path[1:]
+    value = fields.get(segment.key)
+    if segment.is_list:
+        for entry in _entries(value):
+            if _is_chosen(entry, segment):
+                yield from values_at(entry, rest)
+    else:
+        yield from values_at(value, rest)
+
+
+def texts_at(body: object, path: Path) -> Iterator[str]:
+    """Yield the texts that stand at a path."""
+    return (value for value in values_at(body, path) if isinstance(value, str))
+
+
+def _entries(value: object) -> Iterable[object]:
+    """The entries of a list; no list within a list, for that is nobody's format."""
+    if isinstance(value, list | tuple):
+        entries = cast("Sequence[object]", value)
+        return [entry for entry in entries if not isinstance(entry, list | tuple)]
+    return (value,)
+
+
+def _is_chosen(entry: object, segment: Segment) -> bool:
+    if not segment.field:
+        return True
+    fields = as_fields(entry)
+    # An SDK's enumerations are strings, too.
+    told = None if fields is None else fields.get(segment.field)
+    return isinstance(told, str) and told.lower() == segment.value
+
+
+# --- many paths in one pass ----------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Step:
+    """What is done with the value of one key: it's a count, an object, or a list.
+
+    Attributes:
+        path: The path that ends here, if its value is a count.
+        inside: What is read of its value, if that's an object.
+        entries: What is read of the entries of its value, if that's a list: by the field by which
+            they are chosen, and by what that must hold; both are empty for all entries.
+    """
+
+    path: str | None = None
+    inside: "Tree" = field(default_factory=dict[str, "Step"])
+    entries: "dict[str, Tree]" = field(default_factory=dict[str, "Tree"])
+
+    def paths(self) -> list[str]:
+        """All paths that lead through here."""
+        inner = [path for step in self._below() for path in step.paths()]
+        return inner if self.path is None else [self.path, *inner]
+
+    def is_clear(self) -> bool:
+        """Whether here, and everywhere below, a value is read in one way only."""
+        ways = (self.path is not None) + bool(self.inside) + bool(self.entries)
+        return ways == 1 and all(step.is_clear() for step in self._below())
+
+    def _below(self) -> "Iterable[Step]":
+        entries = (step for by_value in self.entries.values() for step in by_value.values())
+        return (*self.inside.values(), *entries)
+
+
+Tree: TypeAlias = dict[str, Step]
+"""Several paths that were compiled together: by their outermost keys, what is done with each."""
+
+Steps: TypeAlias = Iterable[tuple[str, Step]]
+"""A tree, or those of its keys that are worth a look."""
+
+
+def tree_of(paths: Iterable[str]) -> Tree:
+    """Compile several paths together.
+
+    Raises:
+        WireFormatError: One can't be read, or two ask for different things in one place.
+    """
+    root = Step()
+    for path in paths:
+        step = root
+        for segment in parse(path):
+            step = step.inside.setdefault(segment.key, Step())
+            if segment.is_list:
+                by_value = step.entries.setdefault(segment.field, {})
+                step = by_value.setdefault(segment.value, Step())
+        step.path = path
+    for step in root.inside.values():
+        if not step.is_clear():
+            msg = (
+                f"the paths {', '.join(step.paths())} can't be read together, for one key would "
+                "have to be a count, an object or a list at once; write it in one way in all."
+            )
+            raise WireFormatError(msg)
+    return root.inside
+
+
+def collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
+    """Put the counts that a body holds into `found`, by their paths.
+
+    Args:
+        steps: Where to look.
+        body: What is read.
+        shape: The table's name, for the log.
+        found: Where they are put.
+    """
+    for key, step in steps:
+        value = body.get(key)
+        if value is None:
+            continue
+        if step.path is not None:
+            if type(value) is int and 0 <= value <= MAX_TOKENS:
+                found[step.path] = value
+            elif (count := to_count(value, f"{shape}: {step.path}")) is not None:
+                found[step.path] = count
+        elif step.entries:
+            _collect_entries(step, value, shape, found)
+        elif (inner := as_fields(value)) is not None:
+            collect(step.inside.items(), inner, shape, found)
+
+
+def _collect_entries(step: Step, value: object, shape: str, found: Counts) -> None:
+    entries = cast("Sequence[object]", value) if isinstance(value, list | tuple) else (value,)
+    for entry in entries:
+        fields = as_fields(entry)
+        for name, by_value in step.entries.items():
+            told = "" if not name else None if fields is None else fields.get(name)
+            inner = by_value.get(told.lower()) if isinstance(told, str) else None
+            if inner is None or isinstance(entry, list | tuple):
+                continue
+            part: Counts = {}
+            if inner.path is not None:
+                # As if the entry stood in a field of its own.
+                collect((("", inner),), {"": entry}, shape, part)
+            elif fields is not None:
+                collect(inner.inside.items(), fields, shape, part)
+            # A list may name one kind more than once: its entries add up.
+            for path, count in part.items():
+                found[path] = found.get(path, 0) + count

@@ -1,0 +1,311 @@
+"""Dialects: how each API words its requests and answers, as tables of paths.
+
+Only what an event shows, or a tokenizer counts where a provider reports nothing, is read by them;
+what a provider reports of tokens is read by the tables in `llama_token_tracker.extraction`. Paths
+are written as `llama_token_tracker.extraction.paths` says.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from llama_token_tracker.events.event import Status
+from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.extraction.messages import messages_of
+from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking
+from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
+from llama_token_tracker.tokenizers.estimate import stated_output
+from llama_token_tracker.wire.bodies import Json, decoded, joined
+from llama_token_tracker.wire.exchange import Answered, Asked
+
+Kind: TypeAlias = type[Text] | type[Thinking]
+Pieces: TypeAlias = Literal["documents", "bytes", "blocks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How one API words its requests and answers.
+
+    Attributes:
+        answer: Paths at which an answer, or a document of its stream, holds what the model wrote
+            (`Text`) and what it thought (`Thinking`).
+        messages: Where a request has its messages, or one text in their place.
+        content: What a message calls its content.
+        system: Where a request has instructions that come before the messages.
+        last: Where it has the last message, if apart from the others.
+        prompts: Where it may have a prompt that is one text; the first that's there is taken,
+            if it has no messages.
+        texts: Where it has texts to embed.
+        tools: Where it may describe tools; the first place that does is taken.
+        limits: Where it may say how much may come back at the most, apart from the names that
+            `llama_token_tracker.tokenizers.estimate` knows.
+        usage: The outermost keys of an answer that tell of tokens.
+        hint: What every document holds that may tell of tokens.
+        ends: Which field of a stream's document, with which value, says that the answer is over,
+            and how it ended. OpenAI's `[DONE]` is known without that.
+        pieces: What an answer is read from: JSON documents, bytes of one document, or content
+            blocks and events that are decoded already.
+    """
+
+    answer: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
+    messages: str = "messages"
+    content: str = "content"
+    system: str = ""
+    last: str = ""
+    prompts: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ("tools",)
+    limits: tuple[str, ...] = ()
+    usage: tuple[str, ...] = ("usage",)
+    hint: bytes = b"oken"
+    ends: Mapping[tuple[str, object], Status] = field(
+        default_factory=dict[tuple[str, object], Status]
+    )
+    pieces: Pieces = "documents"
+    _paths: "dict[str, Path]" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the paths once.
+
+        Raises:
+            WireFormatError: One can't be parsed.
+        """
+        single = (self.messages, self.system, self.last)
+        several = (*self.answer, *self.prompts, *self.texts, *self.tools, *self.limits)
+        paths = {path: parse(path) for path in (*single, *several) if path}
+        object.__setattr__(self, "_paths", paths)
+
+    # --- requests --------------------------------------------------------------------------
+
+    def asked(self, body: object) -> Asked:
+        """Read a request's body, as it is sent."""
+        fields = decoded(body)
+        if fields is None:
+            return Asked()
+        model: Any = fields.get("model")
+        return Asked(
+            self._prompt(fields),
+            next(self._values(fields, self.tools), None),
+            tuple(self._texts(fields, self.texts)),
+            self._limit(fields),
+            model if isinstance(model, str) else "",
+        )
+
+    def _values(self, fields: Json, paths: Iterable[str]) -> Iterator[Any]:
+        """What stands at these paths, nothing empty among it."""
+        for path in filter(None, paths):
+            yield from filter(None, values_at(fields, self._paths[path]))
+
+    def _texts(self, fields: Json, paths: Iterable[str]) -> Iterator[str]:
+        return (text for path in paths for text in texts_at(fields, self._paths[path]))
+
+    def _limit(self, fields: Json) -> int | None:
+        limits = (limit for limit in self._values(fields, self.limits) if type(limit) is int)
+        return next(limits, None) or stated_output(fields)
+
+    def _prompt(self, fields: Json) -> str | tuple[Message, ...]:
+        given: object = next(self._values(fields, (self.messages,)), None)
+        messages = self._messages(given)
+        if self.prompts and not isinstance(given, list):
+            texts = ("".join(self._texts(fields, (path,))) for path in self.prompts)
+            return next((text for text in texts if text), "")
+        system = list(self._values(fields, (self.system,)))
+        before = [{"role": "system", "content": system}] if system else []
+        last: object = (
+            given if isinstance(given, str) else next(self._values(fields, (self.last,)), None)
+        )
+        after = [{"role": "user", "content": last}] if isinstance(last, str) else []
+        return messages_of([*before, *messages, *after])
+
+    def _messages(self, given: object) -> Iterator[Json]:
+        for message in cast("list[object]", given) if isinstance(given, list) else ():
+            if isinstance(message, dict):
+                fields = cast("Json", message)
+                yield {**fields, "content": fields.get(self.content)}
+
+    # --- answers ---------------------------------------------------------------------------
+
+    def answered(self, pieces: Sequence[Any]) -> Answered:
+        """Read what has come of an answer.
+
+        What its documents say of tokens has been read as they came, unless it came in bytes.
+        """
+        if self.pieces == "blocks":
+            return Answered(joined(part for piece in pieces for part in self._of_block(piece)))
+        whole = [b"".join(pieces)] if self.pieces == "bytes" else pieces
+        documents = [fields for piece in whole if (fields := decoded(piece)) is not None]
+        parts = joined(part for fields in documents for part in self._written(fields))
+        usage = extract_usage(documents[0]) if documents and self.pieces == "bytes" else None
+        return Answered(parts, usage)
+
+    def ended(self, fields: Json) -> Status | None:
+        """How the answer ended, if this document says that it has."""
+        return next(
+            (status for (name, value), status in self.ends.items() if fields.get(name) == value),
+            None,
+        )
+
+    def _written(self, fields: Json) -> Iterator[Part]:
+        for path, kind in self.answer.items():
+            for text in texts_at(fields, self._paths[path]):
+                yield kind(text)
+
+    def _of_block(self, piece: Json) -> Iterable[Part]:
+        """What an event says at the paths; what none of them begins with is a content block."""
+        if any(self._paths[path][0].key in piece for path in self.answer):
+            return self._written(piece)
+        return messages_of([{"role": "assistant", "content": [piece]}])[0].parts
+
+
+# Source: that of the row in `llama_token_tracker.wire.operations` that names the dialect.
+
+CHAT: Final = Dialect(
+    answer={
+        "choices[].message.reasoning_content": Thinking,
+        "choices[].message.content": Text,
+        "choices[].message.content[].text": Text,
+        "choices[].message.tool_calls[].function.arguments": Text,
+        "choices[].delta.reasoning_content": Thinking,
+        "choices[].delta.content": Text,
+        "choices[].delta.content[].text": Text,
+        "choices[].delta.tool_calls[].function.arguments": Text,
+    },
+)
+COMPLETIONS: Final = Dialect(
+    answer={
+        "choices[].text": Text,
+        "choices[].message.content": Text,
+        "choices[].delta.content": Text,
+    },
+    messages="",
+    prompts=("prompt[]",),
+)
+RESPONSES: Final = Dialect(
+    answer={"output[].content[].text": Text, "output[].arguments": Text, "delta": Text},
+    messages="input",
+    system="instructions",
+    ends={
+        ("type", "response.completed"): "complete",
+        ("type", "response.incomplete"): "complete",
+        ("type", "response.failed"): "failed",
+        ("type", "error"): "failed",
+    },
+)
+EMBEDDINGS: Final = Dialect(texts=("input[]",))
+MESSAGES: Final = Dialect(
+    answer={
+        "content[].thinking": Thinking,
+        "content[].text": Text,
+        "delta.thinking": Thinking,
+        "delta.text": Text,
+        "delta.partial_json": Text,
+    },
+    system="system[]",
+    ends={("type", "message_stop"): "complete", ("type", "error"): "failed"},
+)
+COHERE_CHAT: Final = Dialect(
+    answer={
+        "message.content[].text": Text,
+        "message.tool_calls[].function.arguments": Text,
+        "delta.message.content[].text": Text,
+        "delta.message.tool_calls[].function.arguments": Text,
+    },
+    ends={("type", "message-end"): "complete"},
+)
+COHERE_V1_CHAT: Final = Dialect(
+    answer={"text": Text},
+    messages="chat_history",
+    content="message",
+    system="preamble",
+    last="message",
+    usage=("meta",),
+    ends={("is_finished", True): "complete"},
+)
+COHERE_GENERATE: Final = Dialect(
+    answer={"generations[].text": Text, "text": Text},
+    messages="",
+    prompts=("prompt",),
+    usage=("meta",),
+    ends={("is_finished", True): "complete"},
+)
+COHERE_EMBED: Final = Dialect(texts=("texts[]", "inputs[].content[].text"), usage=("meta",))
+GEMINI: Final = Dialect(
+    answer={"candidates[].content.parts[].text": Text},
+    messages="contents",
+    content="parts",
+    system="systemInstruction.parts[]",
+    usage=("usageMetadata",),
+)
+GEMINI_EMBED: Final = Dialect(
+    texts=("content.parts[].text", "requests[].content.parts[].text"), usage=("usageMetadata",)
+)
+OLLAMA_CHAT: Final = Dialect(
+    answer={"message.thinking": Thinking, "message.content": Text},
+    usage=("prompt_eval_count", "eval_count"),
+    hint=b"eval_count",
+    ends={("done", True): "complete"},
+)
+OLLAMA_GENERATE: Final = Dialect(
+    answer={"thinking": Thinking, "response": Text},
+    messages="",
+    prompts=("prompt",),
+    usage=("prompt_eval_count", "eval_count"),
+    hint=b"eval_count",
+    ends={("done", True): "complete"},
+)
+OLLAMA_EMBED: Final = Dialect(
+    texts=("input[]", "prompt"), usage=("prompt_eval_count",), hint=b"eval_count"
+)
+
+# --- Bedrock -------------------------------------------------------------------------------
+
+# Each vendor has a body of its own, and which it is only the model's id tells: so these are the
+# places of all of them. Source: Amazon Bedrock user guide, "Inference request parameters and
+# response fields for foundation models" (checked 2026-11-22).
+_VENDORS_ANSWERS: Final[dict[str, Kind]] = {
+    "content[].text": Text,
+    "content[].thinking": Thinking,
+    "delta.text": Text,
+    "delta.thinking": Thinking,
+    "delta.partial_json": Text,
+    "completion": Text,
+    "completions[].data.text": Text,
+    "results[].outputText": Text,
+    "outputText": Text,
+    "generation": Text,
+    "generations[].text": Text,
+    "outputs[].text": Text,
+    "text": Text,
+    "choices[].message.content": Text,
+    "choices[].delta.content": Text,
+    "choices[].text": Text,
+}
+# Source: API reference, ConverseStreamOutput (checked 2026-11-22). Nova's own stream has the same.
+_DELTAS: Final[dict[str, Kind]] = {
+    "contentBlockDelta.delta.text": Text,
+    "contentBlockDelta.delta.reasoningContent.text": Thinking,
+    "contentBlockDelta.delta.toolUse.input": Text,
+}
+_NOVA_ANSWERS: Final[dict[str, Kind]] = {
+    "output.message.content[].text": Text,
+    "output.message.content[].reasoningContent.reasoningText.text": Thinking,
+}
+
+CONVERSE: Final = Dialect(answer=_DELTAS, system="system[]", tools=("toolConfig",), pieces="blocks")
+INVOKE: Final = Dialect(
+    answer=_NOVA_ANSWERS | _DELTAS | _VENDORS_ANSWERS,
+    system="system[]",
+    # Claude 2, Llama, Mistral; Titan; Cohere.
+    prompts=("prompt", "inputText", "message"),
+    # Titan; Cohere's v3 and v4; Nova and Marengo.
+    texts=("inputText", "texts[]", "inputs[]", "inputs[].content[].text", "text"),
+    tools=("toolConfig", "tools"),
+    pieces="bytes",
+)
+INVOKE_STREAM: Final = replace(INVOKE, pieces="documents")
+
+
+def asks_to_embed(body: object) -> bool:
+    """Whether the body of a request of InvokeModel asks for embeddings."""
+    fields = decoded(body) or {}
+    return "texts" in fields or ("inputText" in fields and "textGenerationConfig" not in fields)
