@@ -16,7 +16,7 @@ from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking
 from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
 from llama_token_tracker.tokenizers.estimate import stated_output
 from llama_token_tracker.wire.bodies import Json, decoded, joined
-from llama_token_tracker.wire.exchange import Answered, Asked
+from llama_token_tracker.wire.transcript import Answered, Asked
 
 Kind: TypeAlias = type[Text] | type[Thinking]
 Pieces: TypeAlias = Literal["documents", "bytes", "blocks"]

@@ -6,28 +6,22 @@ them.
 """
 
 import sys
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter, time
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.errors import WatchError
-from llama_token_tracker.events.call import Call, Settings
-from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
+from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
-from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
-from llama_token_tracker.events.unreported import texts_in
 from llama_token_tracker.extraction import SILENT, Reported, StreamedUsage, extract_usage, knows
-from llama_token_tracker.extraction.parts import Message, Part
-from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import is_somewhere
-from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
+from llama_token_tracker.wire.transcript import Dialect, Recorder, WireTranscript
 
 _BYTES_PER_PIECE: Final = 500
 # Pictures stand in a request as text; what is read of them is their size alone.
@@ -40,78 +34,7 @@ Read: TypeAlias = Callable[[Any], object]
 """Gives what a piece of an answer says, as fields, or `None`."""
 
 
-class Asked(NamedTuple):
-    """What a request asks for.
-
-    Attributes:
-        prompt: A text, or the messages of a chat.
-        tools: The tools that are sent along, in whatever form.
-        texts: The texts to embed.
-        max_tokens: How much may come back at the most, if it says so.
-        model: The model's id, if the body names it.
-    """
-
-    prompt: str | tuple[Message, ...] = ""
-    tools: object = None
-    texts: tuple[str, ...] = ()
-    max_tokens: int | None = None
-    model: str = ""
-
-
-class Answered(NamedTuple):
-    """What an answer says, whole or as far as it has come.
-
-    Attributes:
-        parts: What the model said, thought and called.
-        usage: What the body says of its tokens, if it was read.
-    """
-
-    parts: tuple[Part, ...] = ()
-    usage: Usage | None = None
-
-
-class Dialect(Protocol):
-    """How requests and answers of one operation are read."""
-
-    def asked(self, body: Any) -> Asked:
-        """Read a request; of what can't be read, nothing."""
-        ...
-
-    def answered(self, pieces: Sequence[Any]) -> Answered:
-        """Read an answer, of the pieces that have come."""
-        ...
-
-
-class Recorder:
-    """Where the requests of one watched client go.
-
-    Args:
-        token_counter: Whoever counts: a `Tracker`, or a handler that has one.
-
-    Raises:
-        WatchError: It doesn't count.
-    """
-
-    def __init__(self, token_counter: Any) -> None:
-        self.tracker: Tracker = getattr(token_counter, "tracker", token_counter)
-        if not isinstance(self.tracker, Tracker):  # pyright: ignore[reportUnnecessaryIsInstance]
-            msg = (
-                f"a client was to be watched by a {type(token_counter).__name__}, which doesn't "
-                "count; give a TokenCountingHandler or a Tracker."
-            )
-            raise WatchError(msg)
-        # A client may live as long as the program; the handler needn't.
-        self._counter = weakref.ref(token_counter)
-
-    @property
-    def settings(self) -> Settings:
-        """How events are made: as the handler says, as long as there is one."""
-        settings: Settings | None = getattr(self._counter(), "settings", None)
-        plain = Settings(prices=self.tracker.prices)
-        return plain if settings is None else settings._replace(event_class=TokenCountingEvent)
-
-
-class Exchange(Call, Transcript):
+class Exchange(WireTranscript):
     """A request that leaves where and when this is made, and what is known of its answer.
 
     It ends in `settle`, once and in any case. One that nobody holds any more before it's settled
@@ -140,12 +63,10 @@ class Exchange(Call, Transcript):
     is_settled = True
     read_piece: Read | None = None
     status: Status = "abandoned"
-    _asked: Asked | None = None
     _whole: Usage | None = None
     _unread: object = None
     _figures_at = 0
     _pending: Pending | None = None
-    _event: TokenCountingEvent | None = None
 
     def __init__(
         self,
@@ -184,7 +105,7 @@ class Exchange(Call, Transcript):
         """Count what nobody waits for any more; a finalizer, so that it waits for no lock."""
         # At exit nobody counts any more.
         if not (self.is_settled or is_exiting()):
-            soon(self.lost)
+            soon(partial(self.settle, "abandoned"))
 
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
@@ -195,17 +116,9 @@ class Exchange(Call, Transcript):
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
         if self.is_limited:
-            # Until it may be sent it is no request that could be lost.
-            self.is_settled = True
+            self.is_settled = True  # until it may be sent: so it's none that could be lost
             self._recorder.tracker.reserve(self)
             self.is_settled = False
-
-    def expected_tokens(self) -> tuple[int, int | None]:
-        """How many tokens it will send and may get back, roughly."""
-        asked = self._ask()
-        if self.operation == "embedding":
-            return expected_texts(asked.texts), 0
-        return expected_input(asked.prompt, asked.tools), asked.max_tokens
 
     # --- what the client's watch tells -----------------------------------------------------
 
@@ -262,7 +175,7 @@ class Exchange(Call, Transcript):
             if self._pending is not None:
                 self._recorder.tracker.hold_more(self._pending, len(piece))
         elif piece.rstrip().endswith(_END_OF_JSON):
-            event.completion = self._completion(event.operation)
+            event.completion = self.completion(event.operation)
             if event.completion:
                 self.pieces.clear()
 
@@ -299,9 +212,10 @@ class Exchange(Call, Transcript):
                     return
         self._record()
 
-    def lost(self) -> None:
-        """Note that nobody waits for the rest of the answer any more."""
-        self.settle("abandoned")
+    def settled(self, events: Sequence[TokenCountingEvent]) -> None:
+        """Let go of what only its events needed."""
+        super().settled(events)
+        self._put_off.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
 
@@ -336,10 +250,6 @@ class Exchange(Call, Transcript):
                 figures_at = at
         return usage, figures_at
 
-    def texts(self) -> Sequence[str]:
-        """The texts that it had embedded."""
-        return self._ask().texts
-
     def disown(self) -> None:
         """Record it here after all."""
         with LOCK:
@@ -352,7 +262,7 @@ class Exchange(Call, Transcript):
     def _record(self) -> None:
         try:
             if type(self.body) in _SIZED and len(self.body) > _LONGEST_BODY:
-                self._ask()
+                self.ask()
             reservation, self.reservation = self.reservation, None
             self._pending = Pending((self._ended,), self.held_bytes, self.context, reservation)
             self._recorder.tracker.add(self._pending)
@@ -368,7 +278,7 @@ class Exchange(Call, Transcript):
     def _all_reported(self) -> Reported:
         """What was said, and what a body says that was kept for its text, if that is more."""
         reported = self.reported()
-        in_body = self._read_answer().usage
+        in_body = self.read_answer().usage
         if (
             in_body is not None
             and reported.usage is not None
@@ -378,93 +288,3 @@ class Exchange(Call, Transcript):
         ):
             return reported._replace(usage=in_body)
         return reported
-
-    @property
-    def held_bytes(self) -> int:
-        """About how much memory its texts take until it's counted."""
-        body: Any = self.body
-        held = len(body) if type(body) in _SIZED else 0
-        if self.pieces:
-            # To ask each for its length would cost more than all the rest; the last may be
-            # the whole answer.
-            last = self.pieces[-1]
-            held += _BYTES_PER_PIECE * len(self.pieces)
-            held += len(last) if type(last) in _SIZED else 0
-        return held
-
-    def identify(self) -> None:
-        """Find out the model and what was asked for, where the body alone tells."""
-        asked = self._ask()
-        if self.operation == "chat" and isinstance(asked.prompt, str):
-            self.operation = "completion"
-
-    def printed(self) -> tuple[str, str]:
-        """Prompt and completion."""
-        if not self._recorder.settings.keeps_text:
-            return "", ""
-        asked = self._ask()
-        if self.operation == "embedding":
-            prompt = "\n".join(asked.texts)
-        elif isinstance(asked.prompt, str):
-            prompt = asked.prompt
-        else:
-            prompt = "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
-        return prompt, self._completion(self.operation)
-
-    def _completion(self, operation: Operation) -> str:
-        if not (self.pieces and self._recorder.settings.keeps_text):
-            return ""
-        text = _joined(self._read_answer().parts)
-        return f"assistant: {text}" if operation == "chat" else text
-
-    def prompt(self) -> str | Sequence[Message]:
-        """What was sent."""
-        return self._ask().prompt
-
-    def tools(self) -> object:
-        """The tools that were sent along."""
-        return self._ask().tools
-
-    def answer(self) -> Sequence[Part]:
-        """What came back."""
-        return self._read_answer().parts
-
-    def embedded(self) -> Sequence[EmbeddedTexts]:
-        """The texts, which share what was reported."""
-        return (EmbeddedTexts(self.texts(), self.reported()),)
-
-    def settled(self, events: Sequence[TokenCountingEvent]) -> None:
-        """Let go of what only its events needed; of an unread answer the text may follow."""
-        if self.operation != "embedding" and events:
-            self._event = events[0]
-        self._asked, self.body = Asked(), None
-        # Whoever takes in the rest of it holds these very lists.
-        self.pieces.clear()
-        self._put_off.clear()
-
-    def _read_answer(self) -> Answered:
-        if not self.pieces:
-            return Answered()
-        try:
-            return self._dialect.answered(self.pieces)
-        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
-            notice("an answer could not be read", error, "its text is left empty")
-            return Answered()
-
-    def _ask(self) -> Asked:
-        if self._asked is None:
-            try:
-                asked = self._dialect.asked(self.body)
-            except Exception as error:  # noqa: BLE001 - the body may be anything at all
-                notice("a request could not be read", error, "its prompt is left empty")
-                asked = Asked()
-            with LOCK:
-                # Another thread that was quicker has let go of the body, too.
-                if self._asked is None:
-                    self._asked, self.body = asked, None
-                    self.model = self.model or asked.model
-        return self._asked
-
-
-def _joined(parts: Sequence[Part]) -> str:
-    return "".join(texts_in(parts))

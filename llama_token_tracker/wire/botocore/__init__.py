@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
-from llama_token_tracker.wire.exchange import Exchange, Recorder
+from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.transcript import Recorder
 
 if TYPE_CHECKING:
     from llama_token_tracker.wire.botocore.answers import HearAnswer

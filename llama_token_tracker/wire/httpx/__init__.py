@@ -16,9 +16,10 @@ import httpx
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.dialects import Dialect
-from llama_token_tracker.wire.exchange import Exchange, Recorder
+from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.httpx.streams import ending, hear
 from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.transcript import Recorder
 
 __all__ = ["AsyncWatchingTransport", "WatchingTransport"]
 

@@ -19,7 +19,8 @@ from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire import watch
 from llama_token_tracker.wire.botocore.answers import OPERATIONS
 from llama_token_tracker.wire.dialects import CONVERSE, INVOKE, INVOKE_STREAM
-from llama_token_tracker.wire.exchange import Exchange, Recorder
+from llama_token_tracker.wire.exchange import Exchange
+from llama_token_tracker.wire.transcript import Recorder
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
 
 CACHED = Usage(input_tokens=900, output_tokens=7, cache_read_tokens=500, cache_write_tokens=300)

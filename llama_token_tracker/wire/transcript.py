@@ -1,0 +1,215 @@
+"""What a request asks and its answer says, read from their bytes when somebody asks."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.errors import WatchError
+from llama_token_tracker.events.call import Call, Settings
+from llama_token_tracker.events.event import Operation, TokenCountingEvent
+from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
+from llama_token_tracker.events.unreported import texts_in
+from llama_token_tracker.extraction import Reported
+from llama_token_tracker.extraction.parts import Message, Part
+from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
+from llama_token_tracker.tracking.tracker import Tracker
+from llama_token_tracker.usage import Usage
+
+_BYTES_PER_PIECE: Final = 500
+_SIZED: Final = (bytes, str, bytearray)
+
+
+class Asked(NamedTuple):
+    """What a request asks for.
+
+    Attributes:
+        prompt: A text, or the messages of a chat.
+        tools: The tools that are sent along, in whatever form.
+        texts: The texts to embed.
+        max_tokens: How much may come back at the most, if it says so.
+        model: The model's id, if the body names it.
+    """
+
+    prompt: str | tuple[Message, ...] = ""
+    tools: object = None
+    texts: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    model: str = ""
+
+
+class Answered(NamedTuple):
+    """What an answer says, whole or as far as it has come.
+
+    Attributes:
+        parts: What the model said, thought and called.
+        usage: What the body says of its tokens, if it was read.
+    """
+
+    parts: tuple[Part, ...] = ()
+    usage: Usage | None = None
+
+
+class Dialect(Protocol):
+    """How requests and answers of one operation are read."""
+
+    def asked(self, body: Any) -> Asked:
+        """Read a request; of what can't be read, nothing."""
+        ...
+
+    def answered(self, pieces: Sequence[Any]) -> Answered:
+        """Read an answer, of the pieces that have come."""
+        ...
+
+
+class Recorder:
+    """Where the requests of one watched client go.
+
+    Args:
+        token_counter: Whoever counts: a `Tracker`, or a handler that has one.
+
+    Raises:
+        WatchError: It doesn't count.
+    """
+
+    def __init__(self, token_counter: Any) -> None:
+        self.tracker: Tracker = getattr(token_counter, "tracker", token_counter)
+        if not isinstance(self.tracker, Tracker):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = (
+                f"a client was to be watched by a {type(token_counter).__name__}, which doesn't "
+                "count; give a TokenCountingHandler or a Tracker."
+            )
+            raise WatchError(msg)
+        # A client may live as long as the program; the handler needn't.
+        self._counter = weakref.ref(token_counter)
+
+    @property
+    def settings(self) -> Settings:
+        """How events are made: as the handler says, as long as there is one."""
+        settings: Settings | None = getattr(self._counter(), "settings", None)
+        plain = Settings(prices=self.tracker.prices)
+        return plain if settings is None else settings._replace(event_class=TokenCountingEvent)
+
+
+class WireTranscript(Call, Transcript):
+    """A request and its answer, as far as they are known: what a dialect reads of both.
+
+    Attributes:
+        body: The request's body, as long as nobody has read it.
+        pieces: The pieces of the answer that have come, if they are needed.
+    """
+
+    body: Any
+    pieces: list[Any]
+    _recorder: Recorder
+    _dialect: Dialect
+    _asked: Asked | None = None
+    _event: TokenCountingEvent | None = None
+
+    def reported(self) -> Reported:
+        """What the wire has said of its tokens so far."""
+        raise NotImplementedError
+
+    def expected_tokens(self) -> tuple[int, int | None]:
+        """How many tokens it will send and may get back, roughly."""
+        asked = self.ask()
+        if self.operation == "embedding":
+            return expected_texts(asked.texts), 0
+        return expected_input(asked.prompt, asked.tools), asked.max_tokens
+
+    def texts(self) -> Sequence[str]:
+        """The texts that it had embedded."""
+        return self.ask().texts
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory its texts take until it's counted."""
+        body: Any = self.body
+        held = len(body) if type(body) in _SIZED else 0
+        if self.pieces:
+            # To ask each for its length would cost more than all the rest; the last may be
+            # the whole answer.
+            last = self.pieces[-1]
+            held += _BYTES_PER_PIECE * len(self.pieces)
+            held += len(last) if type(last) in _SIZED else 0
+        return held
+
+    def identify(self) -> None:
+        """Find out the model and what was asked for, where the body alone tells."""
+        asked = self.ask()
+        if self.operation == "chat" and isinstance(asked.prompt, str):
+            self.operation = "completion"
+
+    def printed(self) -> tuple[str, str]:
+        """Prompt and completion."""
+        if not self._recorder.settings.keeps_text:
+            return "", ""
+        asked = self.ask()
+        if self.operation == "embedding":
+            prompt = "\n".join(asked.texts)
+        elif isinstance(asked.prompt, str):
+            prompt = asked.prompt
+        else:
+            prompt = "\n".join([f"{m.role}: {_joined(m.parts)}" for m in asked.prompt])
+        return prompt, self.completion(self.operation)
+
+    def completion(self, operation: Operation) -> str:
+        """The text that came back, as an event shows it."""
+        if not (self.pieces and self._recorder.settings.keeps_text):
+            return ""
+        text = _joined(self.read_answer().parts)
+        return f"assistant: {text}" if operation == "chat" else text
+
+    def prompt(self) -> str | Sequence[Message]:
+        """What was sent."""
+        return self.ask().prompt
+
+    def tools(self) -> object:
+        """The tools that were sent along."""
+        return self.ask().tools
+
+    def answer(self) -> Sequence[Part]:
+        """What came back."""
+        return self.read_answer().parts
+
+    def embedded(self) -> Sequence[EmbeddedTexts]:
+        """The texts, which share what was reported."""
+        return (EmbeddedTexts(self.texts(), self.reported()),)
+
+    def settled(self, events: Sequence[TokenCountingEvent]) -> None:
+        """Let go of what only its events needed; of an unread answer the text may follow."""
+        if self.operation != "embedding" and events:
+            self._event = events[0]
+        self._asked, self.body = Asked(), None
+        # Whoever takes in the rest of it holds these very lists.
+        self.pieces.clear()
+
+    def read_answer(self) -> Answered:
+        """What its answer says, as far as it has come."""
+        if not self.pieces:
+            return Answered()
+        try:
+            return self._dialect.answered(self.pieces)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("an answer could not be read", error, "its text is left empty")
+            return Answered()
+
+    def ask(self) -> Asked:
+        """What it asks for."""
+        if self._asked is None:
+            try:
+                asked = self._dialect.asked(self.body)
+            except Exception as error:  # noqa: BLE001 - the body may be anything at all
+                notice("a request could not be read", error, "its prompt is left empty")
+                asked = Asked()
+            with LOCK:
+                # Another thread that was quicker has let go of the body, too.
+                if self._asked is None:
+                    self._asked, self.body = asked, None
+                    self.model = self.model or asked.model
+        return self._asked
+
+
+def _joined(parts: Sequence[Part]) -> str:
+    return "".join(texts_in(parts))
