@@ -13,6 +13,7 @@ from llama_token_tracker.extraction.reader import (
     is_silent,
     knows,
     usage_parts,
+    with_parts,
 )
 from llama_token_tracker.extraction.registry import SHAPES, register_shape
 from llama_token_tracker.extraction.reported import SILENT, Reported, combined
@@ -32,4 +33,5 @@ __all__ = [
     "knows",
     "register_shape",
     "usage_parts",
+    "with_parts",
 ]

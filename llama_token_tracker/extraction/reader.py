@@ -160,6 +160,19 @@ def knows(usage: Usage) -> int:
     return len([count for count in usage.__dict__.values() if count])
 
 
+def with_parts(reported: Reported, other: Usage | None) -> Reported:
+    """The same figures with their parts, where another place states those as well."""
+    known = reported.usage
+    if (
+        other is not None
+        and known is not None
+        and (other.input_tokens, other.output_tokens) == (known.input_tokens, known.output_tokens)
+        and knows(other) > knows(known)
+    ):
+        return reported._replace(usage=other)
+    return reported
+
+
 def find(response: object) -> "list[Finding] | StreamedUsage":
     """Find every usage in a response, those nearest to the wire first.
 

@@ -6,7 +6,7 @@ them.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, TypeAlias
@@ -14,19 +14,23 @@ from typing import Any, Final, TypeAlias
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.events.event import Operation, Status
+from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, Ending
-from llama_token_tracker.extraction import SILENT, Reported, StreamedUsage, extract_usage, knows
+from llama_token_tracker.extraction import (
+    SILENT,
+    Reported,
+    StreamedUsage,
+    extract_usage,
+    with_parts,
+)
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import is_somewhere
 from llama_token_tracker.usage import Usage
-from llama_token_tracker.wire.transcript import Dialect, Recorder, WireTranscript
+from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
-_BYTES_PER_PIECE: Final = 500
 # Pictures stand in a request as text; what is read of them is their size alone.
 _LONGEST_BODY: Final = 262_144
-_SIZED: Final = (bytes, str, bytearray)
 _END_OF_JSON: Final = b"}"
 _NO_TAGS: Final[dict[str, Any]] = {}
 
@@ -261,7 +265,7 @@ class Exchange(WireTranscript):
 
     def _record(self) -> None:
         try:
-            if type(self.body) in _SIZED and len(self.body) > _LONGEST_BODY:
+            if type(self.body) in SIZED and len(self.body) > _LONGEST_BODY:
                 self.ask()
             reservation, self.reservation = self.reservation, None
             self._pending = Pending((self._ended,), self.held_bytes, self.context, reservation)
@@ -273,18 +277,10 @@ class Exchange(WireTranscript):
         """All that is needed to make its event, read when somebody asks."""
         has_answer = bool(self.pieces)
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
-        return Ended(self, self._all_reported(), self, ending, self._recorder.settings)
-
-    def _all_reported(self) -> Reported:
-        """What was said, and what a body says that was kept for its text, if that is more."""
-        reported = self.reported()
-        in_body = self.read_answer().usage
-        if (
-            in_body is not None
-            and reported.usage is not None
-            and (in_body.input_tokens, in_body.output_tokens)
-            == (reported.input_tokens, reported.output_tokens)
-            and knows(in_body) > knows(reported.usage)
-        ):
-            return reported._replace(usage=in_body)
-        return reported
+        return Ended(
+            self,
+            with_parts(self.reported(), self.read_answer().usage),
+            self,
+            ending,
+            self._recorder.settings,
+        )

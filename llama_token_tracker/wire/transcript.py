@@ -18,7 +18,8 @@ from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
 _BYTES_PER_PIECE: Final = 500
-_SIZED: Final = (bytes, str, bytearray)
+SIZED: Final = (bytes, str, bytearray)
+"""What has a length that can be asked for quickly."""
 
 
 class Asked(NamedTuple):
@@ -126,13 +127,13 @@ class WireTranscript(Call, Transcript):
     def held_bytes(self) -> int:
         """About how much memory its texts take until it's counted."""
         body: Any = self.body
-        held = len(body) if type(body) in _SIZED else 0
+        held = len(body) if type(body) in SIZED else 0
         if self.pieces:
             # To ask each for its length would cost more than all the rest; the last may be
             # the whole answer.
             last = self.pieces[-1]
             held += _BYTES_PER_PIECE * len(self.pieces)
-            held += len(last) if type(last) in _SIZED else 0
+            held += len(last) if type(last) in SIZED else 0
         return held
 
     def identify(self) -> None:
