@@ -1,17 +1,12 @@
 """Documents are the same, wherever the bytes they come in are cut."""
 
 import json
-import sys
 from typing import Any
 
-import httpx
-import httpx2
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker.wire.httpx.documents import Decoded, Documents, Events, Lines, Whole
-from tests.wire.httpx_clients.relay import STREAMED, WHOLE
+from llama_token_tracker.wire.httpx.documents import Documents, Events, Lines, Whole
 
 KEYS = ("usage",)
 JSON: Any = st.recursive(
@@ -71,37 +66,3 @@ def test_of_a_document_that_is_too_long_the_figures_are_read(
     content = (document[:-1] + f', "usage": {json.dumps(usage)}}}').encode()
     pieces = cut(data, b"data: " + content + b"\n\n" if kind is Events else content + b"\n")
     assert read(kind(KEYS), pieces) == [{"usage": usage}]
-
-
-@pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda library: library.__name__)
-@pytest.mark.parametrize("encoding", [name for name in WHOLE if name])
-@given(data=st.data(), content=st.binary(max_size=2_000))
-def test_what_is_encoded_is_decoded(
-    library: Any, encoding: str, data: st.DataObject, content: bytes
-):
-    """Each piece as far as it goes, by the decoders of the library that reads the answer."""
-    if library is httpx2 and encoding == "zstd":
-        pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    encoded = WHOLE[encoding](content)
-    decoded = Decoded(library, encoding)
-    assert b"".join(b"".join(decoded.feed(piece)) for piece in cut(data, encoded)) == content
-
-
-@pytest.mark.parametrize("encoding", [name for name in WHOLE if name])
-def test_a_piece_is_decoded_before_the_next_has_come(encoding: str):
-    """Nothing waits for the end of a stream."""
-    encode, decoded = STREAMED[encoding](), Decoded(httpx, encoding)
-    for piece in (b"one", b"two words", b"three more words"):
-        assert b"".join(decoded.feed(encode(piece))) == piece
-
-
-def test_encodings_are_undone_in_their_order():
-    """The last that was applied comes off first, as httpx has it."""
-    decoded = Decoded(httpx, "deflate, gzip")
-    assert b"".join(decoded.feed(WHOLE["gzip"](WHOLE["deflate"](b"text")))) == b"text"
-
-
-def test_what_is_not_what_it_says_is_an_error():
-    """It's httpx's own."""
-    with pytest.raises(httpx.DecodingError):
-        Decoded(httpx, "gzip").feed(b"no gzip at all")
