@@ -6,11 +6,8 @@ response, and whoever only sees its bytes pass has nothing for them to pull from
 
 import json
 import re
-import sys
-import types
-from collections.abc import Generator, Iterator
-from contextlib import suppress
-from typing import Any, Final, Protocol
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 _LONGEST: Final = 1_048_576
 """A longer document isn't held; of its end the figures are read."""
@@ -182,72 +179,3 @@ def documents_of(kind: bytes, keys: tuple[str, ...], *, is_read: bool) -> Docume
     if b"ndjson" in kind or b"stream+json" in kind or b"jsonl" in kind:
         return Lines(keys)
     return Whole(keys) if is_read else Whole(keys, longest=_END)
-
-
-# --- what is encoded -----------------------------------------------------------------------
-
-
-class Decoded:
-    """Undoes the encoding of a body, piece by piece, with httpx's own decoders.
-
-    httpx decodes where it reads, and has no decoder to feed. So a response of our own reads here,
-    asynchronously and without an event loop: where it waits for bytes it stands still, and goes on
-    with those that it's given.
-
-    Args:
-        library: httpx, or httpx2.
-        encoding: The body's `Content-Encoding`.
-    """
-
-    def __init__(self, library: Any, encoding: str) -> None:
-        source = type("Source", (_Source, library.AsyncByteStream), {})()
-        response = library.Response(200, headers={"content-encoding": encoding}, stream=source)
-        self._pieces: Any = response.aiter_bytes()
-        # An event loop would close these generators when it ends; they are none of its own.
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
-        try:
-            self._step = self._pieces.__anext__()
-            self._step.send(None)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-
-    def feed(self, raw: bytes) -> list[bytes]:
-        """Give what these bytes stand for, as far as it can be told yet.
-
-        Raises:
-            Exception: httpx's `DecodingError`: they aren't what the header says.
-        """
-        plain: list[bytes] = []
-        given: bytes | None = raw
-        while True:
-            try:
-                self._step.send(given)
-            except StopIteration as piece:
-                plain.append(piece.value)
-                self._step, given = self._pieces.__anext__(), None
-            else:
-                return plain
-
-    def __del__(self) -> None:
-        """End what stands still, from the inside out: a generator can't do that to itself."""
-        with suppress(GeneratorExit, Exception):
-            self._step.throw(GeneratorExit)
-
-
-class _Source:
-    """Where that response reads: it waits for whatever is fed next."""
-
-    def __aiter__(self) -> "_Source":
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await _fed()
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-
-@types.coroutine
-def _fed() -> Generator[None, bytes, bytes]:
-    return (yield)

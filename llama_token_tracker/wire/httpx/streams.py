@@ -16,7 +16,8 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.httpx.documents import Decoded, Whole, documents_of
+from llama_token_tracker.wire.httpx.content_encoding import ContentDecoder
+from llama_token_tracker.wire.httpx.documents import Whole, documents_of
 
 _MOST_KEPT: Final = 8 * 1024 * 1024
 """So much of a stream is kept for its event's text, and to count what a provider leaves out."""
@@ -40,7 +41,7 @@ class Answer:
         self._exchange = exchange
         self._dialect = dialect
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-        self._decoded = None if encoding == "identity" else Decoded(_library(response), encoding)
+        self._decoder = None if encoding == "identity" else ContentDecoder(encoding)
         self._documents = documents_of(
             headers.get(b"content-type", b""),
             dialect.usage,
@@ -59,7 +60,7 @@ class Answer:
         if self._is_deaf:
             return
         try:
-            for plain in (piece,) if self._decoded is None else self._decoded.feed(piece):
+            for plain in (piece,) if self._decoder is None else self._decoder.decode(piece):
                 for document in self._documents.feed(plain):
                     self._hear(document)
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -68,7 +69,7 @@ class Answer:
 
     def take_in_all(self, content: bytes) -> None:
         """Note that the whole body is there already, and decoded."""
-        self._decoded = None
+        self._decoder = None
         self.take_in(content)
         self.end()
 

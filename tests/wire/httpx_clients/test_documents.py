@@ -1,22 +1,14 @@
 """Documents are the same, wherever the bytes they come in are cut."""
 
 import json
-import sys
-from itertools import product
 from typing import Any
 
-import httpx
-import httpx2
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker.wire.httpx.documents import Decoded, Documents, Events, Lines, Whole
-from tests.needs import needs
-from tests.wire.httpx_clients.relay import STREAMED, WHOLE
+from llama_token_tracker.wire.httpx.documents import Documents, Events, Lines, Whole
 
 KEYS = ("usage",)
-ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 JSON: Any = st.recursive(
     st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=9
 )
@@ -36,7 +28,6 @@ def read(documents: Documents, pieces: list[bytes]) -> list[Any]:
     return [json.loads(document) for document in [*found, documents.rest()] if document]
 
 
-@pytest.mark.slow
 @given(st.data(), OBJECTS, ENDS)
 def test_events_are_found(data: st.DataObject, objects: list[Any], end: bytes):
     """Other fields, comments, and events of several lines are no matter."""
@@ -47,7 +38,6 @@ def test_events_are_found(data: st.DataObject, objects: list[Any], end: bytes):
     assert read(Events(KEYS), cut(data, content)) == objects
 
 
-@pytest.mark.slow
 @given(st.data(), OBJECTS, ENDS, st.booleans())
 def test_lines_are_found(data: st.DataObject, objects: list[Any], end: bytes, is_ended: bool):
     """The last needn't be ended."""
@@ -62,7 +52,6 @@ def test_a_body_is_one_document(data: st.DataObject, body: dict[str, Any]):
     assert read(Whole(KEYS), pieces) == [body]
 
 
-@pytest.mark.slow
 @given(
     st.data(),
     st.sampled_from([Events, Lines, Whole]),
@@ -77,43 +66,3 @@ def test_of_a_document_that_is_too_long_the_figures_are_read(
     content = (document[:-1] + f', "usage": {json.dumps(usage)}}}').encode()
     pieces = cut(data, b"data: " + content + b"\n\n" if kind is Events else content + b"\n")
     assert read(kind(KEYS), pieces) == [{"usage": usage}]
-
-
-@pytest.mark.parametrize(
-    ("library", "encoding"),
-    [
-        pytest.param(library, encoding, id=f"{encoding}-{library.__name__}")
-        for library, encoding in product([httpx, httpx2], filter(None, WHOLE))
-        if (library, encoding) != (httpx2, "zstd")
-    ]
-    # httpx2 leaves this one to Python or to a package of its own.
-    + [pytest.param(httpx2, "zstd", id="zstd-httpx2", marks=needs(ZSTD))],
-)
-@given(data=st.data(), content=st.binary(max_size=2_000))
-def test_what_is_encoded_is_decoded(
-    library: Any, encoding: str, data: st.DataObject, content: bytes
-):
-    """Each piece as far as it goes, by the decoders of the library that reads the answer."""
-    encoded = WHOLE[encoding](content)
-    decoded = Decoded(library, encoding)
-    assert b"".join(b"".join(decoded.feed(piece)) for piece in cut(data, encoded)) == content
-
-
-@pytest.mark.parametrize("encoding", [name for name in WHOLE if name])
-def test_a_piece_is_decoded_before_the_next_has_come(encoding: str):
-    """Nothing waits for the end of a stream."""
-    encode, decoded = STREAMED[encoding](), Decoded(httpx, encoding)
-    for piece in (b"one", b"two words", b"three more words"):
-        assert b"".join(decoded.feed(encode(piece))) == piece
-
-
-def test_encodings_are_undone_in_their_order():
-    """The last that was applied comes off first, as httpx has it."""
-    decoded = Decoded(httpx, "deflate, gzip")
-    assert b"".join(decoded.feed(WHOLE["gzip"](WHOLE["deflate"](b"text")))) == b"text"
-
-
-def test_what_is_not_what_it_says_is_an_error():
-    """It's httpx's own."""
-    with pytest.raises(httpx.DecodingError):
-        Decoded(httpx, "gzip").feed(b"no gzip at all")
