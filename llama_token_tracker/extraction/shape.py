@@ -155,6 +155,10 @@ def _wrong_names(table: WireShape) -> Iterator[str]:
     for path in (*(path for group in table.same for path in group), *table.sure_in_stream_with):
         if path not in table.adds:
             yield f"{path!r} is no path of `adds`; add it there, or leave it out."
+    yield from _wrong_marks(table)
+
+
+def _wrong_marks(table: WireShape) -> Iterator[str]:
     if not table.marks:
         yield "it has no marks; name keys that tell such a usage from others."
     for mark in table.marks:
