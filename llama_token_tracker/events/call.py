@@ -1,6 +1,6 @@
 """A call to a provider that has started: what was asked, of whom, and where in the program."""
 
-from asyncio import CancelledError
+import sys
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
@@ -11,15 +11,20 @@ from llama_token_tracker.tokenizers.selection import Tokenizers
 MAX_OPEN: Final = 10_000
 """More calls than this are never open at once; what is older was forgotten by somebody."""
 
-ABANDONING: Final = (GeneratorExit, CancelledError, KeyboardInterrupt)
-"""What ends a call by its caller's will, and not by an error."""
-
 
 def status_after(error: BaseException | None) -> Status:
-    """How a call ended that this was raised in; `None` stands for its answer."""
+    """How a call ended that this was raised in; `None` stands for its answer.
+
+    What ends a call by its caller's will is no error.
+    """
     if error is None:
         return "complete"
-    return "abandoned" if isinstance(error, ABANDONING) else "failed"
+    # Not imported for this: where it isn't there, nothing was cancelled.
+    asyncio: Any = sys.modules.get("asyncio")
+    is_left = isinstance(error, GeneratorExit | KeyboardInterrupt) or (
+        asyncio is not None and isinstance(error, asyncio.CancelledError)
+    )
+    return "abandoned" if is_left else "failed"
 
 
 class Settings(NamedTuple):

@@ -14,7 +14,7 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import RETURNS_USERS_OBJECT
-from llama_token_tracker.events.call import ABANDONING, Settings
+from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import (
@@ -195,7 +195,7 @@ class Recorder:
             for outcome in outcomes:
                 self.record(outcome)
         # The echo of a stream that was dropped before is counted already.
-        elif not isinstance(error, ABANDONING):
+        elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
             self.record(outcome_of(call_of(payload, event_id), response, error))
 

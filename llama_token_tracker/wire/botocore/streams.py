@@ -4,20 +4,18 @@ Each wrapper stands where botocore's own object stood and hands everything on. I
 the other way round, so that an answer nobody holds any more is known to be left.
 """
 
-from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, Protocol, cast
 
 from botocore.response import StreamingBody
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.exchange import Exchange
 
 Keep = Callable[[Any], None]
 Hear = Callable[[Exchange, Keep, Any], None]
-
-_LEFT: Final = (CancelledError, KeyboardInterrupt)
 
 
 class HeardEvents:
@@ -87,7 +85,7 @@ def _settle_by(exchange: Exchange, error: BaseException) -> None:
     """Settle an exchange by what has ended its reading."""
     # Whoever leaves this iteration may go on with another.
     if not isinstance(error, GeneratorExit):
-        exchange.settle("abandoned" if isinstance(error, _LEFT) else "failed")
+        exchange.settle(status_after(error))
 
 
 def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:

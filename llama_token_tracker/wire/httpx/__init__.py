@@ -15,9 +15,10 @@ import httpx
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.httpx.streams import ending, hear
+from llama_token_tracker.wire.httpx.streams import hear
 from llama_token_tracker.wire.operations import find
 from llama_token_tracker.wire.transcript import Recorder
 
@@ -193,7 +194,7 @@ class _Sent:
             yield
         except BaseException as error:
             if self.exchange is not None:
-                self.exchange.settle(ending(error))
+                self.exchange.settle(status_after(error))
             raise
 
     def answered(self, request: Any, response: Any, *, is_async: bool) -> None:

@@ -6,13 +6,13 @@ not the other way round, so that an answer nobody holds any more is known to be 
 
 import sys
 import weakref
-from asyncio import CancelledError
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
@@ -97,7 +97,7 @@ class Answer:
             # Whoever leaves this iteration closes the response, or lets go of it.
             raise
         except BaseException as error:
-            self._exchange.settle(ending(error))
+            self._exchange.settle(status_after(error))
             raise
         self.end()
 
@@ -143,12 +143,6 @@ class Answer:
         status = self._dialect.ended(fields)
         if status is not None:
             self._exchange.settle(status)
-
-
-def ending(error: BaseException) -> Any:
-    """How a request ended that this was raised in: what is no error was a wish to stop."""
-    left = isinstance(error, CancelledError) or not isinstance(error, Exception)
-    return "abandoned" if left else "failed"
 
 
 class _Heard:
