@@ -102,7 +102,7 @@ class Worker:
                 continue
             try:
                 task()
-            except BaseException as error:  # noqa: BLE001 - nobody is there to hear of it
+            except BaseException as error:  # noqa: BLE001 - nobody is there to be told
                 notice("work in the background failed", error, "it is done when it's read")
             # Not kept while waiting: it may be all that holds a tracker.
             del task
@@ -155,5 +155,5 @@ def run_late() -> None:
             return  # another thread was quicker
         try:
             task()
-        except Exception as error:  # noqa: BLE001 - nobody is there to hear of it
+        except Exception as error:  # noqa: BLE001 - nobody is there to be told
             notice("a dropped call could not be counted", error, "it is left out")

@@ -54,9 +54,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     Args:
         tokenizer: Text to tokens, for providers that report no usage. By default LlamaIndex's
             global tokenizer, or else its own `cl100k_base`, which is marked as an estimate.
-        event_starts_to_ignore: Event types whose start is not to be heard. Without the starts
+        event_starts_to_ignore: Event types whose start is not counted with. Without the starts
             of LLM events a call inside a call cannot be told from one beside it.
-        event_ends_to_ignore: Event types whose end is not to be heard, and so not counted.
+        event_ends_to_ignore: Event types whose end is not told of, and so not counted.
         verbose: Whether to print the counts of each call.
         logger: Where to print them, at level DEBUG; by default standard output.
         token_budget: As in LlamaIndex: once the LLM calls' total exceeds it, `ValueError` is

@@ -129,7 +129,7 @@ def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:
 
 
 def spend(accounts: Sequence[Accounts], event: TokenCountingEvent) -> None:
-    """Take in a call that reserved nothing, as its start wasn't heard."""
+    """Take in a call that reserved nothing, as its start was never told of."""
     if event.total_token_count:
         for one in accounts:
             usd = event.cost_usd if one.budget.usd is not None else None

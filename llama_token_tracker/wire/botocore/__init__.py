@@ -17,7 +17,7 @@ from llama_token_tracker.wire.operations import find
 from llama_token_tracker.wire.transcript import Recorder
 
 if TYPE_CHECKING:
-    from llama_token_tracker.wire.botocore.answers import HearAnswer
+    from llama_token_tracker.wire.botocore.answers import WatchAnswer
 
 _FIRST_ERROR: Final = 300
 
@@ -30,10 +30,10 @@ class Watch:
 
     def __init__(self, token_counter: Any) -> None:
         self._recorder = Recorder(token_counter)
-        # Handlers of one tracker that meet on a client, through its session, hear a call once.
+        # Handlers of one tracker that meet on a client, through its session, count a call once.
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
         self._emitters: list[weakref.ref[Any]] = []
-        self._operations: dict[str, HearAnswer] = {}
+        self._operations: dict[str, WatchAnswer] = {}
         self._is_on = False
 
     def start(self, emitters: list[Any]) -> None:
@@ -44,8 +44,8 @@ class Watch:
         self._is_on = True
         for emitter in emitters:
             self._emitters.append(weakref.ref(emitter))
-            for event, hear in self._events():
-                emitter.register(event, hear)
+            for event, listener in self._events():
+                emitter.register(event, listener)
 
     def stop(self) -> None:
         """Listen no more, nor to clients that a session has made meanwhile."""
@@ -54,19 +54,19 @@ class Watch:
             emitter = reference()
             if emitter is not None:
                 _watches.get(emitter, {}).pop(self._key, None)
-                for event, hear in self._events():
-                    emitter.unregister(event, hear)
+                for event, listener in self._events():
+                    emitter.unregister(event, listener)
         self._emitters.clear()
 
     def _events(self) -> list[tuple[str, Callable[..., None]]]:
-        heard: dict[str, Callable[..., None]] = {
+        listeners: dict[str, Callable[..., None]] = {
             "before-call": self._before,
             "after-call": self._after,
             "after-call-error": self._failed,
         }
         return [
-            (f"{event}.{BEDROCK_SERVICE}.{operation}", hear)
-            for event, hear in heard.items()
+            (f"{event}.{BEDROCK_SERVICE}.{operation}", listener)
+            for event, listener in listeners.items()
             for operation in self._operations
         ]
 
@@ -80,7 +80,7 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop listening; streams that were begun are heard to their end."""
+        """Stop listening; streams that were begun are read to their end."""
         self.stop()
 
     # --- what botocore calls ---------------------------------------------------------------
@@ -90,7 +90,7 @@ class Watch:
         if not self._is_on or self._key in context:
             return
         try:
-            hear = self._operations[model.name]
+            watch_answer = self._operations[model.name]
             found = find(BEDROCK_SERVICE, params["method"], params["url_path"])
             if found is None:
                 return
@@ -107,23 +107,23 @@ class Watch:
             return
         if exchange.is_limited:
             exchange.reserve()
-        # Where nobody hears of its answer, it's lost with this context.
-        context[self._key] = exchange, hear
+        # Where its answer is never told of, it's lost with this context.
+        context[self._key] = exchange, watch_answer
 
     def _after(self, http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
         sent = context.pop(self._key, None)
         if sent is None:
             return
-        exchange, hear = sent
+        exchange, watch_answer = sent
         try:
             exchange.event_id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                hear(exchange, http_response, parsed)
+                watch_answer(exchange, http_response, parsed)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
-            notice("an answer of Bedrock's could not be heard", error, "its figures may be missing")
+            notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
             exchange.settle("complete")
 
     def _failed(self, context: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is heard of the answer to each operation, once it has begun.
+"""What is read of the answer to each operation, once it has begun.
 
 Only what is gone later, or may be changed by then, is taken at once; figures and texts are looked
 at when somebody asks for them. Importing this loads botocore.
@@ -10,7 +10,13 @@ from typing import Any, Final, TypeAlias
 
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
-from llama_token_tracker.wire.botocore.streams import Hear, Keep, Whole, heard_body, heard_events
+from llama_token_tracker.wire.botocore.streams import (
+    Keep,
+    TakeEvent,
+    Whole,
+    watched_body,
+    watched_events,
+)
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -28,22 +34,22 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
         exchange.keeps_pieces = False
     if _INPUT_COUNT in headers or _OUTPUT_COUNT in headers:
         if exchange.keeps_pieces:
-            parsed["body"], _ = heard_body(parsed["body"], response, exchange)
+            parsed["body"], _ = watched_body(parsed["body"], response, exchange)
         # All of them, as that's quicker than a few.
         exchange.settle("complete", {**headers})
         return
     exchange.answered()
     reader = Whole(exchange, headers.get("content-length"))
-    parsed["body"], is_heard = heard_body(parsed["body"], response, reader)
-    if not is_heard:
+    parsed["body"], is_watched = watched_body(parsed["body"], response, reader)
+    if not is_watched:
         exchange.settle("complete")
 
 
 def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    hear: Hear = _hear_chunk
+    take_event: TakeEvent = _read_chunk
     if exchange.keeps_pieces:
-        exchange.read_piece, hear = _said_by, _keep_chunk
-    parsed["body"] = heard_events(parsed["body"], exchange, hear)
+        exchange.read_piece, take_event = _token_fields, _keep_chunk
+    parsed["body"] = watched_events(parsed["body"], exchange, take_event)
 
 
 def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
@@ -51,15 +57,15 @@ def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
         keep(event["chunk"].get("bytes", b""))
 
 
-def _hear_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
+def _read_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
     if "chunk" in event:
         chunk = event["chunk"].get("bytes", b"")
         keep(chunk)
-        if (fields := _said_by(chunk)) is not None:
+        if (fields := _token_fields(chunk)) is not None:
             exchange.add(fields)
 
 
-def _said_by(chunk: bytes) -> dict[str, Any] | None:
+def _token_fields(chunk: bytes) -> dict[str, Any] | None:
     # Every vendor's word for it holds this; most chunks say nothing of it.
     return decoded(chunk) if b"oken" in chunk else None
 
@@ -71,32 +77,32 @@ def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> Non
 
 
 def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    parsed["stream"] = heard_events(parsed["stream"], exchange, _hear_converse)
+    parsed["stream"] = watched_events(parsed["stream"], exchange, _read_converse)
 
 
-def _hear_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
+def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
     if "contentBlockDelta" in event:
         keep(event)
     elif "metadata" in event:
         exchange.add_later(_usage(event["metadata"]))
 
 
-def _usage(said: Mapping[str, Any]) -> dict[str, Any]:
+def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The usage of an answer or of a stream, whatever the program does to that afterwards."""
-    usage: Any = said.get("usage") or {}
+    usage: Any = answer.get("usage") or {}
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
     return {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
 
-HearAnswer: TypeAlias = Callable[[Exchange, Any, dict[str, Any]], None]
+WatchAnswer: TypeAlias = Callable[[Exchange, Any, dict[str, Any]], None]
 """Takes in the parsed answer of a request, and may put wrappers into it."""
 
-OPERATIONS: Final[dict[str, HearAnswer]] = {
+OPERATIONS: Final[dict[str, WatchAnswer]] = {
     "InvokeModel": _invoke,
     "InvokeModelWithResponseStream": _invoke_stream,
     "Converse": _converse,
     "ConverseStream": _converse_stream,
 }
-"""By the service's operations, as botocore names them, what is heard of their answers."""
+"""By the service's operations, as botocore names them, how their answers are read."""

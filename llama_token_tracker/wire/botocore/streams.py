@@ -1,4 +1,4 @@
-"""The answers that come in parts, heard while the program reads them: never before, never more.
+"""Answers that come in parts, read along while the program reads them: never before, never more.
 
 Each wrapper stands where botocore's own object stood and hands everything on. It holds that, not
 the other way round, so that an answer nobody holds any more is known to be left.
@@ -15,28 +15,28 @@ from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.exchange import Exchange
 
 Keep = Callable[[Any], None]
-Hear = Callable[[Exchange, Keep, Any], None]
+TakeEvent = Callable[[Exchange, Keep, Any], None]
 
 
-class HeardEvents:
-    """An `EventStream` of botocore's, each of whose events is heard on its way."""
+class WatchedEvents:
+    """An `EventStream` of botocore's, each of whose events is read on its way."""
 
-    def __init__(self, events: Any, exchange: Exchange, hear: Hear) -> None:
+    def __init__(self, events: Any, exchange: Exchange, take_event: TakeEvent) -> None:
         self._events = events
         self._exchange = exchange
         self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
-        self._hear = hear
+        self._take_event = take_event
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._events, name)
 
     def __iter__(self) -> Iterator[Any]:
         """The events, as they come."""
-        exchange, keep, hear = self._exchange, self._keep, self._hear
+        exchange, keep, take_event = self._exchange, self._keep, self._take_event
         try:
             for event in self._events:
                 try:
-                    hear(exchange, keep, event)
+                    take_event(exchange, keep, event)
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
@@ -51,7 +51,7 @@ class HeardEvents:
         return self._events.close()
 
 
-class HeardAsyncEvents(HeardEvents):
+class AsyncWatchedEvents(WatchedEvents):
     """The same of aiobotocore's."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -60,14 +60,14 @@ class HeardAsyncEvents(HeardEvents):
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """The events, as they come."""
-        return self._heard()
+        return self._watched()
 
-    async def _heard(self) -> AsyncIterator[Any]:
-        exchange, keep, hear = self._exchange, self._keep, self._hear
+    async def _watched(self) -> AsyncIterator[Any]:
+        exchange, keep, take_event = self._exchange, self._keep, self._take_event
         try:
             async for event in self._events:
                 try:
-                    hear(exchange, keep, event)
+                    take_event(exchange, keep, event)
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
@@ -88,11 +88,11 @@ def _settle_by(exchange: Exchange, error: BaseException) -> None:
         exchange.settle(status_after(error))
 
 
-def heard_events(events: Any, exchange: Exchange, hear: Hear) -> Any:
+def watched_events(events: Any, exchange: Exchange, take_event: TakeEvent) -> Any:
     """Wrap an event stream, synchronous or not; its answer has begun."""
     exchange.answered()
-    kind = HeardAsyncEvents if hasattr(events, "__aiter__") else HeardEvents
-    return kind(events, exchange, hear)
+    kind = AsyncWatchedEvents if hasattr(events, "__aiter__") else WatchedEvents
+    return kind(events, exchange, take_event)
 
 
 class Reader(Protocol):
@@ -104,7 +104,7 @@ class Reader(Protocol):
 
 
 class Whole:
-    """What hears a body once all of it has come: until then its figures aren't known.
+    """Reads a body once all of it has come: until then its figures aren't known.
 
     Args:
         exchange: Whose answer it is.
@@ -132,8 +132,8 @@ class Whole:
             exchange.settle("complete")
 
 
-class HeardBody(StreamingBody):
-    """A `StreamingBody` of botocore's, heard on its way."""
+class WatchedBody(StreamingBody):
+    """A `StreamingBody` of botocore's, read along."""
 
     reader: Reader
 
@@ -152,22 +152,22 @@ def _unread_body(error: Exception) -> None:
     notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
 
 
-def heard_body(body: Any, response: Any, reader: Reader) -> tuple[Any, bool]:
-    """Have a body heard.
+def watched_body(body: Any, response: Any, reader: Reader) -> tuple[Any, bool]:
+    """Have a body read along.
 
     Returns:
-        It, or what stands for it now; and whether it's heard, which one of another kind isn't.
+        It, or what stands for it now; and whether it's read along, which one of another kind isn't.
     """
     if body.__class__ is StreamingBody:
         # The very body that botocore made, whoever else holds it; and quicker than another.
-        body.__class__ = HeardBody
+        body.__class__ = WatchedBody
         body.reader = reader  # type: ignore[attr-defined]  # it is one now
         return body, True
     kind = cast("Any", type(body))
     if (kind.__module__, kind.__qualname__) != _ASYNC_BODY:
         return body, False
     length = response.headers.get("content-length")
-    return _heard_async_body(kind)(response.raw, length, reader), True
+    return _async_watched_body(kind)(response.raw, length, reader), True
 
 
 _ASYNC_BODY: Final = ("aiobotocore.response", "StreamingBody")
@@ -175,7 +175,7 @@ _ASYNC_BODY: Final = ("aiobotocore.response", "StreamingBody")
 _async_bodies: Final[dict[Any, Any]] = {}
 
 
-def _heard_async_body(base: Any) -> Any:
+def _async_watched_body(base: Any) -> Any:
     """The same of aiobotocore's; made when it's first needed, for few have it."""
     if base not in _async_bodies:
 
@@ -192,5 +192,5 @@ def _heard_async_body(base: Any) -> Any:
             # A proxy keeps what begins like this for itself.
             self._self_reader = reader
 
-        _async_bodies[base] = type("HeardAsyncBody", (base,), {"__init__": make, "read": read})
+        _async_bodies[base] = type("AsyncWatchedBody", (base,), {"__init__": make, "read": read})
     return _async_bodies[base]

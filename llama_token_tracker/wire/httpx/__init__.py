@@ -18,7 +18,7 @@ from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.httpx.streams import hear
+from llama_token_tracker.wire.httpx.streams import watch_answer
 from llama_token_tracker.wire.operations import find
 from llama_token_tracker.wire.transcript import Recorder
 
@@ -69,7 +69,7 @@ class WatchingTransport(httpx.BaseTransport):
         self._transport.__exit__(exc_type, exc_value, traceback)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and hear its answer.
+        """Send a request, and read its answer along.
 
         Raises:
             BudgetExceededError: It would pass the limit of a budget; nothing is sent.
@@ -117,7 +117,7 @@ class AsyncWatchingTransport(httpx.AsyncBaseTransport):
         await self._transport.__aexit__(exc_type, exc_value, traceback)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and hear its answer.
+        """Send a request, and read its answer along.
 
         Raises:
             BudgetExceededError: It would pass the limit of a budget; nothing is sent.
@@ -216,9 +216,9 @@ class _Sent:
                 # Of embeddings nothing but the figures is of interest.
                 exchange.keeps_pieces &= exchange.operation != "embedding"
                 exchange.answered()
-                hear(exchange, dialect, response, headers, is_async=is_async)
+                watch_answer(exchange, dialect, response, headers, is_async=is_async)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
-            notice("an answer could not be heard", error, "its figures may be missing")
+            notice("an answer could not be read", error, "its figures may be missing")
             exchange.settle("complete")
 
 

@@ -1,4 +1,4 @@
-"""Answers, heard while the program reads them: never before, and never held back.
+"""Answers, read along while the program reads them: never before, and never held back.
 
 Each wrapper stands where the transport's own stream stood and hands everything on. It holds that,
 not the other way round, so that an answer nobody holds any more is known to be left.
@@ -53,18 +53,18 @@ class Answer:
             *(b"true" for _, value in dialect.ends if value is True),
         ]
         self._kept = 0
-        self._is_deaf = False
+        self._is_unreadable = False
 
     def take_in(self, piece: bytes) -> None:
         """Note that these bytes, as they came, go on to the program."""
-        if self._is_deaf:
+        if self._is_unreadable:
             return
         try:
             for plain in (piece,) if self._decoder is None else self._decoder.decode(piece):
                 for document in self._documents.feed(plain):
-                    self._hear(document)
+                    self._take(document)
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-            self._is_deaf = True
+            self._is_unreadable = True
             notice("an answer could not be read", error, "its figures may be missing")
 
     def take_in_all(self, content: bytes) -> None:
@@ -76,7 +76,7 @@ class Answer:
     def end(self) -> None:
         """Note that all of it has come."""
         if not self._exchange.is_settled:
-            self._hear_rest()
+            self._read_rest()
         self._exchange.settle("complete")
 
     def leave(self) -> None:
@@ -84,7 +84,7 @@ class Answer:
         if self._exchange.is_settled:
             return
         # Who has read a whole document needn't look for the end behind it.
-        if isinstance(self._documents, Whole) and self._hear_rest():
+        if isinstance(self._documents, Whole) and self._read_rest():
             self._exchange.settle("complete")
         self._exchange.settle("abandoned")
 
@@ -101,21 +101,21 @@ class Answer:
             raise
         self.end()
 
-    def _hear_rest(self) -> bool:
+    def _read_rest(self) -> bool:
         """Take in what no end of a line came after; say whether it was a document."""
         try:
-            document = b"" if self._is_deaf else self._documents.rest()
+            document = b"" if self._is_unreadable else self._documents.rest()
             if not document:
                 return False
             if not isinstance(self._documents, Whole):
-                self._hear(document)
+                self._take(document)
                 return True
-            return self._hear_whole(document)
+            return self._read_whole(document)
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
             notice("the end of an answer could not be read", error, "its figures may be missing")
             return False
 
-    def _hear_whole(self, document: bytes) -> bool:
+    def _read_whole(self, document: bytes) -> bool:
         fields = decoded(document)
         if fields is None:
             return False
@@ -123,7 +123,7 @@ class Answer:
         self._exchange.add_all(fields)
         return True
 
-    def _hear(self, document: bytes) -> None:
+    def _take(self, document: bytes) -> None:
         if document == _DONE:
             self._exchange.settle("complete")
             return
@@ -145,8 +145,8 @@ class Answer:
             self._exchange.settle(status)
 
 
-class _Heard:
-    """A response's stream, each of whose pieces is heard on its way."""
+class _Watched:
+    """A response's stream, each of whose pieces is read on its way."""
 
     def __init__(self, stream: Any, answer: Answer) -> None:
         self._stream = stream
@@ -155,7 +155,7 @@ class _Heard:
         weakref.finalize(self, answer.leave).atexit = False
 
 
-class _HeardSync(_Heard):
+class _WatchedSync(_Watched):
     """A `SyncByteStream`."""
 
     def __iter__(self) -> Iterator[bytes]:
@@ -171,7 +171,7 @@ class _HeardSync(_Heard):
         self._stream.close()
 
 
-class _HeardAsync(_Heard):
+class _WatchedAsync(_Watched):
     """An `AsyncByteStream`."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -187,7 +187,7 @@ class _HeardAsync(_Heard):
         await self._stream.aclose()
 
 
-def hear(
+def watch_answer(
     exchange: Exchange,
     dialect: Dialect,
     response: Any,
@@ -195,7 +195,7 @@ def hear(
     *,
     is_async: bool,
 ) -> None:
-    """Put a stream that is heard in the place of a response's own.
+    """Put a stream that is read along in the place of a response's own.
 
     Args:
         exchange: The request that is answered.
@@ -215,11 +215,13 @@ def hear(
 
 @cache
 def _kind(library: Any, is_async: bool) -> type[Any]:
-    """A stream that is heard, and that httpx, or httpx2, knows for its own kind."""
-    heard, own = (
-        (_HeardAsync, library.AsyncByteStream) if is_async else (_HeardSync, library.SyncByteStream)
-    )
-    return type(heard.__name__.lstrip("_"), (heard, own), {})
+    """A stream that is read along, and that httpx, or httpx2, knows for its own kind."""
+    watched: type[_Watched]
+    if is_async:
+        watched, own = _WatchedAsync, library.AsyncByteStream
+    else:
+        watched, own = _WatchedSync, library.SyncByteStream
+    return type(watched.__name__.lstrip("_"), (watched, own), {})
 
 
 def _library(response: Any) -> Any:
