@@ -1,8 +1,9 @@
 """Counts the tokens of LlamaIndex apps exactly once, as the provider billed them.
 
-Importing this loads no LlamaIndex: the handler is loaded when it's first asked for.
+Importing this loads no LlamaIndex: what needs it is loaded when it's first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llama_token_tracker.budgets import Budget
@@ -12,8 +13,10 @@ from llama_token_tracker.errors import (
     CountRefusedError,
     LlamaTokenTrackerError,
     PriceError,
+    SinkError,
     TokenizerError,
     UsageShapeError,
+    WatchError,
     WireFormatError,
 )
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -28,8 +31,16 @@ from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
     from llama_token_tracker.llama_index.handler import TokenCountingHandler
+    from llama_token_tracker.wire import (
+        AsyncWatchingTransport,
+        Watch,
+        WatchingTransport,
+        unwatch,
+        watch,
+    )
 
 __all__ = [
+    "AsyncWatchingTransport",
     "Budget",
     "BudgetError",
     "BudgetExceededError",
@@ -41,12 +52,16 @@ __all__ = [
     "Prices",
     "Row",
     "Scope",
+    "SinkError",
     "TokenCountingEvent",
     "TokenCountingHandler",
     "TokenizerError",
     "Tracker",
     "Usage",
     "UsageShapeError",
+    "Watch",
+    "WatchError",
+    "WatchingTransport",
     "WireFormatError",
     "WireShape",
     "count_messages",
@@ -54,16 +69,33 @@ __all__ = [
     "extract_usage",
     "get_tokenizer",
     "register_shape",
+    "unwatch",
+    "watch",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "TokenCountingHandler":
-        from llama_token_tracker.llama_index.handler import TokenCountingHandler
+_LATE = {
+    "TokenCountingHandler": "llama_token_tracker.llama_index.handler",
+    "AsyncWatchingTransport": "llama_token_tracker.wire.httpx",
+    "WatchingTransport": "llama_token_tracker.wire.httpx",
+    "Watch": "llama_token_tracker.wire.botocore",
+    "unwatch": "llama_token_tracker.wire.botocore",
+    "watch": "llama_token_tracker.wire.botocore",
+}
+"""What is loaded when it's first asked for, as it brings LlamaIndex, or httpx, along."""
 
-        return TokenCountingHandler
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        found = getattr(import_module(_LATE[name]), name)
+        globals()[name] = found
+        return found
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load_ipython_extension(shell: Any) -> None:
