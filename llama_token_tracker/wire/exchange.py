@@ -31,6 +31,7 @@ from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTr
 
 # Pictures stand in a request as text; what is read of them is their size alone.
 _LONGEST_BODY: Final = 262_144
+_BYTES_PER_PIECE: Final = 500
 _END_OF_JSON: Final = b"}"
 _NO_TAGS: Final[dict[str, Any]] = {}
 
@@ -88,7 +89,9 @@ class Exchange(WireTranscript):
         # The framework's call that it's part of.
         self._owner: RequestOwner | None = owner
         self.keeps_pieces = owner is None
-        self.is_limited = owner is None and tracker.limits(self.context)
+        self.is_limited = owner is None and (
+            tracker.is_limited or (self.context is not None and tracker.limits(self.context))
+        )
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -265,11 +268,23 @@ class Exchange(WireTranscript):
 
     def _record(self) -> None:
         try:
-            if type(self.body) in SIZED and len(self.body) > _LONGEST_BODY:
+            # In a row rather than by methods, as this is done in the user's call.
+            body, pieces = self.body, self.pieces
+            held = len(body) if type(body) in SIZED else 0
+            if held > _LONGEST_BODY:
                 self.ask()
-            reservation, self.reservation = self.reservation, None
-            self._pending = Pending((self._ended,), self.held_bytes, self.context, reservation)
-            self._recorder.tracker.add(self._pending)
+            if pieces:
+                # To ask each for its length would cost more than all the rest; the last may be
+                # the whole answer.
+                last = pieces[-1]
+                held += _BYTES_PER_PIECE * len(pieces)
+                held += len(last) if type(last) in SIZED else 0
+            reservation = self.reservation
+            if reservation is not None:
+                self.reservation = None
+            pending = Pending((self._ended,), held, self.context, reservation)
+            self._pending = pending
+            self._recorder.tracker.add(pending)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a request could not be counted", error, "it is left out")
 

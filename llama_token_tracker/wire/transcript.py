@@ -17,7 +17,6 @@ from llama_token_tracker.tokenizers.estimate import expected_input, expected_tex
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
-_BYTES_PER_PIECE: Final = 500
 SIZED: Final = (bytes, str, bytearray)
 """What has a length that can be asked for quickly."""
 
@@ -122,19 +121,6 @@ class WireTranscript(Call, Transcript):
     def texts(self) -> Sequence[str]:
         """The texts that it had embedded."""
         return self.ask().texts
-
-    @property
-    def held_bytes(self) -> int:
-        """About how much memory its texts take until it's counted."""
-        body: Any = self.body
-        held = len(body) if type(body) in SIZED else 0
-        if self.pieces:
-            # To ask each for its length would cost more than all the rest; the last may be
-            # the whole answer.
-            last = self.pieces[-1]
-            held += _BYTES_PER_PIECE * len(self.pieces)
-            held += len(last) if type(last) in SIZED else 0
-        return held
 
     def identify(self) -> None:
         """Find out the model and what was asked for, where the body alone tells."""
