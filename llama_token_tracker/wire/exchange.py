@@ -6,7 +6,7 @@ them.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, TypeAlias
@@ -243,19 +243,8 @@ class Exchange(WireTranscript):
         """The figures that came in parts, and after how many parts the last of them came."""
         read = self.read_piece
         parts = self._put_off if read is None else list(enumerate(self.pieces, 1))
-        if not parts:
-            return self._usage, self._figures_at
         # Made anew each time, for two threads may ask at once.
-        usage, figures_at = StreamedUsage(), 0
-        for at, part in parts:
-            try:
-                fields = part if read is None else read(part)
-            except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
-                notice("a part of an answer could not be read", error, "its figures are missing")
-                continue
-            if fields is not None and usage.add(fields):
-                figures_at = at
-        return usage, figures_at
+        return _read_parts(parts, read) if parts else (self._usage, self._figures_at)
 
     def disown(self) -> None:
         """Record it here after all."""
@@ -299,3 +288,17 @@ class Exchange(WireTranscript):
             ending,
             self._recorder.settings,
         )
+
+
+def _read_parts(parts: Iterable[tuple[int, Any]], read: Read | None) -> tuple[StreamedUsage, int]:
+    """Read the figures of parts, each with its number, and say which part told the last of them."""
+    usage, figures_at = StreamedUsage(), 0
+    for at, part in parts:
+        try:
+            fields = part if read is None else read(part)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("a part of an answer could not be read", error, "its figures are missing")
+            continue
+        if fields is not None and usage.add(fields):
+            figures_at = at
+    return usage, figures_at
