@@ -11,7 +11,7 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import say_late
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.tracking.account import Book
+from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.row import Row
 from llama_token_tracker.tracking.summary import Snapshot
 from llama_token_tracker.tracking.totals import Kind
@@ -25,7 +25,7 @@ _PRICING_ROUNDS: Final = 3
 """So often prices are looked up of calls that came while prices were looked up."""
 
 
-def price(book: Book) -> None:
+def price(book: Account) -> None:
     """Look up what the calls of an account cost that came since the last time."""
     with LOCK:
         unpriced = book.totals.unpriced
@@ -39,7 +39,7 @@ def price(book: Book) -> None:
 class Report:
     """Figures of recorded calls."""
 
-    _book: Book
+    _book: Account
     """The account that is read."""
 
     _accounts: tuple[Accounts, ...]
@@ -49,7 +49,7 @@ class Report:
         """Bring the account up to date."""
         raise NotImplementedError
 
-    def _read(self, read: Callable[[Book], _T]) -> _T:
+    def _read(self, read: Callable[[Account], _T]) -> _T:
         """Copy figures out of the account, of one moment and with all costs looked up.
 
         Calls that come too quickly to be priced first are unpriced in what is read.

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.tracking.account import Book
+from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.report import Report
 
 _current: Final[ContextVar["Scope | Block | None"]] = ContextVar(
@@ -93,7 +93,7 @@ class Scope(Report):
     def __init__(
         self,
         owner: Owner,
-        book: Book,
+        book: Account,
         name: str,
         tags: dict[str, Any],
         accounts: tuple[Accounts, ...] = (),
@@ -186,7 +186,7 @@ class Scope(Report):
         """Add a call to this scope and those around it; the caller holds the lock."""
         scope: Scope | None = self
         while scope is not None:
-            scope._book.take(event)
+            scope._book.add(event)
             scope = scope.outer
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple, Self
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.tracking.account import Book, Series
+from llama_token_tracker.tracking.account import Account, Entries
 from llama_token_tracker.tracking.row import Row
 from llama_token_tracker.views.card import RECENT, TOP, Call, Card, Line, label_of, parts_of
 from llama_token_tracker.views.figures import plural
@@ -34,21 +34,21 @@ class Snapshot(NamedTuple):
     events: list[TokenCountingEvent]
 
     @classmethod
-    def of(cls, book: Book) -> Self:
+    def of(cls, account: Account) -> Self:
         """Copy an account's figures; the caller holds the lock."""
-        operations = book.totals.by("operation")
+        operations = account.totals.by("operation")
         embedding = operations.pop("embedding", Row())
         llm = Row.of(operations.values())
-        by_hand = [_added_by_hand(book.llm, llm), _added_by_hand(book.embedding, embedding)]
-        lists = [book.llm.events.newest(RECENT), book.embedding.events.newest(RECENT)]
-        if not book.include_failed:
-            lists.append(list(book.failed)[-RECENT:])
+        by_hand = [_added_by_hand(account.llm, llm), _added_by_hand(account.embedding, embedding)]
+        lists = [account.llm.newest(RECENT), account.embedding.newest(RECENT)]
+        if not account.include_failed:
+            lists.append(list(account.failed)[-RECENT:])
         return cls(
             llm=Row.of([llm, by_hand[0]]),
             embedding=Row.of([embedding, by_hand[1]]),
             by_hand=Row.of(by_hand),
-            models=book.totals.by("model"),
-            scopes=book.totals.by("scope"),
+            models=account.totals.by("model"),
+            scopes=account.totals.by("scope"),
             events=[event for events in lists for event in reversed(events)],
         )
 
@@ -93,20 +93,20 @@ class Snapshot(NamedTuple):
         return calls, rest
 
 
-def _added_by_hand(series: Series, known: Row) -> Row:
+def _added_by_hand(entries: Entries, known: Row) -> Row:
     """The row of a list's events of LlamaIndex's own class, whose buckets are unknown.
 
     Args:
-        series: The list and its sums.
+        entries: The list and its sums.
         known: The row of all other events that were ever in it.
     """
     row = Row()
-    prompt = series.pair.prompt - known.counts.get("input_tokens", 0)
-    completion = series.pair.completion - known.counts.get("output_tokens", 0)
+    prompt = entries.pair.prompt - known.counts.get("input_tokens", 0)
+    completion = entries.pair.completion - known.counts.get("output_tokens", 0)
     if prompt or completion:
         row.calls = sum(
             not isinstance(event, TokenCountingEvent)  # pyright: ignore[reportUnnecessaryIsInstance]
-            for event in series.events.held()
+            for event in entries.listed()
         )
         row.counts = {"input_tokens": prompt, "output_tokens": completion}
         row.unreported = {"estimated": dict(row.counts)}

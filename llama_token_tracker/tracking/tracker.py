@@ -20,7 +20,7 @@ from llama_token_tracker.events.call import Call
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.sinks import Sink
-from llama_token_tracker.tracking.account import Book
+from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
 from llama_token_tracker.tracking.correlation import Owners
 from llama_token_tracker.tracking.outbox import Outbox
@@ -102,7 +102,7 @@ class Tracker(Report):
         self._is_working = False
 
     @property
-    def book(self) -> Book:
+    def book(self) -> Account:
         """The account of all calls."""
         return self._book
 
@@ -116,9 +116,9 @@ class Tracker(Report):
         """Whether calls that failed before anything was billed are listed among the others."""
         return self._book.include_failed
 
-    def new_book(self, *, max_events: int | None, include_failed: bool) -> Book:
+    def new_book(self, *, max_events: int | None, include_failed: bool) -> Account:
         """An account of its own for a part of the calls."""
-        return Book(self.catch_up, max_events=max_events, include_failed=include_failed)
+        return Account(self.catch_up, max_events=max_events, include_failed=include_failed)
 
     # --- where a call starts ---------------------------------------------------------------
 
@@ -298,7 +298,7 @@ class Tracker(Report):
 
     def _take(self, event: TokenCountingEvent, context: Context | None) -> None:
         """Add an event to all that it belongs to; the caller holds the lock."""
-        self._book.take(event)
+        self._book.add(event)
         if context is not None and context.scope is not None:
             context.scope.take(event)
         if self.max_events is not None and self._book.totals.is_pricing_due:
@@ -391,7 +391,7 @@ class Tracking(Report):
     """Where its calls are recorded; others may record there too."""
 
     @property
-    def _book(self) -> Book:  # type: ignore[override]  # the tracker's
+    def _book(self) -> Account:  # type: ignore[override]  # the tracker's
         return self.tracker.book
 
     def _catch_up(self) -> None:
