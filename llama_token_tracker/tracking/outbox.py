@@ -2,7 +2,6 @@
 
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from llama_token_tracker._background import WORKER
@@ -25,7 +24,7 @@ class Outbox:
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._deliveries = [Delivery(sink) for sink in sinks]
-        self._later: deque[Callable[[], object]] = deque()
+        self._pricing: Callable[[], object] | None = None
         self.has_sinks = bool(self._deliveries)
         for delivery in self._deliveries:
             # Handed over is all that waits, even if nobody holds the tracker any more.
@@ -36,21 +35,17 @@ class Outbox:
         for delivery in self._deliveries:
             delivery.put(event)
 
-    def later(self, task: Callable[[], object]) -> None:
-        """Have something done in the background; `start` must follow without the lock."""
-        if task not in self._later:
-            self._later.append(task)
+    def price_soon(self, price: Callable[[], object]) -> None:
+        """Have prices looked up in the background; `start` must follow without the lock."""
+        self._pricing = price
 
     def start(self) -> None:
         """Begin with what was put. Whoever calls this holds no lock."""
         for delivery in self._deliveries:
             delivery.start()
-        while self._later:
-            try:
-                task = self._later.popleft()
-            except IndexError:
-                return  # another thread was quicker
-            WORKER.ask(task)
+        pricing, self._pricing = self._pricing, None
+        if pricing is not None:
+            WORKER.ask(pricing)
 
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until the sinks have taken all that waits; `False` if the time didn't suffice."""

@@ -1,12 +1,28 @@
-"""A call that has ended, and waits to be made into its events."""
+"""Calls that have ended, and wait to be made into their events."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 from llama_token_tracker._lock import LOCK
-from llama_token_tracker._log_once import notice
+from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, settle
+
+MAX_HELD_BYTES: Final = 8 * 1024 * 1024
+"""Texts that wait to be counted take no more than about this; then they are counted."""
+
+MAX_WAITING: Final = 1_000
+"""No more calls than about this wait until somebody asks; then they are counted."""
+
+BYTES_PER_CALL: Final = 1_000
+"""About what any call takes beside its texts."""
+
+_LOOKED_AT_EVERY: Final = 256
+"""After so many calls, or a long one, it's looked at how much waits."""
+
+_LISTED_AT_ONCE: Final = 100
+"""So many events are listed before others may have the lock."""
 
 
 class Pending:
@@ -22,9 +38,18 @@ class Pending:
     Attributes:
         held_bytes: About how much memory its texts take; more may come until it's counted.
         is_charged: Whether budgets know what it used.
+        is_inherited: Whether it ended before a fork, so that the parent gives it to sinks.
     """
 
-    __slots__ = ("_ended", "_events", "context", "held_bytes", "is_charged", "reservation")
+    __slots__ = (
+        "_ended",
+        "_events",
+        "context",
+        "held_bytes",
+        "is_charged",
+        "is_inherited",
+        "reservation",
+    )
 
     def __init__(
         self,
@@ -38,7 +63,7 @@ class Pending:
         self.held_bytes = held_bytes
         self.context = context
         self.reservation = reservation
-        self.is_charged = False
+        self.is_charged = self.is_inherited = False
 
     @classmethod
     def of(cls, event: TokenCountingEvent, context: Any = None) -> "Pending":
@@ -99,3 +124,88 @@ class Pending:
         with LOCK:
             is_first, self.is_charged = not self.is_charged, True
         return is_first
+
+
+class PendingCalls:
+    """The calls that wait, in the order in which they ended.
+
+    Args:
+        most: About how many may wait until they are to be made into events.
+
+    Attributes:
+        is_taken_up: Whether somebody is about to do so.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = min(most, MAX_WAITING)
+        # Appended to by anybody, without a lock; taken from its front by who holds it.
+        self._calls: deque[Pending] = deque()
+        self._has_grown = False
+        self.is_taken_up = False
+
+    def __len__(self) -> int:
+        """How many calls wait."""
+        return len(self._calls)
+
+    def append(self, call: Pending) -> bool:
+        """Have a call wait; this takes no lock.
+
+        Returns:
+            Whether so much waits that it should be made into events soon.
+        """
+        calls = self._calls
+        calls.append(call)
+        if (
+            len(calls) % _LOOKED_AT_EVERY == 0
+            or call.held_bytes + BYTES_PER_CALL > MAX_HELD_BYTES // _LOOKED_AT_EVERY
+            or self._has_grown
+        ):
+            return self._is_much()
+        return False
+
+    def _is_much(self) -> bool:
+        self._has_grown = False
+        calls = self._calls.copy()
+        held = sum([call.held_bytes + BYTES_PER_CALL for call in calls])
+        return held > MAX_HELD_BYTES or len(calls) >= self._most
+
+    def hold_more(self, call: Pending, held_bytes: int) -> None:
+        """Note that a call that waits takes so much more memory."""
+        call.held_bytes += held_bytes
+        self._has_grown |= call.held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
+
+    def work_off(
+        self, charge: Callable[[Pending], object], add: Callable[[Pending], object]
+    ) -> None:
+        """Make all that wait by now into events, charge them and list them.
+
+        Two threads may do so at once; each call is charged and listed once.
+
+        Args:
+            charge: Tells budgets of a call; called without the lock.
+            add: Lists the events of a call; called with the lock.
+        """
+        # First: whatever is appended from now on may be taken up again.
+        self.is_taken_up = False
+        calls = self._calls.copy()
+        # Backwards, to meet the thread that may be at it already half-way.
+        for call in reversed(calls):
+            call.events()
+        for call in calls:
+            charge(call)
+        left = len(calls)
+        while left > 0:
+            with LOCK, put_off():
+                for _ in range(min(left, _LISTED_AT_ONCE)):
+                    if not self._calls or not self._calls[0].is_made:
+                        left = 0  # another thread lists them, or they came later
+                        break
+                    add(self._calls.popleft())
+            say_late()
+            left -= _LISTED_AT_ONCE
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process, which has inherited what waited in its parent."""
+        for call in self._calls:
+            call.is_inherited = True
+        self.is_taken_up = False

@@ -25,24 +25,24 @@ _PRICING_ROUNDS: Final = 3
 """So often prices are looked up of calls that came while prices were looked up."""
 
 
-def price(book: Account) -> None:
+def price(account: Account) -> None:
     """Look up what the calls of an account cost that came since the last time."""
     with LOCK:
-        unpriced = book.totals.unpriced
+        unpriced = account.totals.unpriced
     # Outside the lock: looking the first one up loads all prices, and logs what has none.
     costs = [(one, one[0].cost) for one in unpriced]
     with LOCK:
-        book.totals.add_costs(costs)
+        account.totals.add_costs(costs)
     say_late()
 
 
 class Report:
     """Figures of recorded calls."""
 
-    _book: Account
+    _account: Account
     """The account that is read."""
 
-    _accounts: tuple[Accounts, ...]
+    _budgets: tuple[Accounts, ...]
     """Those of its budgets."""
 
     def _catch_up(self) -> None:
@@ -59,12 +59,12 @@ class Report:
         """
         self._catch_up()
         for _ in range(_PRICING_ROUNDS):
-            price(self._book)
+            price(self._account)
             with LOCK:
-                if not self._book.totals.unpriced:
-                    return read(self._book)
+                if not self._account.totals.unpriced:
+                    return read(self._account)
         with LOCK:
-            return read(self._book)
+            return read(self._account)
 
     # --- events ----------------------------------------------------------------------------
 
@@ -72,26 +72,26 @@ class Report:
     def llm_token_counts(self) -> list[TokenCountingEvent]:
         """One event per call to a language model, oldest first; edit it, and totals follow."""
         self._catch_up()
-        return self._book.llm.events
+        return self._account.llm.events
 
     @llm_token_counts.setter
     def llm_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
         # Before the list takes the lock: counting and logging are done without it.
         self._catch_up()
-        self._book.llm.replace(events)
+        self._account.llm.replace(events)
         say_late()
 
     @property
     def embedding_token_counts(self) -> list[TokenCountingEvent]:
         """One event per embedded text, oldest first; edit it, and totals follow."""
         self._catch_up()
-        return self._book.embedding.events
+        return self._account.embedding.events
 
     @embedding_token_counts.setter
     def embedding_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
         # Before the list takes the lock: counting and logging are done without it.
         self._catch_up()
-        self._book.embedding.replace(events)
+        self._account.embedding.replace(events)
         say_late()
 
     @property
@@ -99,7 +99,7 @@ class Report:
         """The last thousand calls that failed before anything was billed: zero tokens."""
         self._catch_up()
         with LOCK:
-            return list(self._book.failed)
+            return list(self._account.failed)
 
     # --- tokens ----------------------------------------------------------------------------
 
@@ -108,32 +108,32 @@ class Report:
         """Tokens of all LLM calls, in and out."""
         self._catch_up()
         with LOCK:
-            return self._book.llm.pair.total
+            return self._account.llm.pair.total
 
     @property
     def prompt_llm_token_count(self) -> int:
         """Tokens that went into LLM calls, cache reads and writes included."""
         self._catch_up()
-        return self._book.llm.pair.prompt
+        return self._account.llm.pair.prompt
 
     @property
     def completion_llm_token_count(self) -> int:
         """Tokens that came out of LLM calls, reasoning included."""
         self._catch_up()
-        return self._book.llm.pair.completion
+        return self._account.llm.pair.completion
 
     @property
     def total_embedding_token_count(self) -> int:
         """Tokens of all embedded texts."""
         self._catch_up()
-        return self._book.embedding.pair.total
+        return self._account.embedding.pair.total
 
     @property
     def usage(self) -> Usage:
         """All tokens by bucket, embeddings included."""
         self._catch_up()
         with LOCK:
-            return self._book.totals.all().usage
+            return self._account.totals.all().usage
 
     def totals(self) -> dict[Kind, Row]:
         """Rows by operation, provider, model, source and status at once.
@@ -142,12 +142,12 @@ class Report:
         """
         self._catch_up()
         with LOCK:
-            return self._book.totals.kinds()
+            return self._account.totals.kinds()
 
     # --- money -----------------------------------------------------------------------------
 
     def _priced(self) -> Row:
-        return self._read(lambda book: book.totals.all())
+        return self._read(lambda account: account.totals.all())
 
     @property
     def total_cost_usd(self) -> Decimal | None:
@@ -188,14 +188,14 @@ class Report:
         Providers don't say which write a read goes back to. But a model that has read fewer
         tokens than it has written can't have read the rest.
         """
-        models = self._read(lambda book: book.totals.by("model"))
+        models = self._read(lambda account: account.totals.by("model"))
         return sum((_unread(row) for row in models.values()), start=Decimal(0))
 
     @property
     def accounts(self) -> tuple[Accounts, ...]:
         """Its budgets' accounts, which say what was spent: `accounts[0].spent()`."""
         self._catch_up()
-        return self._accounts
+        return self._budgets
 
     # --- tables ----------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Report:
             any, `"(other)"` those of all values beyond the first thousand. The rows add up
             to the totals. A scope's own row leaves out the scopes within it.
         """
-        rows = self._read(lambda book: book.totals.by(name))
+        rows = self._read(lambda account: account.totals.by(name))
         return dict(sorted(rows.items(), key=lambda item: -item[1].total_tokens))
 
     # --- to look at ------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class Context(NamedTuple):
         found: tuple[Accounts, ...] = ()
         scope = self.scope
         while scope is not None:
-            found += scope._accounts  # pyright: ignore[reportPrivateUsage]  # within this module
+            found += scope._budgets  # pyright: ignore[reportPrivateUsage]  # within this module
             scope = scope.outer
         return found
 
@@ -93,7 +93,7 @@ class Scope(Report):
     def __init__(
         self,
         owner: Owner,
-        book: Account,
+        account: Account,
         name: str,
         tags: dict[str, Any],
         accounts: tuple[Accounts, ...] = (),
@@ -102,11 +102,11 @@ class Scope(Report):
             msg = f"a scope was named {name!r}; give it a name that is a text, such as a request's."
             raise ValueError(msg)
         self._owner = owner
-        self._book = book
+        self._account = account
         self.name = name
         self.path = name[:_LONGEST]
         self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
-        self._accounts = accounts
+        self._budgets = accounts
         self.outer: Scope | None = None
         self._outside: Scope | Block | None = None
         self._frame: FrameType | None = None
@@ -186,7 +186,7 @@ class Scope(Report):
         """Add a call to this scope and those around it; the caller holds the lock."""
         scope: Scope | None = self
         while scope is not None:
-            scope._book.add(event)
+            scope._account.add(event)
             scope = scope.outer
 
     def __repr__(self) -> str:

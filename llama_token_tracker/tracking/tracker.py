@@ -7,14 +7,13 @@ import atexit
 import os
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from llama_token_tracker._background import WORKER, run_late
 from llama_token_tracker._lock import LOCK
-from llama_token_tracker._log_once import notice, put_off, say_late
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Accounts, Budget
 from llama_token_tracker.events.call import Call
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -24,24 +23,9 @@ from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
 from llama_token_tracker.tracking.correlation import Owners
 from llama_token_tracker.tracking.outbox import Outbox
-from llama_token_tracker.tracking.pending import Pending
+from llama_token_tracker.tracking.pending import MAX_WAITING, Pending, PendingCalls
 from llama_token_tracker.tracking.report import Report, price
 from llama_token_tracker.tracking.scopes import Context, Scope, context
-
-MAX_HELD_BYTES: Final = 8 * 1024 * 1024
-"""Texts that wait to be counted take no more than about this; then they are counted."""
-
-MAX_WAITING: Final = 1_000
-"""No more calls than about this wait until somebody asks; then they are counted."""
-
-BYTES_PER_CALL: Final = 1_000
-"""About what any call takes beside its texts."""
-
-_LOOKED_AT_EVERY: Final = 256
-"""After so many calls, or a long one, it's looked at how much waits."""
-
-_LISTED_AT_ONCE: Final = 100
-"""So many events are listed before others may have the lock."""
 
 
 class Tracker(Report):
@@ -60,6 +44,7 @@ class Tracker(Report):
         is_limited: Whether it has a budget, which all calls are subject to.
         has_sinks: Whether events go to any sink.
         owners: Which frameworks' calls may own what watched clients send.
+        pending: The calls that have ended and wait to be made into events.
 
     Raises:
         ValueError: `max_events` is negative.
@@ -80,43 +65,33 @@ class Tracker(Report):
             msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
             raise ValueError(msg)
         self.prices = prices or Prices()
-        self._accounts: tuple[Accounts, ...] = accounts_of(budget)
-        self.is_limited = bool(self._accounts)
+        self._budgets: tuple[Accounts, ...] = accounts_of(budget)
+        self.is_limited = bool(self._budgets)
         self._outbox = Outbox(sinks)
         self.has_sinks = self._outbox.has_sinks
-        self._book = self.new_book(max_events=max_events, include_failed=include_failed)
-        # Appended to by anybody, without a lock; taken from its front by who holds it.
-        self._pending: deque[Pending] = deque()
+        self._account = self.new_account(max_events=max_events, include_failed=include_failed)
+        self.pending = PendingCalls(MAX_WAITING if max_events is None else max_events)
         # Whether a call waits to be counted that holds what it has reserved until then.
         self._is_owing = False
-        self._is_working = False
-        self._has_grown = False
         self.owners = Owners()
-        # After a fork: so many calls at the front are the parent's to hand to sinks.
-        self._inherited = 0
         _trackers.add(self)
 
-    def after_fork(self) -> None:
-        """Begin anew in a child process, which has inherited what waited in its parent."""
-        self._inherited = len(self._pending)
-        self._is_working = False
-
     @property
-    def book(self) -> Account:
+    def account(self) -> Account:
         """The account of all calls."""
-        return self._book
+        return self._account
 
     @property
     def max_events(self) -> int | None:
         """How many events each list holds at the most."""
-        return self._book.max_events
+        return self._account.max_events
 
     @property
     def include_failed(self) -> bool:
         """Whether calls that failed before anything was billed are listed among the others."""
-        return self._book.include_failed
+        return self._account.include_failed
 
-    def new_book(self, *, max_events: int | None, include_failed: bool) -> Account:
+    def new_account(self, *, max_events: int | None, include_failed: bool) -> Account:
         """An account of its own for a part of the calls."""
         return Account(self.catch_up, max_events=max_events, include_failed=include_failed)
 
@@ -135,10 +110,10 @@ class Tracker(Report):
         Raises:
             ValueError: The name is no text, or empty.
         """
-        book = self.new_book(
-            max_events=self._book.max_events, include_failed=self._book.include_failed
+        account = self.new_account(
+            max_events=self._account.max_events, include_failed=self._account.include_failed
         )
-        return Scope(self, book, name, tags, accounts_of(budget))
+        return Scope(self, account, name, tags, accounts_of(budget))
 
     def context(self, tags: Mapping[str, Any]) -> Context | None:
         """Where a call is that starts here and now.
@@ -166,10 +141,10 @@ class Tracker(Report):
         if self._is_owing:
             # Calls that ended without a figure still hold all that they reserved.
             self.catch_up()
-        reserve(call, self._budgets(call.context), self.prices)
+        reserve(call, self._budgets_of(call.context), self.prices)
 
-    def _budgets(self, context: Context | None) -> tuple[Accounts, ...]:
-        return (*self._accounts, *(() if context is None else context.accounts))
+    def _budgets_of(self, context: Context | None) -> tuple[Accounts, ...]:
+        return (*self._budgets, *(() if context is None else context.accounts))
 
     # --- where a call ends -----------------------------------------------------------------
 
@@ -190,23 +165,12 @@ class Tracker(Report):
 
         Nothing is counted here, and no lock is taken unless there is a budget.
         """
-        waiting = self._pending
-        waiting.append(pending)
+        is_much = self.pending.append(pending)
         if self.is_limited or pending.context is not None or pending.reservation is not None:
             self._charge_if_reported(pending)
-        if self.has_sinks:
-            self._work()
-        elif (
-            len(waiting) % _LOOKED_AT_EVERY == 0
-            or pending.held_bytes + BYTES_PER_CALL > MAX_HELD_BYTES // _LOOKED_AT_EVERY
-            or self._has_grown
-        ):
-            self._look_at_what_waits()
-
-    def hold_more(self, pending: Pending, held_bytes: int) -> None:
-        """Note that a call that waits takes so much more memory."""
-        pending.held_bytes += held_bytes
-        self._has_grown |= pending.held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
+        if (is_much or self.has_sinks) and not self.pending.is_taken_up:
+            self.pending.is_taken_up = True
+            WORKER.ask(self.catch_up)
 
     def _charge_if_reported(self, pending: Pending) -> None:
         """Spend what a call used at once, if that needs no counting: the next one may be near."""
@@ -217,49 +181,18 @@ class Tracker(Report):
         else:
             self._charge(pending)
 
-    def _look_at_what_waits(self) -> None:
-        """Have it counted in the background, if it is much."""
-        self._has_grown = False
-        waiting = self._pending.copy()
-        held = sum([pending.held_bytes + BYTES_PER_CALL for pending in waiting])
-        most = MAX_WAITING if self.max_events is None else min(MAX_WAITING, self.max_events)
-        if held > MAX_HELD_BYTES or len(waiting) >= most:
-            self._work()
-
-    def _work(self) -> None:
-        """Have the worker take up what waits, if it isn't about to."""
-        if not self._is_working:
-            self._is_working = True
-            WORKER.ask(self.catch_up)
-
     # --- from calls to events --------------------------------------------------------------
 
     def _catch_up(self) -> None:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Make and list the events of all calls that have ended by now.
-
-        Two threads may do so at once; each event is made, charged, listed and delivered once.
-        """
-        # First: what ends from now on asks again.
-        self._is_working = False
+        """Make and list the events of all calls that have ended by now, each once."""
         run_late()
-        if not self._pending:
-            return
-        self._is_owing = False
-        waiting = self._pending.copy()
-        # Backwards, to meet the thread that may be at it already half-way.
-        for pending in reversed(waiting):
-            pending.events()
-        for pending in waiting:
-            self._charge(pending)
-        left = len(waiting)
-        while left > 0:
-            with LOCK, put_off():
-                left = self._list(left)
-            say_late()
-        self._outbox.start()
+        if self.pending:
+            self._is_owing = False
+            self.pending.work_off(self._charge, self._list)
+            self._outbox.start()
 
     def _charge(self, pending: Pending) -> None:
         """Tell budgets what a call used, outside of any lock: clocks are users'."""
@@ -274,36 +207,22 @@ class Tracker(Report):
                 reservation.settle(events)
             else:
                 for event in events:
-                    spend(self._budgets(context), event)
+                    spend(self._budgets_of(context), event)
         except Exception as error:  # noqa: BLE001 - called when the answer is there already
             notice("a call could not be charged to its budget", error, "it is left out")
 
-    def _list(self, most: int) -> int:
-        """List the events at the front that are ready; the caller holds the lock.
-
-        Returns:
-            How many calls are left, out of at most so many.
-        """
-        for _ in range(min(most, _LISTED_AT_ONCE)):
-            if not self._pending or not self._pending[0].is_made:
-                return 0  # another thread lists them, or they came later
-            pending = self._pending.popleft()
-            is_inherited = self._inherited > 0
-            self._inherited -= is_inherited
-            for event in pending.events():
-                self._take(event, pending.context)
-                if not is_inherited:
-                    self._outbox.put(event)
-        return most - _LISTED_AT_ONCE
-
-    def _take(self, event: TokenCountingEvent, context: Context | None) -> None:
-        """Add an event to all that it belongs to; the caller holds the lock."""
-        self._book.add(event)
-        if context is not None and context.scope is not None:
-            context.scope.take(event)
-        if self.max_events is not None and self._book.totals.is_pricing_due:
+    def _list(self, pending: Pending) -> None:
+        """Add a call's events to all that they belong to; the caller holds the lock."""
+        context = pending.context
+        for event in pending.events():
+            self._account.add(event)
+            if context is not None and context.scope is not None:
+                context.scope.take(event)
+            if not pending.is_inherited:
+                self._outbox.put(event)
+        if self.max_events is not None and self._account.totals.is_pricing_due:
             # Their events may be dropped, and nobody has asked for a cost yet.
-            self._outbox.later(partial(price, self._book))
+            self._outbox.price_soon(partial(price, self._account))
 
     def reset(self) -> None:
         """Start again from nothing. A call that is under way counts when it ends.
@@ -312,7 +231,7 @@ class Tracker(Report):
         """
         self.catch_up()
         with LOCK:
-            self._book.reset()
+            self._account.reset()
 
     # --- sinks -----------------------------------------------------------------------------
 
@@ -342,11 +261,11 @@ class Tracker(Report):
         self.catch_up()
         with LOCK:
             return {
-                "max_events": self._book.max_events,
-                "include_failed": self._book.include_failed,
+                "max_events": self._account.max_events,
+                "include_failed": self._account.include_failed,
                 "prices": self.prices,
-                "accounts": self._accounts,
-                "book": self._book.state(),
+                "accounts": self._budgets,
+                "account": self._account.state(),
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -356,9 +275,9 @@ class Tracker(Report):
             include_failed=state["include_failed"],
             prices=state["prices"],
         )
-        self._accounts = state["accounts"]
-        self.is_limited = bool(self._accounts)
-        self._book.restore(state["book"])
+        self._budgets = state["accounts"]
+        self.is_limited = bool(self._budgets)
+        self._account.restore(state["account"])
 
 
 _trackers: "Final[weakref.WeakSet[Tracker]]" = weakref.WeakSet()
@@ -369,7 +288,7 @@ _EXIT_S: Final = 5.0
 
 def _after_fork() -> None:
     for tracker in list(_trackers):
-        tracker.after_fork()
+        tracker.pending.after_fork()
 
 
 def _flush_at_exit() -> None:
@@ -391,14 +310,14 @@ class Tracking(Report):
     """Where its calls are recorded; others may record there too."""
 
     @property
-    def _book(self) -> Account:  # type: ignore[override]  # the tracker's
-        return self.tracker.book
+    def _account(self) -> Account:  # type: ignore[override]  # the tracker's
+        return self.tracker.account
 
     def _catch_up(self) -> None:
         self.tracker.catch_up()
 
     @property
-    def _accounts(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
+    def _budgets(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
         return self.tracker.accounts
 
     def scope(

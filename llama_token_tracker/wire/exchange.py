@@ -180,7 +180,7 @@ class Exchange(WireTranscript):
         event = self._event
         if event is None:
             if self._pending is not None:
-                self._recorder.tracker.hold_more(self._pending, len(piece))
+                self._recorder.tracker.pending.hold_more(self._pending, len(piece))
         elif piece.rstrip().endswith(_END_OF_JSON):
             event.completion = self.completion(event.operation)
             if event.completion:

@@ -12,7 +12,7 @@ from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_token_tracker import TokenCountingHandler, TokenizerError, count_tokens
 from llama_token_tracker.extraction.parts import Message, Tool
 from llama_token_tracker.tokenizers import count_messages
-from llama_token_tracker.tracking import tracker
+from llama_token_tracker.tracking import pending
 
 OPENAI = {"class_name": "openai_llm", "model": "gpt-4o"}
 
@@ -129,7 +129,7 @@ def test_texts_that_pile_up_are_counted_in_the_background(
     handler: TokenCountingHandler, words: Words, monkeypatch: pytest.MonkeyPatch
 ):
     """Beyond a bound, one thread counts them, and it ends when there is nothing left to do."""
-    monkeypatch.setattr(tracker, "MAX_HELD_BYTES", 2_000)
+    monkeypatch.setattr(pending, "MAX_HELD_BYTES", 2_000)
     threads = threading.active_count()
 
     async def many() -> None:

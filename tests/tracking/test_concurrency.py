@@ -180,7 +180,7 @@ def test_tasks_lose_no_call():
     )
     assert model.calls == 500
     assert len(handler._calls.by_id) == 0
-    assert len(handler._calls._streaming) == len(handler._calls._by_span) == 0
+    assert len(handler._calls._streams) == len(handler._calls._by_span) == 0
     assert len(SPANS) == 0
 
 

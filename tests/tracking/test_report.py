@@ -209,7 +209,7 @@ def test_cost_outlives_the_events():
     tracker = tracked(*[call() for _ in range(2_500)], max_events=3)
     assert len(tracker.llm_token_counts) == 3
     assert tracker.total_cost_usd == Decimal("0.002") * 2_500
-    assert len(tracker.book.totals.unpriced) == 0
+    assert len(tracker.account.totals.unpriced) == 0
 
 
 def test_a_reset_forgets_costs_and_a_scope_keeps_its_own():

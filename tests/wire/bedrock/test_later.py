@@ -223,7 +223,7 @@ def test_bodies_that_wait_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Answers are held until they are counted; if they are large, that's soon."""
-    monkeypatch.setattr("llama_token_tracker.tracking.tracker.MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr("llama_token_tracker.tracking.pending.MAX_HELD_BYTES", 100_000)
     asked: list[object] = []
     monkeypatch.setattr(WORKER, "ask", asked.append)
     provider.script(*[Reply("long " * 8_000, CACHED)] * 5)
