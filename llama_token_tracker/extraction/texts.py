@@ -37,10 +37,8 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
             (said,) = answer.blocks
             prompted, answered = asked.text, said.text
             if (
-                type(prompted) is str
-                and type(answered) is str
-                and asked.block_type == "text"
-                and said.block_type == "text"
+                type(prompted) is type(answered) is str
+                and asked.block_type == said.block_type == "text"
                 and not message.additional_kwargs
                 and not answer.additional_kwargs
             ):
