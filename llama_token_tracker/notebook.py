@@ -1,8 +1,8 @@
-"""The cell magic `%%tokens`: what one cell of a notebook used, and nothing else.
+"""The cell magic `%%tokens`, which counts what one cell of a notebook used.
 
 A call belongs to the cell that caused it, wherever it runs: in the cell itself, in tasks, in
-threads, and in what is submitted to executors of `concurrent.futures`. What an earlier cell left
-running goes on to be that cell's.
+threads, and in what is submitted to executors of `concurrent.futures`. Work that an earlier cell
+left running still belongs to that cell.
 
 IPython runs the body of a cell magic by itself, where `await` doesn't work. So `%%tokens` is
 rewritten before that into a line magic at the head of the cell, which then runs as any other:
@@ -22,10 +22,10 @@ from IPython.core import display_functions, inputtransformer2
 from llama_token_tracker.tracking.scopes import Block, current_block, leave, within
 from llama_token_tracker.tracking.tracker import Tracker
 
-# IPython says the types of these in part only.
+# IPython types these only in part.
 _display: Final[Any] = display_functions
 _transformer: Final[Any] = inputtransformer2
-# … and a method can't be replaced but by one whose argument is called `self`.
+# … and type checkers let a method be replaced only by one whose argument is called `self`.
 _threads: Final[Any] = threading.Thread
 _executors: Final[Any] = ThreadPoolExecutor
 
@@ -34,7 +34,7 @@ _HEAD: Final = re.compile(r"%%tokens(?:[ \t]+(?P<name>.*?))?[ \t]*\n?$")
 
 @dataclass(slots=True)
 class _Cell:
-    """A cell that runs, and the blocks it has opened."""
+    """A running cell, and the blocks it has opened."""
 
     source: str
     number: int
@@ -42,14 +42,14 @@ class _Cell:
 
 
 class CellMagic:
-    """`%%tokens` of one shell."""
+    """The magic `%%tokens` of one IPython shell."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._running: list[_Cell] = []
 
     def load(self) -> None:
-        """Make the magic known."""
+        """Register the magic."""
         self._shell.input_transformers_cleanup.append(self.rewrite)
         self._shell.register_magic_function(self.begin, "line", "tokens")
         self._shell.register_magic_function(self.run, "cell", "tokens")
@@ -57,7 +57,7 @@ class CellMagic:
         self._shell.events.register("post_run_cell", self.after)
 
     def unload(self) -> None:
-        """Take it away again."""
+        """Unregister the magic."""
         self._shell.input_transformers_cleanup.remove(self.rewrite)
         self._shell.events.unregister("pre_run_cell", self.before)
         self._shell.events.unregister("post_run_cell", self.after)
@@ -77,7 +77,7 @@ class CellMagic:
         return [f"get_ipython().run_line_magic('tokens', {found['name'] or ''!r})\n", *body]
 
     def before(self, info: Any) -> None:
-        """Note that a cell starts."""
+        """Record that a cell starts."""
         # One that is kept in the history has its number already, and the shell the next.
         number = self._shell.execution_count - bool(info.store_history)
         self._running.append(_Cell(info.raw_cell, number))
@@ -103,7 +103,7 @@ class CellMagic:
 
     def _ended(self, result: Any) -> list[_Cell]:
         """The cells that have ended, innermost first; none if it's one that never started."""
-        # Of a cell that was cancelled there is no result; of a blank one, no start was told.
+        # A cancelled cell has no result; for a blank one, `before` wasn't called.
         place = len(self._running) - 1
         if result is not None:
             while place >= 0 and self._running[place].source != result.info.raw_cell:
@@ -115,7 +115,7 @@ class CellMagic:
         return ended[::-1]
 
     def run(self, line: str, body: str) -> None:
-        """The same for code that another program runs as a cell magic.
+        """Run a body of code as a cell that starts with the magic, for programs that do so.
 
         Args:
             line: What to call it.
@@ -125,21 +125,21 @@ class CellMagic:
 
 
 def show(block: Block) -> None:
-    """Display the card of a block: one for each handler that has heard of a call.
+    """Display the cards of a block: one for each handler that counted a call.
 
     Args:
         block: What to show.
     """
-    heard = [scope for scope in block.scopes() if scope.totals()]
-    if len(heard) > 1:
-        print(f"{len(heard)} handlers heard calls; a call that several heard is on each card.")
-    for scope in heard or [Tracker().scope(block.name)]:
+    used = [scope for scope in block.scopes() if scope.totals()]
+    if len(used) > 1:
+        print(f"{len(used)} handlers heard calls; a call that several heard is on each card.")
+    for scope in used or [Tracker().scope(block.name)]:
         _display.display(_Shown(scope.summary(), scope._repr_html_()))  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A card in both forms; the front end takes the one it can show."""
+    """A card as text and as HTML; the front end takes the one it can show."""
 
     text: str
     html: str
@@ -155,12 +155,12 @@ class _Shown:
 
 
 def follow_threads() -> Callable[[], None]:
-    """Let threads and executors work for the block in which they're given their work.
+    """Patch threads and executors so that they work in the block in which they're given work.
 
-    Nothing else of the context goes with it, and outside of blocks nothing is different.
+    Nothing else of the context is carried over, and outside of blocks nothing is different.
 
     Returns:
-        What undoes it.
+        A function that undoes it.
     """
     start: Any = _threads.start
     submit: Any = _executors.submit
@@ -187,7 +187,7 @@ def follow_threads() -> Callable[[], None]:
     _threads.start, _executors.submit = start_in_block, submit_in_block
 
     def undo() -> None:
-        # Whoever came after us keeps working; ours does nothing outside of blocks.
+        # Another patch on top of ours must stay; ours does nothing outside of blocks.
         if _threads.start is start_in_block:
             _threads.start = start
         if _executors.submit is submit_in_block:
@@ -197,7 +197,7 @@ def follow_threads() -> Callable[[], None]:
 
 
 def _run(thread: threading.Thread, run: Callable[[], None], block: Block) -> None:
-    """What a thread does that was started in a block."""
+    """Run a thread that was started in a block."""
     # Else the thread would hold itself for ever.
     vars(thread).pop("run", None)
     within(block)
@@ -205,7 +205,7 @@ def _run(thread: threading.Thread, run: Callable[[], None], block: Block) -> Non
 
 
 def _work(block: Block, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What an executor does that was given work in a block."""
+    """Do work that an executor was given in a block."""
     token = within(block)
     try:
         return work(*args, **kwargs)
@@ -231,7 +231,7 @@ def load(shell: Any) -> None:
 
 
 def unload(shell: Any) -> None:
-    """Take it away again; see `%unload_ext`.
+    """Unload the magic from a shell; see `%unload_ext`.
 
     Args:
         shell: The shell.

@@ -1,6 +1,6 @@
-"""What the `demo` command does: a small question-answering run, counted step by step.
+"""The `demo` command: a small question-answering run, counted step by step.
 
-The command line loads this module late, because it loads LlamaIndex.
+It is imported late, because it loads LlamaIndex.
 """
 
 import importlib

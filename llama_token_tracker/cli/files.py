@@ -1,4 +1,4 @@
-"""Files, folders and globs to texts and their counts.
+"""The files that `count` is given, found and counted.
 
 What isn't text is skipped and named, never guessed at.
 """

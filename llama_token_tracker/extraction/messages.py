@@ -1,7 +1,7 @@
-"""What was said, as plain parts that can be counted: from frameworks' messages, or from dicts.
+"""Messages, answers and tools of every framework and API, as the plain parts that are counted.
 
-Knows neither the classes of LlamaIndex and LangChain nor any SDK's: it goes by the names of
-fields. What is taken are strings and numbers, so that nothing changes if a message does. Nothing
+LlamaIndex's and LangChain's messages are known by the names of their fields, not by their classes.
+What is taken from them are strings and numbers, so that nothing changes if a message does. Nothing
 is fetched.
 """
 
@@ -48,7 +48,7 @@ def messages_of(prompt: object) -> tuple[Message, ...]:
 
 
 def answer_of(response: Any) -> tuple[Part, ...]:
-    """Read what a model answered: what it said, thought and called."""
+    """Read an answer: its text, thinking and tool calls."""
     if response is None:
         return ()
     try:
@@ -58,7 +58,7 @@ def answer_of(response: Any) -> tuple[Part, ...]:
     if message is None:
         return (Text(response_text(response)),)
     parts = _message(message).parts
-    # Mistral's streams say it all again, and a little more, in each new block.
+    # Mistral's streams repeat the whole text, and a little more, in each new block.
     return tuple(
         [
             part
@@ -90,7 +90,7 @@ def _message(given: object) -> Message:
 
 
 def as_message(role: str, parts: tuple[Part, ...], name: object = None) -> Message:
-    """Make a message; one of a tool is, to every provider, a result."""
+    """Make a message; what a tool's message holds is a tool result to every provider."""
     if role == "tool":
         inner = tuple([p for p in parts if isinstance(p, Text | Image | Document | Opaque)])
         parts = (ToolResult(inner),)
@@ -132,8 +132,7 @@ def _of_blocks(blocks: Iterable[Any]) -> Iterator[Part]:
 
 
 def _image_block(block: Any) -> Part:
-    detail = block.detail if block.detail in {"low", "high"} else "auto"
-    return _image(block.image or _path_head(block.path) or _data_url(block.url), detail)
+    return _image(block.image or _path_head(block.path) or _data_url(block.url), block.detail)
 
 
 def _document_block(block: Any) -> Part:
@@ -152,7 +151,7 @@ _BLOCKS: Final[dict[str, Callable[[Any], Part]]] = {
 
 
 def _calls_beside(calls: Any) -> Iterator[ToolCall]:
-    """Calls of tools that integrations keep beside the blocks, in forms of their own."""
+    """Read tool calls that integrations keep beside the blocks, in forms of their own."""
     for call in cast("Sequence[Any]", calls if isinstance(calls, list | tuple) else ()):
         if isinstance(call, dict):
             outer = cast("dict[str, Any]", call)
@@ -208,7 +207,7 @@ def _of_langchain_block(block: Any) -> Part:
         case {"type": "reasoning_content", "reasoning_content": {"text": str(text)}}:
             return Thinking(text)
         case {"type": "image", "base64": str(data)} | {"type": "image", "data": str(data)}:
-            return _image(data, "auto")
+            return _image(data)
         case {"type": "file", "base64": str(data)} | {"type": "file", "data": str(data)}:
             return _document(_plain_bytes(data))
         case _:
@@ -245,10 +244,7 @@ def _of_dict_block(block: Mapping[str, Any]) -> Part:
         OpenAI's chat completions, Anthropic's messages, Bedrock's ContentBlock (checked
         2026-11-22).
     """
-    kind = str(block.get("type", ""))
     match block:
-        case {"thinking": str(text)} | {"reasoningContent": {"reasoningText": {"text": str(text)}}}:
-            return Thinking(text)
         case {"type": "tool_use", "name": name, "input": arguments}:
             return ToolCall(str(name), _json(arguments))
         case {"toolUse": {"name": name, "input": arguments}}:
@@ -258,19 +254,32 @@ def _of_dict_block(block: Mapping[str, Any]) -> Part:
         case {"toolResult": result}:
             return ToolResult(_inner(result.get("content")))
         case {"image_url": {"url": str(url), **rest}}:
-            detail = rest.get("detail")
-            return _image(_data_url(url), detail if detail in {"low", "high"} else "auto")
+            return _image(_data_url(url), rest.get("detail"))
         case {"type": "image", "source": source} | {"image": {"source": source}}:
-            return _image(source.get("data") or source.get("bytes"), "auto")
+            return _image(_source_data(source))
         case {"type": "document", "source": source} | {"document": {"source": source}}:
-            content = source.get("data") or source.get("bytes") or b""
-            return _document(_plain_bytes(content))
+            return _document(_plain_bytes(_source_data(source) or b""))
+        case _:
+            return _of_dict_text(block)
+
+
+def _of_dict_text(block: Mapping[str, Any]) -> Part:
+    """Read a block that is text of some kind, if anything."""
+    match block:
+        case {"thinking": str(text)} | {"reasoningContent": {"reasoningText": {"text": str(text)}}}:
+            return Thinking(text)
         case {"text": str(text)}:
             return Text(text)
         case {"json": value}:
             return Text(_json(value))
         case _:
+            kind = str(block.get("type", ""))
             return Opaque(kind or ", ".join(map(str, block)) or "content")
+
+
+def _source_data(source: Any) -> Any:
+    """The content of an image or document: Anthropic's `data`, Bedrock's `bytes`."""
+    return source.get("data") or source.get("bytes")
 
 
 def _inner(content: Any) -> tuple[Text | Image | Document | Opaque, ...]:
@@ -334,11 +343,11 @@ def _json(value: object) -> str:
         return shown(value)
 
 
-def _image(data: object, detail: Any) -> Image:
+def _image(data: object, detail: Any = "auto") -> Image:
     # Its head is enough, and an image may be large.
     size = image_size(_plain_bytes(data[:_HEAD_BYTES])) if isinstance(data, str | bytes) else None
     width, height = size or (None, None)
-    return Image(width, height, detail)
+    return Image(width, height, detail if detail in {"low", "high"} else "auto")
 
 
 def _document(content: bytes) -> Document:

@@ -1,6 +1,7 @@
-"""What is said in a call, as plain parts: texts, thoughts, calls of tools, pictures.
+"""The parts of messages: text, thinking, tool calls and results, images, documents; and tools.
 
-Every framework's and provider's messages are read into these, and tokenizers count them.
+Every framework's and provider's messages are read into these (`extraction.messages`), and
+tokenizers count them (`tokenizers.message_rules`).
 """
 
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Content that can't be counted here, such as sound.
+    """Content that can't be counted here, such as audio.
 
     Attributes:
         kind: What it is, in a word.
@@ -79,10 +80,10 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered.
+    """The result of a tool call.
 
     Attributes:
-        parts: The answer.
+        parts: Its content.
         name: The tool's name, where it is sent along.
     """
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's prompts, messages and responses as text, without knowing their classes."""
+"""Prompts, messages and responses as LlamaIndex prints them, without knowing their classes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
@@ -17,11 +17,11 @@ are at least four, hold no memory of their own, and take no time until somebody 
 
 
 def plain_words(prompt: Any, response: Any) -> Words | None:
-    """What was said, without printing it yet, where every message is one text and no more.
+    """Take the texts of a prompt and its answer, where every message is one text and no more.
 
     Returns:
         Prompt and completion if the prompt is a text. Or role and text of each message in turn,
-        the answer's last. `None` where more than texts was said.
+        the answer's last. `None` where there is more than texts.
     """
     try:
         if type(prompt) is str:
@@ -37,10 +37,8 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
             (said,) = answer.blocks
             prompted, answered = asked.text, said.text
             if (
-                type(prompted) is str
-                and type(answered) is str
-                and asked.block_type == "text"
-                and said.block_type == "text"
+                type(prompted) is type(answered) is str
+                and asked.block_type == said.block_type == "text"
                 and not message.additional_kwargs
                 and not answer.additional_kwargs
             ):

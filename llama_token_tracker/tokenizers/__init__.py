@@ -1,4 +1,4 @@
-"""Text, messages and tools to counts, offline.
+"""Tokens of texts, messages and tools, counted offline.
 
 `get_tokenizer(model)` gives a model's own tokenizer or a stand-in that says so;
 `count_tokens` counts texts and `count_messages` prompts with it.

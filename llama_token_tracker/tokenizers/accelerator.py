@@ -1,8 +1,7 @@
-"""Faster counts of equal value, by an optional package.
+"""The optional package `toktok-rs`, which counts as tiktoken does, only faster.
 
-`toktok-rs` counts cl100k_base and o200k_base many times faster than tiktoken.
-It is used only if it gives tiktoken's figures for the probes below, and no
-longer once it fails; a package that is fast and wrong is worth nothing here.
+It knows cl100k_base and o200k_base. It is used only if it gives tiktoken's figures
+for the probes below, and no longer once it fails.
 """
 
 from collections.abc import Callable, Sequence

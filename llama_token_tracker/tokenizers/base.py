@@ -1,4 +1,4 @@
-"""What a tokenizer is.
+"""The interface of tokenizers, and the class of those of this package.
 
 Every tokenizer says whether its figures are the model's own (`counted`) or
 those of a stand-in (`estimated`).
@@ -50,7 +50,7 @@ class Counter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """A counter with its name, its standing and a memo.
+    """A counter with the source of its figures and a memo.
 
     Attributes:
         counter: What counts; tokenizers of several models may share one.

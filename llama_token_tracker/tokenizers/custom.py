@@ -1,4 +1,4 @@
-"""What users give as `tokenizer=`, checked where it is given."""
+"""A user's `tokenizer=`, made into a `Tokenizer` and checked at once."""
 
 import functools
 import inspect
@@ -24,7 +24,7 @@ _WAY_OUT: Final = (
 
 
 def as_tokenizer(given: object) -> Tokenizer:
-    """Make a tokenizer of what a user gave.
+    """Make a `Tokenizer` of any object that can count.
 
     Special-token text counts as plain text and no special tokens are added, so
     that a figure is that of the text alone.

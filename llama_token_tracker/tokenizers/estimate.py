@@ -1,6 +1,6 @@
-"""What a call may use, judged before it's sent: roughly, in microseconds, and rather too much.
+"""Upper estimates of what a call may use, made in microseconds before it is sent.
 
-Only reservations rest on it; once the call has ended, what it really used takes its place.
+They size a budget's reservation; once the call has ended, its usage takes their place.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,13 @@ from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking, ToolCall, ToolResult
 
 _BYTES_PER_TOKEN: Final = 3
-"""English has about 4 bytes to a token, code and Chinese about 3."""
+"""English has about 4 bytes to a token, code and Chinese about 3: the fewer, the safer."""
 
 _TOKENS_PER_MESSAGE: Final = 8
 """What providers put around a message; none is known to take more."""
 
-_TOKENS_PER_PICTURE: Final = 1_600
-"""What a picture or a page costs at the most with Claude, and more than with OpenAI at `low`.
+_TOKENS_PER_IMAGE: Final = 1_600
+"""What an image or a page costs at the most with Claude, and more than with OpenAI at `low`.
 
 Source:
     https://docs.anthropic.com/en/docs/build-with-claude/vision (checked 2026-11-22).
@@ -35,9 +35,9 @@ _OUTPUT_LIMITS: Final = (
     "maxTokenCount",
     "num_predict",
 )
-"""What providers and LlamaIndex's integrations call the limit of an answer."""
+"""Names that providers and LlamaIndex's integrations have for the limit of output tokens."""
 
-_SETTINGS: Final = (
+_NESTED: Final = (
     "additional_kwargs",
     "generation_config",
     "generationConfig",
@@ -46,11 +46,11 @@ _SETTINGS: Final = (
     "inferenceConfig",
     "textGenerationConfig",
 )
-"""Where they put it, if not beside the other arguments."""
+"""Names of mappings that it stands in, if not beside the other arguments."""
 
 
 def expected_input(prompt: object, tools: object = None) -> int:
-    """About how many tokens a prompt has; never raises, whatever that holds.
+    """Estimate the input tokens of a prompt. Never raises, whatever it holds.
 
     Args:
         prompt: A text, or messages in any form.
@@ -59,7 +59,7 @@ def expected_input(prompt: object, tools: object = None) -> int:
     try:
         return _of_prompt(prompt, tools)
     except Exception as error:  # noqa: BLE001 - a foreign prompt may raise anything when read
-        notice("a prompt could not be judged", error, "its input is not reserved")
+        notice("a prompt could not be estimated", error, "its input is not reserved")
         return 0
 
 
@@ -72,7 +72,7 @@ def _of_prompt(prompt: object, tools: object) -> int:
 
 
 def expected_texts(texts: Iterable[str]) -> int:
-    """About how many tokens these texts have, when they're embedded."""
+    """Estimate the input tokens of texts that are embedded."""
     return sum(expected_input(text) for text in texts)
 
 
@@ -91,18 +91,21 @@ def _of_parts(parts: Iterable[Part | Message]) -> int:
             case ToolResult(parts=inner) | Message(parts=inner):
                 tokens += _of_parts(inner) + _TOKENS_PER_MESSAGE
             case _:
-                tokens += _of_text(getattr(part, "text", "") or "") or _TOKENS_PER_PICTURE * (
+                tokens += _of_text(getattr(part, "text", "") or "") or _TOKENS_PER_IMAGE * (
                     getattr(part, "pages", 0) or 1
                 )
     return tokens
 
 
 def stated_output(*arguments: object) -> int | None:
-    """How many tokens may come back at the most, as far as the call says.
+    """Read the limit of output tokens that a call states.
 
     Args:
-        arguments: Its own arguments, and then the settings of its model: mappings that are
-            asked one after the other.
+        arguments: Where it may stand: the call's own arguments first, then the settings of its
+            model. What is no mapping is passed over.
+
+    Returns:
+        The limit, for all answers that are asked for together; `None` if none is stated.
     """
     for given in arguments:
         if isinstance(given, Mapping):
@@ -114,8 +117,8 @@ def stated_output(*arguments: object) -> int | None:
 
 
 def _limit(given: Mapping[str, Any]) -> int | None:
-    settings = [given.get(name) for name in _SETTINGS]
-    for place in (given, *settings):
+    nested = [given.get(name) for name in _NESTED]
+    for place in (given, *nested):
         if isinstance(place, Mapping):
             found = cast("Mapping[str, Any]", place)
             for name in _OUTPUT_LIMITS:
@@ -127,6 +130,6 @@ def _limit(given: Mapping[str, Any]) -> int | None:
 
 
 def _answers(given: Mapping[str, Any]) -> int:
-    """How many answers are asked for at once."""
+    """Read how many answers are asked for at once."""
     number = given.get("n")
     return number if type(number) is int and number > 1 else 1

@@ -1,4 +1,4 @@
-"""What an image costs, by its size in pixels.
+"""Tokens of an image, from its size in pixels, by the rules that providers publish.
 
 Sizes come from `extraction.images`. Nothing is fetched.
 """

@@ -1,4 +1,4 @@
-"""Counts kept by content, so that a text is counted once.
+"""A cache of counts by content, so that a text is counted once.
 
 Keys are digests: the memo holds no text, and its size is bounded in bytes.
 """

@@ -1,8 +1,7 @@
-"""Messages and tools, counted the way the provider bills them.
+"""Input tokens of messages and tools, by the rules that providers publish.
 
-The structure is neutral: a host adapter fills it in. Each provider's rule is a
-function that puts the texts to count, and what else costs tokens, on a bill.
-What no rule covers is estimated, and the count says so.
+Each provider's rule is a function that adds texts, and what else costs tokens,
+to a tally. What no rule covers is estimated, and the count says so.
 """
 
 import json
@@ -53,8 +52,8 @@ class MessageCount:
 
 
 @dataclass(slots=True)
-class _Bill:
-    """What a rule adds up: texts still to be counted, and tokens."""
+class _Tally:
+    """What a rule has added up so far: tokens, and texts that are still to be counted."""
 
     texts: list[str] = field(default_factory=list[str])
     tokens: int = 0
@@ -93,14 +92,14 @@ def count_messages(
     """
     tokenizer = tokenizer or get_tokenizer(model)
     known = identify(model)
-    bill = _Bill()
+    tally = _Tally()
     if tokenizer.source == "estimated":
-        bill.estimate(f"text, with {tokenizer.name}")
+        tally.estimate(f"text, with {tokenizer.name}")
     messages, tools = tuple(messages), tuple(tools)
-    _RULES[known.provider](bill, known, messages, tools, tool_choice)
-    bill.tokens += sum(tokenizer.count_many(bill.texts))
-    source: Source = "estimated" if bill.estimates else "counted"
-    return MessageCount(max(0, bill.tokens), source, tuple(bill.estimates))
+    _RULES[known.provider](tally, known, messages, tools, tool_choice)
+    tally.tokens += sum(tokenizer.count_many(tally.texts))
+    source: Source = "estimated" if tally.estimates else "counted"
+    return MessageCount(max(0, tally.tokens), source, tuple(tally.estimates))
 
 
 # ---- OpenAI ---------------------------------------------------------------------
@@ -128,13 +127,13 @@ _PAGE_TEXT: Final = 2250
 
 
 def _openai(
-    bill: _Bill,
+    tally: _Tally,
     model: Model,
     messages: Sequence[Message],
     tools: Sequence[Tool],
     tool_choice: ToolChoice,
 ) -> None:
-    """Bill a prompt as the chat completions API does.
+    """Count a prompt as the chat completions API does.
 
     Source:
         OpenAI's cookbook, "How to count tokens with tiktoken", sections 6 and 7,
@@ -145,61 +144,61 @@ def _openai(
     tool_start = next((start for name, start in _OPENAI_VERIFIED if name.match(model.name)), None)
     if tool_start is None:
         tool_start = _OPENAI_TOOL_START
-        bill.estimate(f"overheads of messages, not published for {model.name}")
-    bill.tokens += _OPENAI_REPLY
+        tally.estimate(f"overheads of messages, not published for {model.name}")
+    tally.tokens += _OPENAI_REPLY
     for message in messages:
-        bill.tokens += _OPENAI_PER_MESSAGE
-        bill.text(message.role)
+        tally.tokens += _OPENAI_PER_MESSAGE
+        tally.text(message.role)
         if message.name is not None:
-            bill.tokens += _OPENAI_PER_NAME
-            bill.text(message.name)
+            tally.tokens += _OPENAI_PER_NAME
+            tally.text(message.name)
         for part in message.parts:
-            _openai_part(bill, model, part)
+            _openai_part(tally, model, part)
     if tools:
-        bill.tokens += _OPENAI_TOOLS_END
+        tally.tokens += _OPENAI_TOOLS_END
     for tool in tools:
-        bill.tokens += tool_start
-        _openai_tool(bill, tool)
+        tally.tokens += tool_start
+        _openai_tool(tally, tool)
 
 
-def _openai_part(bill: _Bill, model: Model, part: Part) -> None:
+def _openai_part(tally: _Tally, model: Model, part: Part) -> None:
     if isinstance(part, Image):
-        size = _size(bill, part)
+        size = _size(tally, part)
         tokens, is_ruled = openai_image_tokens(*size, model.name, part.detail)
-        bill.tokens += tokens
+        tally.tokens += tokens
         if not is_ruled:
-            bill.estimate(f"an image, as detail={part.detail!r} for {model.name}")
+            tally.estimate(f"an image, as detail={part.detail!r} for {model.name}")
         return
     if isinstance(part, ToolCall):
-        bill.tokens += _OPENAI_TOOL_CALL
-    _part(bill, part, lambda image: _openai_part(bill, model, image))
+        tally.tokens += _OPENAI_TOOL_CALL
+    _part(tally, part, lambda image: _openai_part(tally, model, image))
 
 
-def _openai_tool(bill: _Bill, tool: Tool) -> None:
-    bill.text(f"{tool.name}:{tool.description.removesuffix('.')}")
+def _openai_tool(tally: _Tally, tool: Tool) -> None:
+    tally.text(f"{tool.name}:{tool.description.removesuffix('.')}")
     properties = _mapping(tool.parameters.get("properties"))
     if properties:
-        bill.tokens += _OPENAI_PROPERTIES
+        tally.tokens += _OPENAI_PROPERTIES
     for name, value in properties.items():
-        bill.tokens += _OPENAI_PROPERTY
+        tally.tokens += _OPENAI_PROPERTY
         schema = _mapping(value)
         kind, description = schema.get("type"), schema.get("description")
         if not isinstance(kind, str) or not isinstance(description, str):
-            bill.estimate("a tool's parameter without type or description")
-        bill.text(f"{name}:{kind or ''}:{str(description or '').removesuffix('.')}")
+            tally.estimate("a tool's parameter without type or description")
+        tally.text(f"{name}:{kind or ''}:{str(description or '').removesuffix('.')}")
         values = schema.get("enum")
         if isinstance(values, list | tuple):
             items = cast("Sequence[object]", values)
-            bill.tokens += _OPENAI_ENUM + _OPENAI_ENUM_ITEM * len(items)
-            bill.text(*map(_string, items))
+            tally.tokens += _OPENAI_ENUM + _OPENAI_ENUM_ITEM * len(items)
+            tally.text(*map(_string, items))
         nested = {
             key: inner
             for key, inner in schema.items()
             if key not in {"type", "description", "enum", "title"}
         }
         if nested:
-            bill.estimate("a tool's nested parameters")
-            bill.text(_json(nested))
+            tally.estimate("a tool's nested parameters")
+            tally.text(_json(nested))
 
 
 # ---- Claude ---------------------------------------------------------------------
@@ -232,13 +231,13 @@ _SYSTEM: Final = frozenset({"system", "developer"})
 
 
 def _claude(
-    bill: _Bill,
+    tally: _Tally,
     model: Model,
     messages: Sequence[Message],
     tools: Sequence[Tool],
     tool_choice: ToolChoice,
 ) -> None:
-    """Bill a prompt as the messages API does.
+    """Count a prompt as the messages API does.
 
     Source:
         The frame of one user message: ctok's measurement of `count_tokens`. A
@@ -249,32 +248,36 @@ def _claude(
         JSON.
     """
     if model.is_legacy:
-        _claude_legacy(bill, messages, tools)
+        _claude_legacy(tally, messages, tools)
         return
     version = model.version or _CLAUDE_NEWEST
     frame = _frame(version)
     turns = [message for message in messages if message.role not in _SYSTEM]
-    bill.tokens += frame * len(turns)
+    tally.tokens += frame * len(turns)
     if [(message.role, len(message.parts)) for message in messages] != [("user", 1)]:
-        bill.estimate("frames, measured for a single user message of one part")
+        tally.estimate("frames, measured for a single user message of one part")
 
     def image(part: Image) -> None:
-        bill.tokens += claude_image_tokens(*_size(bill, part), version)
+        tally.tokens += claude_image_tokens(*_size(tally, part), version)
 
     for message in messages:
         for part in message.parts:
-            _part(bill, part, image)
+            _part(tally, part, image)
     if tools:
-        prompts = next(
-            (costs for name, costs in _CLAUDE_TOOL_PROMPTS if name.match(model.name)),
-            None,
-        )
-        if prompts is None:
-            bill.estimate(f"the system prompt for tools, not published for {model.name}")
-            prompts = _CLAUDE_TOOL_PROMPTS[0][1]
-        bill.tokens += prompts[tool_choice in {"any", "tool"}]
-        bill.estimate("definitions of tools")
-        bill.text(*map(_claude_tool, tools))
+        _claude_tools(tally, model, tools, tool_choice)
+
+
+def _claude_tools(
+    tally: _Tally, model: Model, tools: Sequence[Tool], tool_choice: ToolChoice
+) -> None:
+    """Add the system prompt that makes tools work, and their definitions."""
+    prompts = next((costs for name, costs in _CLAUDE_TOOL_PROMPTS if name.match(model.name)), None)
+    if prompts is None:
+        tally.estimate(f"the system prompt for tools, not published for {model.name}")
+        prompts = _CLAUDE_TOOL_PROMPTS[0][1]
+    tally.tokens += prompts[tool_choice in {"any", "tool"}]
+    tally.estimate("definitions of tools")
+    tally.text(*map(_claude_tool, tools))
 
 
 def _frame(version: tuple[int, int]) -> int:
@@ -299,17 +302,17 @@ def _claude_tool(tool: Tool) -> str:
     return f"<function>{_json(definition, spaced=True)}</function>"
 
 
-def _claude_legacy(bill: _Bill, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
-    """Bill a prompt as Claude 1 and 2 see it: one text of turns.
+def _claude_legacy(tally: _Tally, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+    """Count a prompt as Claude 1 and 2 see it: one text of turns.
 
     Source:
         Anthropic's "Migrating from Text Completions to Messages": turns begin
         with two newlines and `Human:` or `Assistant:`, the prompt ends with
         the latter.
     """
-    bill.estimate("turns of Claude 1 and 2, joined into one text")
+    tally.estimate("turns of Claude 1 and 2, joined into one text")
     turns: list[str] = []
-    inner = _Bill()
+    inner = _Tally()
     for message in messages:
         inner.texts.clear()
         for part in message.parts:
@@ -317,35 +320,35 @@ def _claude_legacy(bill: _Bill, messages: Sequence[Message], tools: Sequence[Too
         text = "".join(inner.texts)
         opening = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
         turns.append(opening.get(message.role, "") + text)
-    bill.tokens += inner.tokens
-    bill.estimates.update(inner.estimates)
-    bill.text("".join(turns) + "\n\nAssistant:", *map(_tool, tools))
+    tally.tokens += inner.tokens
+    tally.estimates.update(inner.estimates)
+    tally.text("".join(turns) + "\n\nAssistant:", *map(_tool, tools))
 
 
 # ---- anybody else ---------------------------------------------------------------
 
 
 def _other(
-    bill: _Bill,
+    tally: _Tally,
     model: Model,
     messages: Sequence[Message],
     tools: Sequence[Tool],
     tool_choice: ToolChoice,
 ) -> None:
     """Estimate a prompt whose provider publishes no rule: LlamaIndex's overheads."""
-    bill.estimate(f"overheads of messages, as no rule is known for {model.name}")
+    tally.estimate(f"overheads of messages, as no rule is known for {model.name}")
     for message in messages:
-        bill.tokens += _OPENAI_PER_MESSAGE
-        bill.text(message.role)
+        tally.tokens += _OPENAI_PER_MESSAGE
+        tally.text(message.role)
         for part in message.parts:
-            _part(bill, part, lambda image: _unruled_image(bill, image))
-    bill.text(*map(_tool, tools))
+            _part(tally, part, lambda image: _unruled_image(tally, image))
+    tally.text(*map(_tool, tools))
 
 
 _RULES: Final[
     Mapping[
         str,
-        Callable[[_Bill, Model, Sequence[Message], Sequence[Tool], ToolChoice], None],
+        Callable[[_Tally, Model, Sequence[Message], Sequence[Tool], ToolChoice], None],
     ]
 ] = {"openai": _openai, "claude": _claude, "other": _other}
 
@@ -353,48 +356,48 @@ _RULES: Final[
 # ---- what the rules share -------------------------------------------------------
 
 
-def _part(bill: _Bill, part: Part, image: Callable[[Image], None]) -> None:
-    """Put a part on the bill, an image by the provider's own rule."""
+def _part(tally: _Tally, part: Part, image: Callable[[Image], None]) -> None:
+    """Put a part on the tally, an image by the provider's own rule."""
     match part:
         case Text(text):
-            bill.text(text)
+            tally.text(text)
         case Thinking(text):
-            bill.text(text)
-            bill.estimate("thinking, which providers leave out of some turns")
+            tally.text(text)
+            tally.estimate("thinking, which providers leave out of some turns")
         case ToolCall(name, arguments):
-            bill.text(name, arguments)
-            bill.estimate("calls of tools")
+            tally.text(name, arguments)
+            tally.estimate("calls of tools")
         case ToolResult(parts, name):
             if name is not None:
-                bill.text(name)
+                tally.text(name)
             for inner in parts:
-                _part(bill, inner, image)
-            bill.estimate("results of tools")
+                _part(tally, inner, image)
+            tally.estimate("results of tools")
         case Image():
             image(part)
         case Document(text, pages):
-            bill.text(text)
+            tally.text(text)
             for _ in range(pages):
                 image(Image(*TYPICAL_SIZE, detail="high"))
             # Source: https://platform.claude.com/docs/en/build-with-claude/
             # pdf-support, "Estimate your costs": 1,500 to 3,000 tokens a page.
             if not text:
-                bill.tokens += _PAGE_TEXT * pages
-            bill.estimate("documents")
+                tally.tokens += _PAGE_TEXT * pages
+            tally.estimate("documents")
         case Opaque(kind):
-            bill.estimate(f"{kind}, counted as nothing")
+            tally.estimate(f"{kind}, counted as nothing")
 
 
-def _unruled_image(bill: _Bill, image: Image) -> None:
-    width, height = _size(bill, image)
-    bill.tokens += openai_image_tokens(width, height, "", image.detail)[0]
-    bill.estimate("images, as OpenAI's tiles")
+def _unruled_image(tally: _Tally, image: Image) -> None:
+    width, height = _size(tally, image)
+    tally.tokens += openai_image_tokens(width, height, "", image.detail)[0]
+    tally.estimate("images, as OpenAI's tiles")
 
 
-def _size(bill: _Bill, image: Image) -> tuple[int, int]:
+def _size(tally: _Tally, image: Image) -> tuple[int, int]:
     """Return an image's size, or a typical one if it isn't known."""
     if not image.width or not image.height or min(image.width, image.height) < 1:
-        bill.estimate("an image of unknown size")
+        tally.estimate("an image of unknown size")
         return TYPICAL_SIZE
     return image.width, image.height
 

@@ -1,4 +1,4 @@
-"""Which model a name means.
+"""A model's provider, version and encoding, from any of its names.
 
 The same model goes by many names: bare, under a publisher's path, as a Bedrock
 id with or without geo prefix and revision, as an ARN, as a Vertex id with `@`.

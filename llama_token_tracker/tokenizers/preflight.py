@@ -1,7 +1,7 @@
-"""What a prompt would cost: asked of its provider, or counted here.
+"""Input tokens of a prompt before it is sent: by the provider's own counting API, or counted here.
 
-The provider knows best, so it is asked where a client is given; but a count is no reason for a
-program to stop, so whatever it answers, the local count is there.
+The provider's figure is exact, so it is asked for where a client is given. If it fails, the local
+count stands in, because a count is no reason for a program to stop.
 """
 
 import json
@@ -36,10 +36,10 @@ def count_messages(
         model: The model, by any of its names; with `via`, the name that the provider knows.
         tools: The tools to send along, as OpenAI, Anthropic or Bedrock spell them, or
             LlamaIndex's.
-        via: Who is asked: an `anthropic.Anthropic` client, or boto3's `bedrock-runtime`
-            client. By default nobody: the count is made here, and nothing is sent.
-        strict: Whether to raise where the provider doesn't answer; by default the local
-            count stands in, and its `estimates` say why.
+        via: The client to ask the provider with: an `anthropic.Anthropic`, or boto3's
+            `bedrock-runtime`. By default nothing is sent, and the count is made here.
+        strict: Whether to raise if the provider gives no count; by default the local count
+            stands in, and its `estimates` say why.
         timeout_s: How long an Anthropic client may take, in seconds, without retries. boto3's
             clients keep the limits of their own configuration.
 
@@ -52,7 +52,7 @@ def count_messages(
     prompt = list(messages)
     if via is not None:
         try:
-            tokens = _asker(via)(via, prompt, model, tools, timeout_s)
+            tokens = _counting_api(via)(via, prompt, model, tools, timeout_s)
         except Exception as error:
             if strict:
                 msg = f"no count of {model} by the provider: {_reason(error)}"
@@ -64,14 +64,15 @@ def count_messages(
     return count_locally(messages_of(prompt), model=model, tools=tools_of(tools))
 
 
-Asker: TypeAlias = Callable[[Any, list[object], str, object, float], int]
+_CountingApi: TypeAlias = Callable[[Any, list[object], str, object, float], int]
 
 
-def _asker(via: Any) -> Asker:
+def _counting_api(via: Any) -> _CountingApi:
+    """Choose the provider's API by what the client can do."""
     if callable(getattr(getattr(via, "messages", None), "count_tokens", None)):
-        return _ask_anthropic
+        return _count_by_anthropic
     if callable(getattr(via, "count_tokens", None)) and hasattr(via, "meta"):
-        return _ask_bedrock
+        return _count_by_bedrock
     msg = (
         f"via= is a {type(via).__name__}, which can't count; give an anthropic.Anthropic or a "
         "recent boto3 bedrock-runtime client."
@@ -94,10 +95,10 @@ def _number(tokens: object) -> int:
 # --- Anthropic -----------------------------------------------------------------------------
 
 
-def _ask_anthropic(
+def _count_by_anthropic(
     client: Any, prompt: list[object], model: str, tools: object, timeout_s: float
 ) -> int:
-    """Ask `messages.count_tokens`.
+    """Count by `messages.count_tokens`.
 
     Source:
         Anthropic API reference, "Count tokens in a Message" (checked 2026-11-22).
@@ -120,7 +121,7 @@ def _anthropic_request(prompt: list[object], tools: object) -> Json:
         if not any(_is_other_form(message) for message in turns):
             return _anthropic_body(turns, _system(dicts), tools)
     neutral = messages_of(prompt)
-    ids = _Ids()
+    ids = _ToolCallIds()
     turns = [
         {
             "role": "assistant" if message.role == "assistant" else "user",
@@ -160,7 +161,7 @@ def _anthropic_body(turns: list[Json], system: str, tools: object) -> Json:
     return body
 
 
-def _anthropic_part(part: Part, ids: "_Ids") -> Json:
+def _anthropic_part(part: Part, ids: "_ToolCallIds") -> Json:
     match part:
         case Text(text):
             return {"type": "text", "text": text}
@@ -176,13 +177,13 @@ def _anthropic_part(part: Part, ids: "_Ids") -> Json:
 # --- Bedrock -------------------------------------------------------------------------------
 
 
-def _ask_bedrock(
+def _count_by_bedrock(
     client: Any, prompt: list[object], model: str, tools: object, timeout_s: float
 ) -> int:
-    """Ask `CountTokens`: in the Converse form, and if that is invalid as InvokeModel.
+    """Count by `CountTokens`: in the form of Converse, and if that is refused of InvokeModel.
 
-    Whether an id may have a geo prefix is said differently in different places, so each form
-    is tried with the id as given and then without.
+    Sources differ on whether a model id may have a geographic prefix, so each form is tried with
+    the id as given and then without.
 
     Source:
         Amazon Bedrock API reference, CountTokens (checked 2026-11-22).
@@ -201,7 +202,7 @@ def _ask_bedrock(
             continue
         return _number(answer["inputTokens"])
     if refused is None:
-        msg = f"{model} can't be asked for in any form of CountTokens."
+        msg = f"CountTokens has no form for {model}."
         raise CountRefusedError(msg)
     raise refused
 
@@ -224,7 +225,7 @@ def _bedrock_attempts(
 
 def _converse_request(prompt: list[object], tools: object) -> Json:
     neutral = messages_of(prompt)
-    ids = _Ids()
+    ids = _ToolCallIds()
     request: Json = {
         "messages": [
             {
@@ -249,7 +250,7 @@ def _tool_spec(tool: Tool) -> Json:
     return {"toolSpec": spec}
 
 
-def _converse_part(part: Part, ids: "_Ids") -> Json:
+def _converse_part(part: Part, ids: "_ToolCallIds") -> Json:
     match part:
         case Text(text):
             return {"text": text}
@@ -266,8 +267,8 @@ def _converse_part(part: Part, ids: "_Ids") -> Json:
 # --- what they share -----------------------------------------------------------------------
 
 
-class _Ids:
-    """Ids that join calls of tools with their results, in the order in which they come."""
+class _ToolCallIds:
+    """Ids that join tool calls with their results, in the order in which they come."""
 
     def __init__(self) -> None:
         self._calls = 0

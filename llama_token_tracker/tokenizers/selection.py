@@ -1,4 +1,4 @@
-"""Which tokenizer counts when a provider is silent: yours, or the model's own."""
+"""Which tokenizer counts a model's texts: the user's, the model's own, or a default."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,48 +17,52 @@ from llama_token_tracker.tokenizers import (
 
 
 class Tokenizers:
-    """The tokenizer that a user gave, or else each model's own.
+    """Chooses the tokenizer for each model.
+
+    The user's counts for every model. Without it a known model has its own; any other is
+    estimated with the default, or with the package's stand-in (`tokenizers.stand_in`).
 
     Args:
-        given: What the user gave, or `None`.
-        usual: Gives the tokenizer for models that aren't known, or `None` for our own choice.
+        given: The user's tokenizer, in any form that `as_tokenizer` takes, or `None`.
+        default: Returns the default tokenizer of the moment, or `None` if there is none.
 
     Raises:
         TokenizerError: `given` can't count tokens.
     """
 
-    def __init__(self, given: object, usual: Callable[[], object]) -> None:
+    def __init__(self, given: object, default: Callable[[], object]) -> None:
         self.given = given
-        self._usual = usual
-        self._own = None if given is None else as_tokenizer(given)
-        self._seen: object = None
-        self._stand_in: Tokenizer = stand_in()
+        self._default = default
+        self._users = None if given is None else as_tokenizer(given)
+        self._last_default: object = None
+        self._fallback: Tokenizer = stand_in()
 
     def of(self, model: str | None) -> Tokenizer:
-        """The tokenizer to count a model's texts with."""
-        if self._own is not None:
-            return self._own
+        """Choose the tokenizer for a model; `None` if its name isn't known."""
+        if self._users is not None:
+            return self._users
         if model is not None and is_known(model):
             return get_tokenizer(model)
-        usual = self._usual()
-        if usual is not None and usual is not self._seen:
-            self._stand_in, self._seen = _marked(usual), usual
-        if model is not None and usual is None:
-            get_tokenizer(model)  # says once which stand-in counts for it
-        return self._stand_in
+        default = self._default()
+        if default is not None and default is not self._last_default:
+            self._fallback, self._last_default = _estimating(default), default
+        if model is not None and default is None:
+            get_tokenizer(model)  # logs once which stand-in counts for it
+        return self._fallback
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made of the rest."""
-        return {"given": self.given, "_usual": self._usual}
+        return {"given": self.given, "default": self._default}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Check what was given again: it may have been read from a file."""
-        self.__init__(state["given"], state["_usual"])  # type: ignore[misc]
+        """Check the user's tokenizer again: it may have been read from a file."""
+        self.__init__(**state)  # type: ignore[misc]
 
 
-def _marked(usual: object) -> Tokenizer:
+def _estimating(default: object) -> Tokenizer:
+    """Make a tokenizer of the default, whose figures are estimates: it isn't the model's own."""
     try:
-        tokenizer = as_tokenizer(usual)
+        tokenizer = as_tokenizer(default)
     except TokenizerError as error:
         notice("LlamaIndex's global tokenizer can't count", error, "a stand-in counts instead")
         return stand_in()

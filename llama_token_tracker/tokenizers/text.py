@@ -1,4 +1,4 @@
-"""Text made countable, without changing its count.
+"""Repairs of texts that tokenizers refuse or stall on, without changing their counts.
 
 Tokenizers written in Rust refuse lone surrogates, and Python's own Unicode
 normalization takes quadratic time on long runs of combining marks. Both are

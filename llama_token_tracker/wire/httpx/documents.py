@@ -1,7 +1,7 @@
-"""The JSON documents in an answer's bytes, found while these pass, and never held beyond a bound.
+"""Splits an answer's bytes into JSON documents, as they arrive and in bounded memory.
 
-Server-sent events are read line by line here: httpx-sse and the SDKs' readers pull lines out of a
-response, and whoever only sees its bytes pass has nothing for them to pull from.
+Server-sent events are parsed here, because httpx-sse and the SDKs' parsers pull lines out of a
+response, and this code is only handed the bytes that the program pulls.
 """
 
 import json
@@ -10,31 +10,32 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 _LONGEST: Final = 1_048_576
-"""A longer document isn't held; of its end the figures are read."""
+"""A longer document isn't kept whole: its usage is read from its end."""
 
 _END: Final = 16_384
+"""So much is kept of the end of a document that is too long."""
 
 _FIELD: Final = b"data:"
 
 
 class Documents(Protocol):
-    """Finds the documents in bytes that come in pieces."""
+    """Finds the documents in bytes that arrive in pieces."""
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Take in some bytes, and give the documents that end in them."""
+        """Add some bytes, and give the documents that end in them."""
         ...
 
     def rest(self) -> bytes:
-        """What is left when no more bytes come: the last document, or a part of one."""
+        """Give what is left at the end of the bytes: the last document, or a part of one."""
         ...
 
 
 class _Document:
-    """One document: all of it, or if it's too long its end.
+    """The document that is arriving: all of it, or its end if it's too long.
 
     Args:
-        keys: The keys that tell of tokens.
-        longest: How many bytes are held at the most.
+        keys: The keys whose values are usage.
+        longest: How many bytes are kept at the most.
     """
 
     __slots__ = ("_is_cut", "_keys", "_longest", "_pieces", "length")
@@ -54,7 +55,7 @@ class _Document:
             self._pieces, self.length, self._is_cut = [end], len(end), True
 
     def take(self) -> bytes:
-        """Give what was added, and start anew."""
+        """Give the document, and start with the next."""
         pieces, is_cut = self._pieces, self._is_cut
         self._pieces, self.length, self._is_cut = [], 0, False
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -62,7 +63,7 @@ class _Document:
 
 
 def _figures(end: bytes, keys: tuple[str, ...]) -> bytes:
-    """Read the figures at the end of a document, as a document of their own.
+    """Read the usage at the end of a document, as a document of its own.
 
     Within a JSON text each quotation mark is escaped, so no text that a model or a user wrote looks
     like a key.
@@ -85,7 +86,7 @@ class Whole:
         self._document = _Document(keys, longest)
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Hold them; the document ends with the body."""
+        """Keep them; the document ends with the body."""
         self._document.add(piece)
         return iter(())
 
@@ -103,7 +104,7 @@ class Lines:
         self._is_within = False
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Take in some bytes, and give the documents that end in them."""
+        """Add some bytes, and give the documents that end in them."""
         *lines, rest = (self._rest + piece).split(b"\n")
         # Before anything is given: whoever takes it may leave.
         self._rest = b""
@@ -139,7 +140,7 @@ class Events(Lines):
     """
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Take in some bytes, and give the documents that end in them."""
+        """Add some bytes, and give the documents that end in them."""
         if (
             len(piece) <= _END
             and piece.startswith(_FIELD)
@@ -171,8 +172,8 @@ def documents_of(kind: bytes, keys: tuple[str, ...], *, is_read: bool) -> Docume
 
     Args:
         kind: Its media type.
-        keys: The keys that tell of tokens.
-        is_read: Whether more than these is of interest.
+        keys: The keys whose values are usage.
+        is_read: Whether more than usage is wanted.
     """
     if b"event-stream" in kind:
         return Events(keys)

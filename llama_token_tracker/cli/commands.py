@@ -1,0 +1,194 @@
+"""The commands, their arguments, and how they print progress, results and errors.
+
+`demo` loads LlamaIndex, so its module is imported when the command runs; `count` needs none.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from llama_token_tracker.cli import files
+from llama_token_tracker.errors import LlamaTokenTrackerError
+from llama_token_tracker.tokenizers import Tokenizer, get_tokenizer
+from llama_token_tracker.views import text
+from llama_token_tracker.views.table import FileTable
+
+OK: Final = 0
+CALL_FAILED: Final = 1
+"""A provider refused a call, or the connection did; what was counted is shown."""
+NOT_RUN: Final = 2
+"""Something that the command needs is missing; nothing was sent."""
+INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name; by default the process's own.
+
+    Returns:
+        The exit code: 0, 1 if a call to a provider failed, 2 if something that the command
+        needs is missing, 130 if it was interrupted.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except LlamaTokenTrackerError as error:
+        return _fail(error, NOT_RUN)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Print the error in one line; the usage is a `--help` away."""
+        self.exit(_fail(f"{message}; see {self.prog} --help", NOT_RUN))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="llama-token-tracker",
+        description="Count the tokens of LlamaIndex calls exactly once, as billed.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="index some pages, ask about them and see what each step used",
+        description=(
+            "Index text files, ask a question, stream a second answer, leave a third one "
+            "half-way, and show what each step used. Offline unless --llm is given."
+        ),
+    )
+    demo.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="a text file, or a folder with .md, .rst and .txt files (default: four short pages "
+        "that come with this package)",
+    )
+    demo.add_argument(
+        "--llm",
+        metavar="PROVIDER:MODEL",
+        help="call a real model with the environment's credentials; PROVIDER is anthropic, "
+        "bedrock, bedrock-converse or openai",
+    )
+    demo.add_argument(
+        "--question",
+        default="What do these pages have in common?",
+        help="what to ask (default: %(default)s)",
+    )
+    demo.set_defaults(run=_demo)
+    count = commands.add_parser(
+        "count",
+        help="count the tokens of files for a model, offline",
+        description=(
+            "Count the tokens of UTF-8 text files with a model's own tokenizer, or with a "
+            "stand-in that says so. Nothing is sent. What isn't text is skipped and named."
+        ),
+    )
+    count.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a file, a folder (all its files but hidden ones), a quoted glob, or - for stdin",
+    )
+    count.add_argument(
+        "--model",
+        required=True,
+        metavar="M",
+        help='the model, by any of its names: "gpt-4o", a Bedrock id or ARN, a Vertex id …',
+    )
+    count.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    count.set_defaults(run=_count)
+    return parser
+
+
+def _count(options: argparse.Namespace) -> int:
+    tokenizer = get_tokenizer(options.model)
+    found = files.find(options.paths)
+    results: list[files.Counted] = []
+    with _progress() as progress:
+        shown = progress.add_task("Counting", total=sum(map(files.size, found)))
+        for result in files.count(found, tokenizer):
+            results.append(result)
+            name = escape(Path(result.path).name)
+            progress.update(shown, advance=files.size(result.path), description=name)
+    counted = [(result.path, result.tokens) for result in results if result.tokens is not None]
+    if options.json:
+        _print_json(options.model, tokenizer, results)
+    elif counted:
+        own = "its own" if tokenizer.source == "counted" else "a stand-in"
+        heading = (f"Model:     {options.model}", f"Tokenizer: {tokenizer.name}, {own}")
+        text.show_files(FileTable(heading=heading, rows=tuple(counted)), Console())
+    for result in results:
+        if result.skipped:
+            _print_note(f"skipped: {result.path}: {result.skipped}")
+    if not counted:
+        return _fail("there was nothing to count", NOT_RUN)
+    return OK
+
+
+def _print_json(model: str, tokenizer: Tokenizer, results: Sequence[files.Counted]) -> None:
+    answer = {
+        "model": model,
+        "tokenizer": tokenizer.name,
+        "source": tokenizer.source,
+        "tokens": sum(result.tokens or 0 for result in results),
+        "files": [
+            {"path": result.path, "tokens": result.tokens}
+            for result in results
+            if result.tokens is not None
+        ],
+        "skipped": [
+            {"path": result.path, "reason": result.skipped} for result in results if result.skipped
+        ],
+    }
+    print(json.dumps(answer, indent=2))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from llama_token_tracker.cli import demo  # late, because it loads LlamaIndex
+
+    pages = demo.read_pages(options.paths)
+    run = demo.Demo(pages, demo.load_model(options.llm), options.question)
+    _run_tasks(run.tasks(), run.task_count)
+    text.show(run.table(), Console())
+    if run.problem:
+        return _fail(run.problem, CALL_FAILED)
+    return OK
+
+
+def _run_tasks(tasks: Iterable[str], count: int) -> None:
+    """Work through the tasks, with a progress bar on a terminal."""
+    with _progress() as progress:
+        shown = progress.add_task("Starting", total=count)
+        for done, task in enumerate(tasks):
+            progress.update(shown, completed=done, description=escape(task))
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _fail(problem: object, code: int) -> int:
+    """Print an error and return the exit code."""
+    _print_note(f"error: {problem}")
+    return code
+
+
+def _print_note(text: str) -> None:
+    """Print one line to stderr, whatever line breaks the text has."""
+    line = " ".join(text.split())
+    print(f"llama-token-tracker: {line}", file=sys.stderr)
