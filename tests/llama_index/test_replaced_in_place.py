@@ -59,6 +59,7 @@ def run(*parts: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", [(OURS, THEIRS), (THEIRS, OURS)], ids=["ours", "theirs"])
 @pytest.mark.parametrize("module", ["token_counting", "callbacks"])
 def test_one_module_may_be_replaced(imports: tuple[str, str], module: str) -> None:
@@ -74,6 +75,7 @@ def test_one_module_may_be_replaced(imports: tuple[str, str], module: str) -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", [(OURS, THEIRS), (THEIRS, OURS)], ids=["ours", "theirs"])
 def test_both_modules_may_be_replaced_twice(imports: tuple[str, str]) -> None:
     """A handler is an instance of the new name's class and of the old one."""
@@ -90,6 +92,7 @@ def test_both_modules_may_be_replaced_twice(imports: tuple[str, str]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_class_may_be_replaced_before_our_module_is_loaded() -> None:
     """`import llama_token_tracker` loads no handler; naming it in the assignment does."""
     run(
@@ -101,6 +104,7 @@ def test_the_class_may_be_replaced_before_our_module_is_loaded() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_replaced_class_may_be_derived_from() -> None:
     """A subclass of what LlamaIndex's module offers is one of ours, and of LlamaIndex's."""
     run(
@@ -123,6 +127,7 @@ def test_a_replaced_class_may_be_derived_from() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_alias_kept_before_stays_theirs() -> None:
     """`_TokenCountingHandler`, by which people get back to LlamaIndex's class, leads to it."""
     run(
@@ -139,6 +144,7 @@ def test_an_alias_kept_before_stays_theirs() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_alias_may_be_replaced_too() -> None:
     """So may a name under which somebody else has imported LlamaIndex's class."""
     run(
@@ -153,6 +159,7 @@ def test_an_alias_may_be_replaced_too() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "again",
     [
@@ -185,6 +192,7 @@ def test_our_modules_may_be_loaded_again(again: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["event", "handler"])
 def test_the_event_class_may_be_replaced_too(first: str) -> None:
     """LlamaIndex's event gives way to ours, before or after its handler does."""
@@ -205,6 +213,7 @@ def test_the_event_class_may_be_replaced_too(first: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_somebody_elses_class_may_stand_there_first() -> None:
     """Ours derives from LlamaIndex's even if a subclass of that has been put in its place."""
     run(
@@ -220,6 +229,7 @@ def test_somebody_elses_class_may_stand_there_first() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_copy_of_their_class_may_stand_there_first() -> None:
     """A class that doesn't derive from LlamaIndex's is taken for it."""
     run(
