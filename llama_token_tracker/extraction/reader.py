@@ -75,14 +75,14 @@ def usage_parts(response: Any) -> UsageParts | None:
     """
     try:
         answer = response.__dict__
-        body = answer["raw"]
+        body: Any = answer["raw"]
         if body.__class__ is not dict:
             body = {} if body is None else as_fields(body)
         name = registry.current.routes[tuple(body)].only
         if name is None:
             return None
         usage = body[name] if name else None
-        if usage.__class__ is dict:
+        if usage is not None and usage.__class__ is dict:
             usage = usage.copy()
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
@@ -134,7 +134,7 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else None
     route = None if keys is None else known.routes.get(keys)
     if route is not None and not route.speaks and not body.__pydantic_extra__:
-        remember(known.names_in, type(body), route.names)
+        remember(known.names_in, cast("type", type(body)), route.names)
     return None
 
 

@@ -41,39 +41,43 @@ STRUCTURED_METHODS: Final = frozenset({"structured_predict", "astructured_predic
 """Methods that ask another for the answer, or the provider itself, without a callback."""
 
 _MAX_SPANS: Final = 50_000
+_MAX_NAMES: Final = 1_000
 
 
 class _Spans:
-    """The open spans of this process, and the span each was entered in."""
+    """The open spans of this process, and the span each was entered in.
+
+    Attributes:
+        parents: By span, the one that it was entered in.
+    """
 
     def __init__(self) -> None:
-        self._parents: dict[str, str | None] = {}
+        self.parents: dict[str, str | None] = {}
+        self._calls: dict[str, bool] = {}
 
-    def enter(self, span_id: str, parent: str | None) -> None:
-        if len(self._parents) >= _MAX_SPANS:
-            # Spans that never end must not pile up; the oldest are of no use any more.
-            self._parents.pop(next(iter(self._parents)), None)
-        self._parents[span_id] = parent
-
-    def leave(self, span_id: str) -> None:
-        self._parents.pop(span_id, None)
-
-    def clear(self) -> None:
-        self._parents.clear()
+    def make_room(self) -> None:
+        """Forget the oldest: spans that never end must not pile up."""
+        self.parents.pop(next(iter(self.parents)), None)
 
     def __len__(self) -> int:
-        return len(self._parents)
+        return len(self.parents)
 
     def parent(self, span_id: str) -> str | None:
-        return self._parents.get(span_id)
+        return self.parents.get(span_id)
 
     def is_call(self, span_id: str) -> bool:
-        method = _method(span_id)
-        return method in CALL_METHODS or method in STRUCTURED_METHODS
+        # Span ids are `Class.method-uuid`; there are as many names as methods.
+        name = span_id.partition("-")[0]
+        known = self._calls.get(name)
+        if known is None:
+            method = _method(span_id)
+            known = method in CALL_METHODS or method in STRUCTURED_METHODS
+            if len(self._calls) < _MAX_NAMES:
+                self._calls[name] = known
+        return known
 
 
 def _method(span_id: str) -> str:
-    """Span ids are `Class.method-uuid`."""
     return span_id.partition("-")[0].rpartition(".")[2]
 
 
@@ -150,12 +154,6 @@ _resumed: Final[dict[str, Any]] = {}
 """How to undo what made a generator's scope current for the length of a span, by span."""
 
 
-def _resume_scope(span_id: str) -> None:
-    token = resume() if len(_resumed) < _MAX_SPANS else None
-    if token is not None:
-        _resumed[span_id] = token
-
-
 def _suspend_scope(span_id: str) -> None:
     token = _resumed.pop(span_id, None)
     if token is not None:
@@ -201,8 +199,13 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         tags: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        SPANS.enter(id_, parent_id)
-        _resume_scope(id_)
+        parents = SPANS.parents
+        if len(parents) >= _MAX_SPANS:
+            SPANS.make_room()
+        parents[id_] = parent_id
+        token = resume()
+        if token is not None and len(_resumed) < _MAX_SPANS:
+            _resumed[id_] = token
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
             for listener in _listeners():
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
@@ -259,7 +262,7 @@ _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
 
 
 def _leave_span(span_id: str) -> None:
-    SPANS.leave(span_id)
+    SPANS.parents.pop(span_id, None)
     if _embedding:
         _embedding.pop(span_id, None)
     if _resumed:
@@ -352,7 +355,7 @@ def _detach() -> None:
             dispatcher.span_handlers = _without(dispatcher.span_handlers, _span_handler)
         if _holds(dispatcher.event_handlers, _chunk_handler):
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
-    SPANS.clear()
+    SPANS.parents.clear()
     _resumed.clear()
 
 

@@ -75,7 +75,7 @@ class OpenCall(Call):
         requests: Requests that a watched client sent for it, whose answers have begun.
     """
 
-    parent: "OpenCall | None" = None
+    parent: "OpenCall | None" = None  # pyright: ignore[reportIncompatibleVariableOverride]  # none else makes one
     inner: "list[OpenCall] | None" = None
     starts: int = 1
     is_settled: bool = False
@@ -276,7 +276,8 @@ class OpenCalls:
             if known is not None:
                 # An id that is used again, though not all of its ends have come.
                 self._forget(known)
-            self._make_room()
+            if len(self.by_id) >= MAX_OPEN:
+                self._make_room()
             if call.nests:
                 self._place(call, call.span_id)
         elif call.nests and call.span_id is not None:
@@ -302,8 +303,6 @@ class OpenCalls:
                     del self._by_span[span_id]
 
     def _make_room(self) -> None:
-        if len(self.by_id) < MAX_OPEN:
-            return
         # In one step, for another thread may end a call meanwhile.
         oldest = tuple(islice(self.by_id, 1))
         outcomes = [outcome for event_id in oldest for outcome in self.drop(event_id)]
@@ -372,6 +371,8 @@ class OpenCalls:
         with LOCK:
             call.is_plain = False
             call.progress = Progress()
+            # Found on the call itself it's quicker, and each chunk asks for it.
+            call.inner = call.inner
             self._streams.add(call, stream, dropped)
 
     def chunk(self, span_id: str, chunk: object) -> None:

@@ -15,13 +15,17 @@ from llama_token_tracker.extraction.parts import Message
 from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
 
+# Asked of a thing's type, since the thing itself may raise even when asked for its class; and in a
+# tuple, as type checkers would take what they can't know of its contents for a mistake.
+DICTS: Final = (dict,)
+LISTS: Final = (list,)
 _LONGEST_PATH: Final = 4096
 _OWN_TAGS: Final = "llamaindex."
 
 
 def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     """The provider's name and the model's id, as far as the start event told them."""
-    if type(about) is not dict:
+    if type(about) not in DICTS:
         return None, None
     model: Any = about.get("model_name")
     if type(model) is not str or not model:
@@ -34,7 +38,7 @@ def provider_and_model(about: Any) -> tuple[str | None, str | None]:
 
 def tools_of(options: object) -> object:
     """The tools that were passed to a call, in whatever form."""
-    return cast("dict[str, Any]", options).get("tools") if type(options) is dict else None
+    return cast("dict[str, Any]", options).get("tools") if type(options) in DICTS else None
 
 
 def expected_tokens(
@@ -61,7 +65,7 @@ def expected_tokens(
 
 def _settings(about: Any) -> dict[str, Any]:
     """What a model's settings say of its output, in the words that most providers use."""
-    output: Any = about.get("num_output") if type(about) is dict else None
+    output: Any = about.get("num_output") if type(about) in DICTS else None
     # LlamaIndex's default stands for "not stated".
     return {} if output == DEFAULT_NUM_OUTPUTS else {"max_tokens": output}
 

@@ -15,12 +15,13 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import RETURNS_USERS_OBJECT
 from llama_token_tracker.events.call import Settings, status_after
-from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.events.event import Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import (
     EmbeddedTexts,
     EmbeddingTranscript,
     PlainTranscript,
+    Transcript,
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
 from llama_token_tracker.extraction.reader import UsageParts
@@ -35,6 +36,8 @@ from llama_token_tracker.llama_index.open_calls import (
     outcome_of,
 )
 from llama_token_tracker.llama_index.payloads import (
+    DICTS,
+    LISTS,
     formatted,
     is_image,
     tools_of,
@@ -241,15 +244,25 @@ class Recorder:
             keeps_text=settings.keeps_text,
             is_reported=reported.covers_call,
         )
-        duration_s = perf_counter() - call.began
-        ending = Ending(status, time() - duration_s, duration_s, response is not None)
         # The program's own objects are let go of.
         call.prompt = call.progress = call.options = None
+        context = call.outermost.context
+        is_limited = context is not None or self.tracker.is_limited
         pending = Pending(
-            Ended(call, reported, transcript, ending, settings),
+            (
+                _ended,
+                call,
+                reported,
+                transcript,
+                status,
+                time(),
+                perf_counter(),
+                response is not None,
+                settings,
+            ),
             transcript.held_bytes,
-            call.outermost.context,
-            take_reservation(call),
+            context,
+            take_reservation(call) if is_limited else None,
         )
         self.tracker.add(pending)
         if self._tell is not None and not outcome.is_free:
@@ -300,17 +313,32 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     prompt: Any = payload.get(_MESSAGES)
     if prompt is None:
         prompt = payload.get(_PROMPT)
-    elif type(prompt) is list:
+    elif type(prompt) in LISTS:
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
     call = OpenCall(event_id, prompt, about, span_id)
     options = payload.get(_ADDITIONAL)
     if options:
         call.options = options
-    name: Any = about.get("class_name") if type(about) is dict else None
+    name: Any = about.get("class_name") if type(about) in DICTS else None
     if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.is_plain = False
     return call
+
+
+def _ended(
+    call: OpenCall,
+    reported: Reported,
+    answer: Transcript,
+    status: Status,
+    ended_s: float,
+    ended: float,
+    has_answer: bool,
+    settings: Settings,
+) -> Ended:
+    duration_s = ended - call.began
+    ending = Ending(status, ended_s - duration_s, duration_s, has_answer)
+    return Ended(call, reported, answer, ending, settings)
 
 
 def _plainly_ended(
