@@ -134,7 +134,7 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else None
     route = None if keys is None else known.routes.get(keys)
     if route is not None and not route.speaks and not body.__pydantic_extra__:
-        remember(known.names_in, cast("type", type(body)), route.names)
+        remember(known.names_in, cast("type[object]", type(body)), route.names)
     return None
 
 
