@@ -27,7 +27,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_token_tracker._background import soon
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.llama_index.open_calls import Stream
-from llama_token_tracker.tracking.scopes import resume, suspend
+from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
 CALL_METHODS: Final = frozenset(
     prefix + stream + method
@@ -146,20 +146,20 @@ def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
     _embedding[span_id] = Embedding(cache, list(texts), batch_size)
 
 
-_resumed: Final[dict[str, Any]] = {}
+_restored: Final[dict[str, Any]] = {}
 """How to undo what made a generator's scope current for the length of a span, by span."""
 
 
-def _resume_scope(span_id: str) -> None:
-    token = resume() if len(_resumed) < _MAX_SPANS else None
+def _restore_scope(span_id: str) -> None:
+    token = restore_current() if len(_restored) < _MAX_SPANS else None
     if token is not None:
-        _resumed[span_id] = token
+        _restored[span_id] = token
 
 
-def _suspend_scope(span_id: str) -> None:
-    token = _resumed.pop(span_id, None)
+def _reset_scope(span_id: str) -> None:
+    token = _restored.pop(span_id, None)
     if token is not None:
-        suspend(token)
+        reset_current(token)
 
 
 class Listener(Protocol):
@@ -202,7 +202,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         SPANS.enter(id_, parent_id)
-        _resume_scope(id_)
+        _restore_scope(id_)
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
             for listener in _listeners():
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
@@ -262,8 +262,8 @@ def _leave_span(span_id: str) -> None:
     SPANS.leave(span_id)
     if _embedding:
         _embedding.pop(span_id, None)
-    if _resumed:
-        _suspend_scope(span_id)
+    if _restored:
+        _reset_scope(span_id)
 
 
 class _ChunkHandler(BaseEventHandler):
@@ -353,7 +353,7 @@ def _detach() -> None:
         if _holds(dispatcher.event_handlers, _chunk_handler):
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
     SPANS.clear()
-    _resumed.clear()
+    _restored.clear()
 
 
 def _holds(handlers: list[Any], ours: object) -> bool:
