@@ -19,7 +19,12 @@ from typing import Any, Final
 
 from IPython.core import display_functions, inputtransformer2
 
-from llama_token_tracker.tracking.scopes import Block, current_block, leave, within
+from llama_token_tracker.tracking.scopes import (
+    SharedScope,
+    current_shared_scope,
+    reset_current,
+    set_current,
+)
 from llama_token_tracker.tracking.tracker import Tracker
 
 # IPython types these only in part.
@@ -34,11 +39,11 @@ _HEAD: Final = re.compile(r"%%tokens(?:[ \t]+(?P<name>.*?))?[ \t]*\n?$")
 
 @dataclass(slots=True)
 class _Cell:
-    """A running cell, and the blocks it has opened."""
+    """A running cell, and the shared scopes it has opened."""
 
     source: str
     number: int
-    blocks: list[Block] = field(default_factory=list[Block])
+    scopes: list[SharedScope] = field(default_factory=list[SharedScope])
 
 
 class CellMagic:
@@ -90,16 +95,16 @@ class CellMagic:
         """
         if self._running:
             cell = self._running[-1]
-            block = Block(line.strip() or f"In [{cell.number}]")
-            cell.blocks.append(block)
-            block.open()
+            shared = SharedScope(line.strip() or f"In [{cell.number}]")
+            cell.scopes.append(shared)
+            shared.open()
 
     def after(self, result: Any) -> None:
         """Show what a cell used that has ended, in whatever way."""
         for cell in self._ended(result):
-            for block in reversed(cell.blocks):
-                block.close()
-                show(block)
+            for shared in reversed(cell.scopes):
+                shared.close()
+                show(shared)
 
     def _ended(self, result: Any) -> list[_Cell]:
         """The cells that have ended, innermost first; none if it's one that never started."""
@@ -124,16 +129,16 @@ class CellMagic:
         self._shell.run_cell(f"%%tokens {line}\n{body}")
 
 
-def show(block: Block) -> None:
-    """Display the cards of a block: one for each handler that counted a call.
+def show(shared: SharedScope) -> None:
+    """Display the cards of a shared scope: one for each handler that counted a call.
 
     Args:
-        block: What to show.
+        shared: What to show.
     """
-    used = [scope for scope in block.scopes() if scope.totals()]
+    used = [scope for scope in shared.scopes() if scope.totals()]
     if len(used) > 1:
         print(f"{len(used)} handlers heard calls; a call that several heard is on each card.")
-    for scope in used or [Tracker().scope(block.name)]:
+    for scope in used or [Tracker().scope(shared.name)]:
         _display.display(_Shown(scope.summary(), scope._repr_html_()))  # pyright: ignore[reportPrivateUsage]
 
 
@@ -155,9 +160,9 @@ class _Shown:
 
 
 def follow_threads() -> Callable[[], None]:
-    """Patch threads and executors so that they work in the block in which they're given work.
+    """Patch threads and executors so that they work in the shared scope they're given work in.
 
-    Nothing else of the context is carried over, and outside of blocks nothing is different.
+    Nothing else of the context is carried over, and outside of shared scopes nothing is different.
 
     Returns:
         A function that undoes it.
@@ -166,51 +171,51 @@ def follow_threads() -> Callable[[], None]:
     submit: Any = _executors.submit
 
     @functools.wraps(start)
-    def start_in_block(thread: threading.Thread) -> None:
-        block = current_block()
-        if block is not None:
-            vars(thread)["run"] = functools.partial(_run, thread, thread.run, block)
+    def start_in_scope(thread: threading.Thread) -> None:
+        shared = current_shared_scope()
+        if shared is not None:
+            vars(thread)["run"] = functools.partial(_run, thread, thread.run, shared)
         start(thread)
 
     @functools.wraps(submit)
-    def submit_in_block(executor: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
-        block = current_block()
-        if block is None:
+    def submit_in_scope(executor: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+        shared = current_shared_scope()
+        if shared is None:
             return submit(executor, work, *args, **kwargs)
         # A thread that the executor starts for this is there for later work too.
-        token = within(None)
+        token = set_current(None)
         try:
-            return submit(executor, _work, block, work, *args, **kwargs)
+            return submit(executor, _work, shared, work, *args, **kwargs)
         finally:
-            leave(token)
+            reset_current(token)
 
-    _threads.start, _executors.submit = start_in_block, submit_in_block
+    _threads.start, _executors.submit = start_in_scope, submit_in_scope
 
     def undo() -> None:
-        # Another patch on top of ours must stay; ours does nothing outside of blocks.
-        if _threads.start is start_in_block:
+        # Another patch on top of ours must stay; ours does nothing outside of shared scopes.
+        if _threads.start is start_in_scope:
             _threads.start = start
-        if _executors.submit is submit_in_block:
+        if _executors.submit is submit_in_scope:
             _executors.submit = submit
 
     return undo
 
 
-def _run(thread: threading.Thread, run: Callable[[], None], block: Block) -> None:
-    """Run a thread that was started in a block."""
+def _run(thread: threading.Thread, run: Callable[[], None], shared: SharedScope) -> None:
+    """Run a thread that was started in a shared scope."""
     # Else the thread would hold itself for ever.
     vars(thread).pop("run", None)
-    within(block)
+    set_current(shared)
     run()
 
 
-def _work(block: Block, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Do work that an executor was given in a block."""
-    token = within(block)
+def _work(shared: SharedScope, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Do work that an executor was given in a shared scope."""
+    token = set_current(shared)
     try:
         return work(*args, **kwargs)
     finally:
-        leave(token)
+        reset_current(token)
 
 
 # --- loading ---------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from llama_token_tracker.llama_index.recorder import LlamaIndexEvent, Recorder, 
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tokenizers.selection import Tokenizers
-from llama_token_tracker.tracking.scopes import is_somewhere
+from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
 
 _LLM: Final = CBEventType.LLM
@@ -147,7 +147,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             try:
                 call = call_of(payload, event_id, active_span_id.get())
                 tags = active_instrument_tags.get()
-                if tags or is_somewhere():
+                if tags or has_open_scope():
                     call.context = self.tracker.context(users_tags(tags))
                 if event_type == _EMBEDDING:
                     self._recorder.embeds(call)

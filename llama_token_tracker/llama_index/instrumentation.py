@@ -27,7 +27,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_token_tracker._background import soon
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.llama_index.open_calls import Stream
-from llama_token_tracker.tracking.scopes import resume, suspend
+from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
 CALL_METHODS: Final = frozenset(
     prefix + stream + method
@@ -150,14 +150,14 @@ def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
     _embedding[span_id] = Embedding(cache, list(texts), batch_size)
 
 
-_resumed: Final[dict[str, Any]] = {}
+_restored: Final[dict[str, Any]] = {}
 """How to undo what made a generator's scope current for the length of a span, by span."""
 
 
-def _suspend_scope(span_id: str) -> None:
-    token = _resumed.pop(span_id, None)
+def _reset_scope(span_id: str) -> None:
+    token = _restored.pop(span_id, None)
     if token is not None:
-        suspend(token)
+        reset_current(token)
 
 
 class Listener(Protocol):
@@ -203,9 +203,9 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         if len(parents) >= _MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
-        token = resume()
-        if token is not None and len(_resumed) < _MAX_SPANS:
-            _resumed[id_] = token
+        token = restore_current()
+        if token is not None and len(_restored) < _MAX_SPANS:
+            _restored[id_] = token
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
             for listener in _listeners():
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
@@ -265,8 +265,8 @@ def _leave_span(span_id: str) -> None:
     SPANS.parents.pop(span_id, None)
     if _embedding:
         _embedding.pop(span_id, None)
-    if _resumed:
-        _suspend_scope(span_id)
+    if _restored:
+        _reset_scope(span_id)
 
 
 class _ChunkHandler(BaseEventHandler):
@@ -356,7 +356,7 @@ def _detach() -> None:
         if _holds(dispatcher.event_handlers, _chunk_handler):
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
     SPANS.parents.clear()
-    _resumed.clear()
+    _restored.clear()
 
 
 def _holds(handlers: list[Any], ours: object) -> bool:

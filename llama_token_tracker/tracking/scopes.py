@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts
@@ -18,7 +18,7 @@ from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.report import Report
 
-_current: Final[ContextVar["Scope | Block | None"]] = ContextVar(
+_current: Final[ContextVar["AnyScope | None"]] = ContextVar(
     "llama_token_tracker_scope", default=None
 )
 
@@ -34,11 +34,11 @@ _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 _GENERATORS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
 
 
-class Owner(Protocol):
+class TrackerLike(Protocol):
     """What a scope needs of the tracker it belongs to."""
 
     def catch_up(self) -> None:
-        """Take in the calls that were put off."""
+        """Make and list the events of all calls that have ended."""
 
     def scope(self, name: str, /) -> "Scope":
         """Make a scope of its own."""
@@ -46,11 +46,11 @@ class Owner(Protocol):
 
 
 class Context(NamedTuple):
-    """Where a call started.
+    """The scope and the tags in which a call started.
 
     Attributes:
         scope: The innermost scope, or `None`.
-        tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
+        tags: The tags of all scopes around it and of LlamaIndex's `instrument_tags`.
     """
 
     scope: "Scope | None" = None
@@ -63,7 +63,7 @@ class Context(NamedTuple):
 
     @property
     def accounts(self) -> tuple[Accounts, ...]:
-        """The accounts of the scopes around it."""
+        """The budgets' accounts of all scopes around it, innermost first."""
         found: tuple[Accounts, ...] = ()
         scope = self.scope
         while scope is not None:
@@ -72,7 +72,7 @@ class Context(NamedTuple):
         return found
 
     def mark(self, event: TokenCountingEvent) -> None:
-        """Say on an event where its call started."""
+        """Set the scope and the tags of an event of the call."""
         event.tags = {**event.tags, **self.tags}
         event.scope = self.path
 
@@ -92,7 +92,7 @@ class Scope(Report):
 
     def __init__(
         self,
-        owner: Owner,
+        tracker: TrackerLike,
         account: Account,
         name: str,
         tags: dict[str, Any],
@@ -101,18 +101,18 @@ class Scope(Report):
         if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             msg = f"a scope was named {name!r}; give it a name that is a text, such as a request's."
             raise ValueError(msg)
-        self._owner = owner
+        self._tracker = tracker
         self._account = account
         self.name = name
         self.path = name[:_LONGEST]
         self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
         self._budgets = accounts
         self.outer: Scope | None = None
-        self._outside: Scope | Block | None = None
+        self._enclosing: AnyScope | None = None
         self._frame: FrameType | None = None
         self._token: Token[Any] | None = None
-        self._entered = False
-        self._left = False
+        self._has_begun = False
+        self._has_ended = False
 
     def __enter__(self) -> Self:
         """Count the calls that start from now on.
@@ -120,12 +120,12 @@ class Scope(Report):
         Raises:
             RuntimeError: It was entered before.
         """
-        if self._entered:
+        if self._has_begun:
             msg = f"scope {self.name!r} was entered before; make a new one for each block."
             raise RuntimeError(msg)
-        self._entered = True
-        self.put_into(current_scope(self._owner))
-        self._outside = _by_context()
+        self._has_begun = True
+        self.nest_in(current_scope(self._tracker))
+        self._enclosing = _context_scope()
         self._token = _current.set(self)
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
         if frame.f_code.co_flags & _GENERATORS:
@@ -143,13 +143,13 @@ class Scope(Report):
         if self._frame is not None:
             _in_generators.pop(self._frame, None)
             self._frame = None
-        self._left = True
+        self._has_ended = True
         # Out of turn, or in another context, it is undone when it is next met where it was set.
         if _current.get() is self and not self._undo():
-            _current.set(self._outside)
+            _current.set(self._enclosing)
 
     def _undo(self) -> bool:
-        """Make what was before it current again; `False` if it was entered in another context."""
+        """Make the scope before it current again; `False` if it was entered in another context."""
         if self._token is None:
             return False
         try:
@@ -159,31 +159,31 @@ class Scope(Report):
         self._token = None
         return True
 
-    def put_into(self, outer: "Scope | None") -> None:
-        """Lie within another scope, or in none."""
+    def nest_in(self, outer: "Scope | None") -> None:
+        """Put it within another scope, whose path and tags it takes over, or within none."""
         self.outer = outer
         if outer is not None:
             self.path = f"{outer.path}/{self.name}"[:_LONGEST]
             self.tags = {**outer.tags, **self.tags}
 
-    def of(self, owner: Owner) -> "Scope | None":
-        """Itself, for the tracker it belongs to."""
-        return self if self._owner is owner else None
+    def for_tracker(self, tracker: TrackerLike) -> "Scope | None":
+        """Itself if it belongs to a tracker, or `None`."""
+        return self if self._tracker is tracker else None
 
     @property
-    def outside(self) -> "Scope | Block | None":
-        """What was open when it was entered, whosever that is."""
-        return self._outside
+    def enclosing(self) -> "AnyScope | None":
+        """The scope that was current when it was entered, of whichever tracker."""
+        return self._enclosing
 
     @property
     def _title(self) -> str:
         return self.path
 
     def _catch_up(self) -> None:
-        self._owner.catch_up()
+        self._tracker.catch_up()
 
-    def take(self, event: TokenCountingEvent) -> None:
-        """Add a call to this scope and those around it; the caller holds the lock."""
+    def add(self, event: TokenCountingEvent) -> None:
+        """Add an event to this scope and those around it; the caller holds the lock."""
         scope: Scope | None = self
         while scope is not None:
             scope._account.add(event)
@@ -193,90 +193,93 @@ class Scope(Report):
         return f"<Scope {self.path!r} {self.tags}>"
 
 
-class Block:
-    """A scope of all trackers at once, also of those that are only made within it.
+class SharedScope:
+    """One scope for all trackers, also for those that are only made while it's open.
 
-    Each tracker that hears of a call in it gets a scope of its own there, with the block's name.
+    Each tracker that counts a call in it gets a `Scope` of its own there, of the same name.
 
     Attributes:
         name: What it's called.
-        outside: What was open when it was opened.
+        enclosing: The scope that was current when it was opened.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.outside: Scope | Block | None = None
+        self.enclosing: AnyScope | None = None
         self._scopes: dict[int, Scope] = {}
 
     def open(self) -> None:
         """Count the calls that start from now on, in this context and those made of it."""
-        self.outside = _current.get()
+        self.enclosing = _current.get()
         _current.set(self)
 
     def close(self) -> None:
         """Count no further calls of this context."""
         # Where its context has ended, as that of a task does, there's nothing to undo.
         if _current.get() is self:
-            _current.set(self.outside)
+            _current.set(self.enclosing)
 
-    def of(self, owner: Owner) -> Scope:
-        """The scope of a tracker."""
-        # A scope holds its owner, so that no other can get the same id.
-        scope = self._scopes.get(id(owner))
+    def for_tracker(self, tracker: TrackerLike) -> Scope:
+        """A tracker's own scope in it, made when it's first asked for."""
+        # A scope refers to its tracker, so that no other can get the same id.
+        scope = self._scopes.get(id(tracker))
         if scope is None:
             with LOCK:
-                scope = self._scopes.get(id(owner))
+                scope = self._scopes.get(id(tracker))
                 if scope is None:
-                    scope = owner.scope(self.name)
-                    scope.put_into(_first(self.outside, owner))
-                    self._scopes[id(owner)] = scope
+                    scope = tracker.scope(self.name)
+                    scope.nest_in(_nearest(self.enclosing, tracker))
+                    self._scopes[id(tracker)] = scope
         return scope
 
     def scopes(self) -> list[Scope]:
-        """The scopes of all trackers that have heard of a call in it."""
+        """The scopes of all trackers that have counted a call in it."""
         with LOCK:
             return list(self._scopes.values())
 
 
-def current_block() -> Block | None:
-    """The innermost open block around the caller."""
+AnyScope: TypeAlias = Scope | SharedScope
+
+
+def current_shared_scope() -> SharedScope | None:
+    """The innermost shared scope that is open where the caller is."""
     around = _current.get()
-    while around is not None and not isinstance(around, Block):
-        around = around.outside
+    while around is not None and not isinstance(around, SharedScope):
+        around = around.enclosing
     return around
 
 
-def within(block: Block | None) -> Token[Any]:
-    """Put this context into a block, or out of any, and out of all scopes.
+def set_current(scope: SharedScope | None) -> Token[Any]:
+    """Make a shared scope, or none at all, the current scope of this context.
 
     Returns:
-        What `leave` takes to undo it.
+        What `reset_current` undoes it with.
     """
-    return _current.set(block)
+    return _current.set(scope)
 
 
-def leave(token: Token[Any]) -> None:
-    """Undo what `within` did."""
-    _current.reset(token)
+def reset_current(token: Token[Any]) -> None:
+    """Make the scope current again that was so before."""
+    # A span may end in another context; this one ends with the step that it was made for.
+    with suppress(ValueError):
+        _current.reset(token)
 
 
-def is_somewhere() -> bool:
-    """Whether a call that starts here and now may be in any scope."""
-    if _in_generators:
-        return True
-    return _current.get() is not None
+def has_open_scope() -> bool:
+    """Whether any scope may be open where the caller is."""
+    return bool(_in_generators) or _current.get() is not None
 
 
-def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:
-    """Where a call is that starts here and now; `None` if there's nothing to say.
+def current_context(tracker: TrackerLike, tags: Mapping[str, Any]) -> Context | None:
+    """The context of a call that starts here and now; `None` if it has no scope and no tags.
 
     Args:
-        owner: The tracker that counts it.
-        tags: LlamaIndex's tags.
+        tracker: The tracker that counts it.
+        tags: The framework's own tags, such as LlamaIndex's.
     """
-    if not tags and not is_somewhere():
+    if not tags and not has_open_scope():
         return None
-    scope = current_scope(owner)
+    scope = current_scope(tracker)
     if scope is None and not tags:
         return None
     known = {as_tag(name): as_tag(value) for name, value in tags.items()}
@@ -284,58 +287,51 @@ def context(owner: Owner, tags: Mapping[str, Any]) -> Context | None:
     return Context(scope, known if scope is None else {**known, **scope.tags})
 
 
-def current_scope(owner: Owner) -> Scope | None:
-    """The innermost open scope of this owner that surrounds the caller."""
-    around = _by_context()
+def current_scope(tracker: TrackerLike) -> Scope | None:
+    """A tracker's innermost scope that is open where the caller is."""
+    around = _context_scope()
     if _in_generators:
         around = _innermost(around, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
-    return _first(around, owner)
+    return _nearest(around, tracker)
 
 
-def _first(around: Scope | Block | None, owner: Owner) -> Scope | None:
-    """The first scope of an owner, from one on outwards."""
+def _nearest(around: AnyScope | None, tracker: TrackerLike) -> Scope | None:
+    """A tracker's innermost scope, from a scope on outwards."""
     while around is not None:
-        scope = around.of(owner)
+        scope = around.for_tracker(tracker)
         if scope is not None:
             return scope
-        around = around.outside
+        around = around.enclosing
     return None
 
 
-def _by_context() -> Scope | Block | None:
-    """The innermost scope by context, without those that were left elsewhere."""
+def _context_scope() -> AnyScope | None:
+    """The current scope by the context variable, without those that ended in another context."""
     around = _current.get()
     # An asynchronous generator that nobody reads any more is closed in a task of its own. And
     # of two that take turns the first may end before the second.
-    while isinstance(around, Scope) and around._left and around._undo():  # pyright: ignore[reportPrivateUsage]  # within this module
+    while isinstance(around, Scope) and around._has_ended and around._undo():  # pyright: ignore[reportPrivateUsage]  # within this module
         around = _current.get()
     return around
 
 
-def resume() -> Token[Any] | None:
+def restore_current() -> Token[Any] | None:
     """Make the scope of a generator in this stack current, where the context has lost it.
 
     Then threads and tasks that start here inherit it.
 
     Returns:
-        What `suspend` undoes this with; `None` if there was nothing to do.
+        What `reset_current` undoes it with; `None` if there was nothing to do.
     """
     if not _in_generators:
         return None
-    by_context = _by_context()
+    by_context = _context_scope()
     scope = _innermost(by_context, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented
     return None if scope is by_context else _current.set(scope)
 
 
-def suspend(token: Token[Any]) -> None:
-    """Undo what `resume` did."""
-    # A span may end in another context; this one ends with the step that it was made for.
-    with suppress(ValueError):
-        _current.reset(token)
-
-
-def _innermost(by_context: Scope | Block | None, frame: FrameType | None) -> Scope | Block | None:
-    """The scope by context, or one that a generator in this very stack has entered."""
+def _innermost(by_context: AnyScope | None, frame: FrameType | None) -> AnyScope | None:
+    """The scope by context, or the one that a generator in this stack has entered."""
     while frame is not None:
         entered = _in_generators.get(frame)
         if entered is not None:
@@ -343,7 +339,7 @@ def _innermost(by_context: Scope | Block | None, frame: FrameType | None) -> Sco
             while outer is not None:
                 if outer is entered:
                     return by_context
-                outer = outer.outside
+                outer = outer.enclosing
             return entered
         frame = frame.f_back
     return by_context

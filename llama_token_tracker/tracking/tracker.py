@@ -25,7 +25,7 @@ from llama_token_tracker.tracking.correlation import Owners
 from llama_token_tracker.tracking.outbox import Outbox
 from llama_token_tracker.tracking.pending import MAX_WAITING, Pending, PendingCalls
 from llama_token_tracker.tracking.report import Report, price
-from llama_token_tracker.tracking.scopes import Context, Scope, context
+from llama_token_tracker.tracking.scopes import Context, Scope, current_context
 
 
 class Tracker(Report):
@@ -121,7 +121,7 @@ class Tracker(Report):
         Args:
             tags: What the framework's own tags say.
         """
-        return context(self, tags)
+        return current_context(self, tags)
 
     def limits(self, context: Context | None) -> bool:
         """Whether a call with this context is subject to any budget."""
@@ -217,7 +217,7 @@ class Tracker(Report):
         for event in pending.events():
             self._account.add(event)
             if context is not None and context.scope is not None:
-                context.scope.take(event)
+                context.scope.add(event)
             if not pending.is_inherited:
                 self._outbox.put(event)
         if self.max_events is not None and self._account.totals.is_pricing_due:

@@ -25,7 +25,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
-from llama_token_tracker.tracking.scopes import is_somewhere
+from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
@@ -84,7 +84,7 @@ class Exchange(WireTranscript):
     ) -> None:
         tracker = recorder.tracker
         owner = tracker.owners.find(provider)
-        if is_somewhere():
+        if has_open_scope():
             self.context = tracker.context(_NO_TAGS)
         # The framework's call that it's part of.
         self._owner: RequestOwner | None = owner

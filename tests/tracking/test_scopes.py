@@ -17,7 +17,7 @@ from llama_index.core.instrumentation.dispatcher import instrument_tags
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.tracking.scopes import Block, leave, within
+from llama_token_tracker.tracking.scopes import SharedScope, reset_current, set_current
 from llama_token_tracker.tracking.totals import MAX_VALUES, OTHER
 from llama_token_tracker.usage import Usage
 from tests.scripted import Scripted, reported
@@ -320,31 +320,31 @@ def test_every_scope_holds_what_was_called_in_it(tree):
     assert run(tree) == calls(handler)
 
 
-def test_a_block_is_a_scope_of_every_handler(handler, llm):
+def test_a_shared_scope_is_one_of_every_handler(handler, llm):
     """Also of one that is only made within it; scopes lie in it as in each other."""
-    block = Block("cell")
+    shared = SharedScope("cell")
     with handler.scope("outer") as outer:
-        block.open()
+        shared.open()
         llm.complete("one")
         late = TokenCountingHandler()
         with handler.scope("inner") as inner:
             model(handler, late).complete("two")
-        block.close()
+        shared.close()
         llm.complete("after")
-    mine, theirs = block.scopes()
+    mine, theirs = shared.scopes()
     assert (calls(mine), calls(theirs), calls(inner), calls(outer)) == (2, 1, 1, 3)
     assert (mine.path, theirs.path, inner.path) == ("outer/cell", "cell", "outer/cell/inner")
 
 
-def test_many_threads_of_a_block_share_its_scope(handler):
+def test_many_threads_share_a_shared_scope(handler):
     """The first calls of many threads at once make one scope of a handler."""
     llm = model(handler)
-    block = Block("cell")
+    shared = SharedScope("cell")
 
     def work() -> None:
-        token = within(block)
+        token = set_current(shared)
         llm.complete("x")
-        leave(token)
+        reset_current(token)
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -352,7 +352,7 @@ def test_many_threads_of_a_block_share_its_scope(handler):
     for thread in threads:
         thread.join()
     llm.complete("outside")
-    (scope,) = block.scopes()
+    (scope,) = shared.scopes()
     assert (calls(scope), calls(handler)) == (16, 17)
 
 
