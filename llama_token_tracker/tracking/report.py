@@ -76,10 +76,7 @@ class Report:
 
     @llm_token_counts.setter
     def llm_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
-        # Before the list takes the lock: counting and logging are done without it.
-        self._catch_up()
         self._account.llm.replace(events)
-        say_late()
 
     @property
     def embedding_token_counts(self) -> list[TokenCountingEvent]:
@@ -89,10 +86,7 @@ class Report:
 
     @embedding_token_counts.setter
     def embedding_token_counts(self, events: Iterable[TokenCountingEvent]) -> None:
-        # Before the list takes the lock: counting and logging are done without it.
-        self._catch_up()
         self._account.embedding.replace(events)
-        say_late()
 
     @property
     def failed_calls(self) -> list[TokenCountingEvent]:
