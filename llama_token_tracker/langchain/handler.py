@@ -141,6 +141,11 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         return self._recorder.settings
 
     @property
+    def open_calls(self) -> int:
+        """How many calls have started and not ended."""
+        return len(self._recorder.runs)
+
+    @property
     def keep_text(self) -> bool:
         """Whether events keep prompts and completions, from the next call's end on."""
         return self.settings.keeps_text

@@ -225,6 +225,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._recorder.settings = self.settings._replace(tokenizers=tokenizers)
 
     @property
+    def open_calls(self) -> int:
+        """How many calls have started and not ended."""
+        return len(self._calls.by_id)
+
+    @property
     def keep_text(self) -> bool:
         """Whether events keep prompts and completions, from the next call's end on."""
         return self.settings.keeps_text

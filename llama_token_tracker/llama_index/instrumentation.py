@@ -203,8 +203,8 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         if len(parents) >= _MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
-        token = restore_current()
-        if token is not None and len(_restored) < _MAX_SPANS:
+        token = restore_current() if len(_restored) < _MAX_SPANS else None
+        if token is not None:
             _restored[id_] = token
         if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
             for listener in _listeners():

@@ -224,7 +224,7 @@ def test_an_end_without_payload_is_not_counted():
             handler.on_event_end(event_type, None, event_id="1")
 
     ours, _ = both(feed)
-    assert len(ours._calls.by_id) == 0
+    assert ours.open_calls == 0
 
 
 def test_a_start_returns_its_id():
@@ -258,7 +258,7 @@ def test_ignored_ends_leave_nothing_open():
     """A call whose end will never be heard isn't waited for."""
     ours = Ours(event_ends_to_ignore=[LLM])
     MockLLM(callback_manager=CallbackManager([ours])).complete("hello")
-    assert len(ours._calls.by_id) == 0
+    assert ours.open_calls == 0
 
 
 @BOTH
@@ -291,7 +291,7 @@ def test_one_handler_twice_in_a_manager():
     list(Scripted(callback_manager=manager, raws=[reported(5, 2)]).stream_complete("hello"))
     MockEmbedding(embed_dim=2, callback_manager=manager).get_text_embedding("a b")
     assert totals(ours) == (14, 10, 4, 2)
-    assert len(ours._calls.by_id) == 0
+    assert ours.open_calls == 0
 
 
 # --- lists and totals -----------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_an_embedding_that_fails_leaves_nothing_open():
     with pytest.raises(OSError):  # noqa: PT011 - it has no message
         model.get_query_embedding("a")
     assert handler.embedding_token_counts == []
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 def test_lists_can_be_bounded():

@@ -237,7 +237,7 @@ def test_every_call_is_an_event(listed: list[Any], tokenizer: Any):
             handler.on_event_end(LLM, {**payload, EventPayload.RESPONSE: response}, event_id)
         assert len(handler.llm_token_counts) == number + 1
     check(handler)
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 @patient

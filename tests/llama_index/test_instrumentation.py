@@ -68,7 +68,7 @@ def test_a_call_is_one_event(method: Callable[[Scripted], object], kind: type[Sc
         assert model.calls == len(handler.llm_token_counts) == number
     assert figures(handler) == [(100, 20)] * 2
     assert {event.source for event in handler.llm_token_counts} == {"reported"}
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -91,7 +91,7 @@ def test_a_refused_call_is_one_failure(method: Callable[[Scripted], object]):
     assert handler.llm_token_counts == []
     (event,) = handler.failed_calls
     assert (event.total_token_count, event.status) == (0, "failed")
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 def test_ids_are_those_of_both_ends():
@@ -219,7 +219,7 @@ def test_a_silent_answer_in_a_stream_that_nobody_reads():
     Eager(callback_manager=CallbackManager([handler])).stream_complete("hello")
     gc.collect()
     assert len(handler.llm_token_counts) == 1
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 class Fact(BaseModel):
@@ -318,7 +318,7 @@ def test_an_asynchronous_stream_that_starts_another_late():
     asyncio.run(two())
     assert figures(handler) == [(100, 20)] * 2
     assert len({event.event_id for event in handler.llm_token_counts}) == 2
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 LEAVE: dict[str, Callable[[Any], None]] = {
@@ -342,7 +342,7 @@ def test_a_stream_that_is_left_costs_what_came(leave: Callable[[Any], None], met
     assert event.completion.endswith("word word ")
     assert event.completion_token_count > 0
     assert event.prompt_token_count > 0
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 def test_a_stream_that_is_left_at_its_figures_has_them():
@@ -381,7 +381,7 @@ def test_a_stream_in_a_cycle_is_found_by_the_collector():
     gc.collect()
     (event,) = handler.llm_token_counts
     assert (event.status, event.prompt_token_count) == ("abandoned", 100)
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 @pytest.mark.parametrize("method", ["stream_complete", "stream_chat"])
@@ -392,7 +392,7 @@ def test_a_stream_that_is_never_read_is_no_call(method: str):
     del stream
     gc.collect()
     assert (handler.llm_token_counts, handler.failed_calls) == ([], [])
-    assert model.calls == len(handler._calls.by_id) == 0
+    assert model.calls == handler.open_calls == 0
 
 
 def test_an_asynchronous_stream_that_is_never_read_is_no_call():
@@ -406,7 +406,7 @@ def test_an_asynchronous_stream_that_is_never_read_is_no_call():
     asyncio.run(ask())
     gc.collect()
     assert (handler.llm_token_counts, handler.failed_calls) == ([], [])
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 def test_a_stream_that_is_cut_costs_what_came():
@@ -448,7 +448,7 @@ def test_an_asynchronous_stream_that_is_left(method: str, way: str):
     gc.collect()
     (event,) = handler.llm_token_counts
     assert (event.status, event.prompt_token_count) == ("abandoned", 100)
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 def test_a_call_that_is_cancelled_was_sent():

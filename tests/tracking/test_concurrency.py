@@ -66,7 +66,7 @@ def test_threads_lose_no_call():
     assert len({event.event_id for event in handler.llm_token_counts}) == THREADS * CALLS
     assert sum(total.calls for total in handler.tracker.totals().values()) == THREADS * CALLS
     assert handler.tracker.usage == Usage(input_tokens=sums[0], output_tokens=sums[1])
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 @pytest.mark.usefixtures("_switching")
@@ -137,7 +137,7 @@ def test_calls_of_threads_are_no_parts_of_each_other():
     assert len(handler.llm_token_counts) == 320
     assert handler.total_llm_token_count == 4 * 320
     assert len({event.event_id for event in handler.llm_token_counts}) == 320
-    assert len(handler._calls.by_id) == len(SPANS) == 0
+    assert handler.open_calls == len(SPANS) == 0
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_tasks_lose_no_call():
         event.total_token_count for event in handler.llm_token_counts
     )
     assert model.calls == 500
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
     assert len(handler._calls._streams) == len(handler._calls._by_span) == 0
     assert len(SPANS) == 0
 
@@ -239,7 +239,7 @@ for handler, by_hand_calls in zip(handlers, (450, 0)):
     assert statuses.count("abandoned") == 120
     assert handler.prompt_llm_token_count == 2000 + 3 * by_hand_calls
     assert handler.total_llm_token_count == sum(event.total_token_count for event in events)
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 print("done")
 '''
 
@@ -278,7 +278,7 @@ def test_a_handler_is_left_while_its_calls_run():
 
     run(come_and_go, come_and_go, ask, ask)
     assert handler.total_llm_token_count == 4 * 100
-    assert len(handler._calls.by_id) == 0
+    assert handler.open_calls == 0
 
 
 MEETING = '''
