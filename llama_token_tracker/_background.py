@@ -24,12 +24,11 @@ class Worker:
 
     Args:
         name: The thread's name.
-        stays: Whether the thread stays when there is no work, so that no call has to start it.
     """
 
-    def __init__(self, name: str, *, stays: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._stays = stays
+        self._holders: set[object] = set()
         self._begin()
         _workers.add(self)
 
@@ -70,9 +69,13 @@ class Worker:
         self.ask(done.set)
         return done.wait(timeout_s)
 
-    def stop(self) -> None:
-        """Let the thread end once its work is done."""
-        self._stays = False
+    def hold(self, holder: object) -> None:
+        """Have the thread stay when there is no work, so that nobody's call has to start it."""
+        self._holders.add(holder)
+
+    def release(self, holder: object) -> None:
+        """Let the thread end once its work is done; this may be done anywhere, and twice."""
+        self._holders.discard(holder)
         self._tasks.put(_nothing)
 
     def _start(self) -> None:
@@ -93,7 +96,7 @@ class Worker:
         me = threading.current_thread()
         while True:
             try:
-                task = self._tasks.get(timeout=None if self._stays else _IDLE_S)
+                task = self._tasks.get(timeout=None if self._holders else _IDLE_S)
             except Empty:
                 self._thread = None
                 # What was put since then: whoever put it may have seen this thread still there.
@@ -141,9 +144,10 @@ def soon(task: Task) -> None:
     """Have a task run by whoever counts next: for finalizers, which may take no lock.
 
     The collector runs them anywhere, also in a thread that holds the lock already, or that another
-    one waits for.
+    one waits for. The worker runs it, if its thread is there; to start one would be to wait.
     """
     _late.append(task)
+    WORKER.put(run_late)
 
 
 def run_late() -> None:

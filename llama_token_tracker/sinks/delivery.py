@@ -39,7 +39,8 @@ class Delivery:
             raise SinkError(msg)
         self._sink = sink
         self._name = getattr(sink, "__qualname__", type(sink).__qualname__)
-        self._worker = Worker(f"llama-token-tracker sink {self._name}"[:60], stays=True)
+        self._worker = Worker(f"llama-token-tracker sink {self._name}"[:60])
+        self._worker.hold(self._name)
         self.dropped = 0
         self.failed = 0
 
@@ -62,7 +63,7 @@ class Delivery:
 
     def stop(self) -> None:
         """Let the thread end once all that waits is handed over."""
-        self._worker.stop()
+        self._worker.release(self._name)
 
     def _hand_over(self, event: TokenCountingEvent) -> None:
         try:

@@ -26,9 +26,11 @@ class Outbox:
         self._deliveries = [Delivery(sink) for sink in sinks]
         self._pricing: Callable[[], object] | None = None
         self.has_sinks = bool(self._deliveries)
-        for delivery in self._deliveries:
+        if self.has_sinks:
+            key = object()
+            WORKER.hold(key)
             # Handed over is all that waits, even if nobody holds the tracker any more.
-            weakref.finalize(self, delivery.stop).atexit = False
+            weakref.finalize(self, _stop, tuple(self._deliveries), key).atexit = False
 
     def put(self, event: TokenCountingEvent) -> None:
         """Have all sinks take an event, in this order; `start` must follow without the lock."""
@@ -62,3 +64,10 @@ class Outbox:
         self.has_sinks = False
         for delivery in deliveries:
             delivery.stop()
+
+
+def _stop(deliveries: Iterable[Delivery], key: object) -> None:
+    """Let threads end that nobody needs any more; a finalizer, so that it waits for no lock."""
+    WORKER.release(key)
+    for delivery in deliveries:
+        delivery.stop()

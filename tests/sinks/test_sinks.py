@@ -1,5 +1,6 @@
 """Sinks: each finished call's event, once, whatever the sink does."""
 
+import gc
 import json
 import pickle
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +28,13 @@ from tests.scripted import EMBEDDING, HELLO, LLM, Scripted, answer, by_hand, rep
 
 THREADS, CALLS = 16, 2_000
 Event = TokenCountingEvent
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """A sink may hold its handler, so that only the collector finds both."""
+    yield
+    gc.collect()
 
 
 def abandoned(handler: TokenCountingHandler, event_id: str) -> None:
@@ -139,6 +147,32 @@ def test_an_event_comes_within_a_second_without_anybody_asking():
         assert came.wait(10)
         came.clear()
         time.sleep(1.2)  # longer than the worker waits for more
+
+
+def test_a_dropped_stream_is_delivered_without_anybody_asking():
+    """The collector finds it, takes no lock, and the worker does the rest."""
+    came = threading.Event()
+    handler = TokenCountingHandler(sinks=[lambda event: event.status == "abandoned" and came.set()])
+    llm = Scripted(raws=[None, None], callback_manager=CallbackManager([handler]))
+    stream = llm.stream_complete("hello")
+    next(stream)
+    del stream
+    assert came.wait(10)
+
+
+def test_threads_end_with_their_tracker():
+    """A handler that is gone leaves no thread behind."""
+    handler = TokenCountingHandler(sinks=[lambda _event: None])
+    by_hand(handler, answer(raw=reported(5, 1)), HELLO)
+    assert handler.flush(30)
+    del handler
+    gc.collect()
+    until = time.monotonic() + 20
+    while time.monotonic() < until and any(
+        "test_threads_end" in thread.name for thread in threading.enumerate()
+    ):
+        time.sleep(0.05)
+    assert not [thread for thread in threading.enumerate() if "test_threads_end" in thread.name]
 
 
 def test_an_event_is_complete():
