@@ -23,6 +23,7 @@ class Delivery:
         sink: What takes them.
 
     Attributes:
+        worker: The thread.
         dropped: How many events the sink never got, because too many were waiting.
         failed: How many times it raised.
 
@@ -39,31 +40,26 @@ class Delivery:
             raise SinkError(msg)
         self._sink = sink
         self._name = getattr(sink, "__qualname__", type(sink).__qualname__)
-        self._worker = Worker(f"llama-token-tracker sink {self._name}"[:60])
-        self._worker.hold(self._name)
+        self.worker = Worker(f"llama-token-tracker sink {self._name}"[:60])
         self.dropped = 0
         self.failed = 0
 
     def put(self, event: TokenCountingEvent) -> None:
         """Have the sink take an event; `start` must follow once no lock is held."""
-        if self._worker.waiting >= MAX_WAITING:
+        if self.worker.waiting >= MAX_WAITING:
             self.dropped += 1
             kind = f"the sink {self._name} takes no events"
             notice(kind, f"{MAX_WAITING} that wait", "further ones are dropped")
             return
-        self._worker.put(partial(self._hand_over, event))
+        self.worker.put(partial(self._hand_over, event))
 
     def start(self) -> None:
         """See to it that a thread hands over what waits. No lock is held."""
-        self._worker.start()
+        self.worker.start()
 
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until the sink has taken all that waits now; `False` if the time didn't suffice."""
-        return self._worker.flush(timeout_s)
-
-    def stop(self) -> None:
-        """Let the thread end once all that waits is handed over."""
-        self._worker.release(self._name)
+        return self.worker.flush(timeout_s)
 
     def _hand_over(self, event: TokenCountingEvent) -> None:
         try:

@@ -4,7 +4,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 
-from llama_token_tracker._background import WORKER
+from llama_token_tracker._background import WORKER, Worker
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.sinks import Delivery, Sink
 
@@ -28,9 +28,13 @@ class Outbox:
         self.has_sinks = bool(self._deliveries)
         if self.has_sinks:
             key = object()
-            WORKER.hold(key)
-            # Handed over is all that waits, even if nobody holds the tracker any more.
-            weakref.finalize(self, _stop, tuple(self._deliveries), key).atexit = False
+            # Handed over is all that waits, even if nobody holds the tracker any more. Nothing here
+            # may hold a sink, which may hold the tracker.
+            workers = (WORKER, *[delivery.worker for delivery in self._deliveries])
+            self._stop = weakref.finalize(self, _release, workers, key)
+            self._stop.atexit = False
+            for worker in workers:
+                worker.hold(key)
 
     def put(self, event: TokenCountingEvent) -> None:
         """Have all sinks take an event, in this order; `start` must follow without the lock."""
@@ -60,14 +64,12 @@ class Outbox:
 
     def close(self) -> None:
         """Give no further events to sinks."""
-        deliveries, self._deliveries = self._deliveries, []
-        self.has_sinks = False
-        for delivery in deliveries:
-            delivery.stop()
+        if self.has_sinks:
+            self._deliveries, self.has_sinks = [], False
+            self._stop()
 
 
-def _stop(deliveries: Iterable[Delivery], key: object) -> None:
+def _release(workers: Iterable[Worker], key: object) -> None:
     """Let threads end that nobody needs any more; a finalizer, so that it waits for no lock."""
-    WORKER.release(key)
-    for delivery in deliveries:
-        delivery.stop()
+    for worker in workers:
+        worker.release(key)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -173,6 +174,19 @@ def test_threads_end_with_their_tracker():
     ):
         time.sleep(0.05)
     assert not [thread for thread in threading.enumerate() if "test_threads_end" in thread.name]
+
+
+def test_a_sink_that_holds_its_handler_keeps_neither():
+    """They hold each other, and nobody else holds them."""
+    handler = TokenCountingHandler(sinks=[lambda _event: handler.total_llm_token_count])
+    by_hand(handler, answer(raw=reported(5, 1)), HELLO)
+    assert handler.flush(30)
+    left = weakref.ref(handler.tracker)
+    del handler
+    until = time.monotonic() + 20
+    while left() is not None and time.monotonic() < until:
+        gc.collect()
+    assert left() is None
 
 
 def test_an_event_is_complete():
