@@ -179,12 +179,14 @@ def test_threads_end_with_their_tracker():
 
 def test_a_sink_that_holds_its_handler_keeps_neither():
     """They hold each other, and nobody else holds them."""
-    held: list[TokenCountingHandler] = []
-    held.append(TokenCountingHandler(sinks=[lambda _event: held[0].total_llm_token_count]))
-    by_hand(held[0], answer(raw=reported(5, 1)), HELLO)
-    assert held[0].flush(30)
-    left = weakref.ref(held[0].tracker)
-    del held
+
+    def dropped() -> weakref.ref[Tracker]:
+        handler = TokenCountingHandler(sinks=[lambda _event: handler.total_llm_token_count])
+        by_hand(handler, answer(raw=reported(5, 1)), HELLO)
+        assert handler.flush(30)
+        return weakref.ref(handler.tracker)
+
+    left = dropped()
     until = time.monotonic() + 20
     while left() is not None and time.monotonic() < until:
         gc.collect()
