@@ -52,17 +52,11 @@ class Batch:
             left.setdefault(_key(chunk), []).append(chunk)
         with LOCK:
             self._find_whole(left, found)
-            rest = [chunk for same in left.values() for chunk in same]
-            unclaimed = {text for sent in self._sent() for text in sent.rest} if rest else ()
-            rest = [
-                chunk
-                for chunk in rest
-                if _key(chunk) not in unclaimed or not self._find(chunk, _is_equal, found)
-            ]
+            rest = self._find_equal([chunk for same in left.values() for chunk in same], found)
             # An integration may send a text shortened, or with an instruction before it.
-            rest = [chunk for chunk in rest if not self._find(chunk, _is_similar, found)]
+            rest = self._find_each(rest, _is_similar, found)
             if self.open <= 1:
-                rest = [chunk for chunk in rest if not self._find(chunk, _is_any, found)]
+                rest = self._find_each(rest, _is_any, found)
             for sent in found:
                 self._waiting[sent.keys[0]].remove(sent)
         return [(sent.request, texts) for sent, texts in found.items()], rest
@@ -79,6 +73,25 @@ class Batch:
             if all(len(left.get(text, ())) >= number for text, number in times):
                 found[sent] = [left[text].pop(0) for text in sent.keys]
                 sent.rest = []
+
+    def _find_equal(self, chunks: list[str], found: "dict[_Sent, list[str]]") -> list[str]:
+        """Find requests for texts that they sent as they are; the other texts are given back."""
+        sent = {text for one in self._sent() for text in one.rest} if chunks else set[str]()
+        # To ask a set is quicker than to ask each request for a text that none has sent.
+        return [
+            chunk
+            for chunk in chunks
+            if _key(chunk) not in sent or not self._find(chunk, _is_equal, found)
+        ]
+
+    def _find_each(
+        self,
+        chunks: list[str],
+        is_akin: Callable[[str, str], bool],
+        found: "dict[_Sent, list[str]]",
+    ) -> list[str]:
+        """Find requests for texts; those that none is found for are given back."""
+        return [chunk for chunk in chunks if not self._find(chunk, is_akin, found)]
 
     def _find(
         self, chunk: str, is_akin: Callable[[str, str], bool], found: "dict[_Sent, list[str]]"
