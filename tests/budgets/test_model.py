@@ -15,6 +15,9 @@ from llama_token_tracker.budgets import Accounts, Reservation, Spent
 
 from .spending import NOON, Clock
 
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+
 USERS = st.sampled_from(["ann", "bob", None])
 AMOUNTS = st.integers(0, 60)
 

@@ -21,6 +21,9 @@ from llama_token_tracker.extraction.shape import WireShape
 from llama_token_tracker.extraction.shapes import anthropic, bedrock, cohere, gemini, openai
 from llama_token_tracker.usage import BUCKETS
 
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+
 EXTRACTORS = {
     f"{provider.id}/{extractor.api_flavor}": extractor
     for provider in providers

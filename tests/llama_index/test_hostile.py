@@ -22,6 +22,9 @@ from llama_index.core.utils import get_tokenizer
 from llama_token_tracker import TokenCountingHandler
 from tests.scripted import EMBEDDING, LLM, words
 
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+
 
 class PanicException(BaseException):
     """What a panic in Rust code becomes in Python: no `Exception`."""

@@ -19,6 +19,9 @@ from llama_token_tracker.tokenizers.vocabularies import (
     load_ranks,
 )
 
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+
 _CL100K = OPENAI["cl100k_base"]
 # The older encodings' pattern; their vocabularies are not at hand, any will do.
 _OLDER = dataclasses.replace(

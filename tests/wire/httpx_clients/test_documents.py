@@ -3,10 +3,14 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker.wire.httpx.documents import Documents, Events, Lines, Whole
+
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
 
 KEYS = ("usage",)
 JSON: Any = st.recursive(
