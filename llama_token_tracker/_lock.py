@@ -7,15 +7,29 @@ price, a clock, a sink, a log or any other object of the user's runs.
 
 import os
 import threading
-from typing import Any, Final
+import weakref
+from typing import Any, Final, TypeVar
 
 LOCK: Final = threading.RLock()
 
+_Lock = TypeVar("_Lock")
+_locks: Final["weakref.WeakSet[Any]"] = weakref.WeakSet()
+
+
+def fresh_in_children(lock: _Lock) -> _Lock:
+    """Have a lock be free in a forked child, where whoever held it isn't there to let go of it."""
+    _locks.add(lock)
+    return lock
+
+
+def _after_fork() -> None:
+    for lock in list(_locks):
+        lock._at_fork_reinit()  # as the standard library does with its own
+
+
 if hasattr(os, "register_at_fork"):
-    # Taken for the fork, so that a child finds nothing half-done; and fresh in the child.
-    _fork: Any = LOCK
+    fresh_in_children(LOCK)
+    # Taken for the fork, so that a child finds nothing half-done.
     os.register_at_fork(
-        before=_fork.acquire,
-        after_in_parent=_fork.release,
-        after_in_child=_fork._at_fork_reinit,  # as the standard library does with its own
+        before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=_after_fork
     )

@@ -3,13 +3,15 @@
 `Accounts` are what users of budgets alone work with; `reserve_all` checks a call against several.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
+from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import logger
 from llama_token_tracker.budgets.accounts import MAX_ACCOUNTS, Account, AccountTable
@@ -198,18 +200,15 @@ class Reservation:
 
     def release(self) -> None:
         """Give back what was reserved: the call has used nothing."""
-        # An argument, as a module's names may be gone when the interpreter ends.
-        self._release(LOCK)
-
-    def _release(self, lock: Any) -> None:
-        with lock:
+        with LOCK:
             parts, self._parts = self._parts, ()
             for part in parts:
                 part.release()
 
-    def __del__(self, lock: Any = LOCK) -> None:
-        if self._parts:
-            self._release(lock)
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        # A finalizer takes no lock: whoever reserves or asks next gives it back.
+        if self._parts and not is_exiting():
+            soon(self.release)
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         """A copy is closed: the call and its reservation stay with the original."""
@@ -292,6 +291,7 @@ class Accounts:
 
     def spent(self, tags: Mapping[str, str] | None = None, scope: str | None = None) -> Spent:
         """The state of the account that calls with these tags, in this scope, belong to."""
+        run_late()  # what nobody holds any more is given back
         table = self._table
         key, now = table.key(tags or {}, scope), table.time()
         with LOCK:
@@ -358,6 +358,7 @@ def reserve_all(
             price, a clock or a function for `on_exceed` raises.
         BudgetError: A figure is none, or a clock doesn't tell the time.
     """
+    run_late()  # what nobody holds any more
     count = count_of("input_tokens", input_tokens)
     expected = None if output_tokens is None else count_of("output_tokens", output_tokens)
     parts = [

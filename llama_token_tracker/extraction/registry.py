@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
+from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
 from llama_token_tracker.extraction.shapes import (
@@ -151,7 +152,7 @@ class Catalogue:
 current = Catalogue()
 """The tables as they are now."""
 
-_registering: Final = threading.Lock()
+_registering: Final = fresh_in_children(threading.Lock())
 
 
 def register_shape(table: WireShape) -> None:

@@ -25,6 +25,7 @@ from llama_index.core.storage.kvstore.types import MutableMappingKVStore
 from llama_index_instrumentation import get_dispatcher
 
 from llama_token_tracker._background import soon
+from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
@@ -290,7 +291,7 @@ class _ChunkHandler(BaseEventHandler):
                         listener.chunk(span_id, chunk.response)
 
 
-_attaching: Final = threading.Lock()
+_attaching: Final = fresh_in_children(threading.Lock())
 _CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
 # Asked of each event: pydantic's own `isinstance` takes longer than all the rest.
 _is_chunk: Final[dict[type, bool]] = {}

@@ -26,6 +26,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers.accelerator import accelerated
 from llama_token_tracker.tokenizers.text import repair
@@ -70,7 +71,7 @@ class BytePairCounter:
         self._normalize = normalize
         self._long_run = long_run
         # Re-entrant: collecting garbage may close a stream, and so count, at any line.
-        self._lock = threading.RLock()
+        self._lock = fresh_in_children(threading.RLock())
         self._encoding: tiktoken.Encoding | None = None
         self._whole_pieces: tiktoken.Encoding | None = None
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
 
+from llama_token_tracker._lock import fresh_in_children
+
 # A 16-byte digest, its bytes object, an int and their place in a dict,
 # measured with `sys.getsizeof` and rounded up.
 _ENTRY_BYTES: Final = 200
@@ -27,7 +29,7 @@ class Memo:
         self._max_entries = max_bytes // _ENTRY_BYTES
         self._counts: dict[bytes, int] = {}
         # Re-entrant: collecting garbage may close a stream, and so count, at any line.
-        self._lock = threading.RLock()
+        self._lock = fresh_in_children(threading.RLock())
 
     def __len__(self) -> int:
         """Return how many counts are remembered."""

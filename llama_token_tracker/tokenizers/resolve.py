@@ -4,6 +4,7 @@ import threading
 from functools import cache
 from typing import Final, overload
 
+from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers import claude
@@ -15,7 +16,7 @@ from llama_token_tracker.tokenizers.vocabularies import OPENAI, openai_vocabular
 # More names than any program uses; past it, the oldest are forgotten.
 _MAX_MODELS: Final = 1024
 
-_lock = threading.RLock()
+_lock = fresh_in_children(threading.RLock())
 _by_model: dict[str, TextTokenizer] = {}
 
 

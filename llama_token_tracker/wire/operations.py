@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
+from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._names import (
     ANTHROPIC,
     BEDROCK,
@@ -298,7 +299,7 @@ def _provider(row: WireOperation, host: str) -> str:
 
 _registered: tuple[WireOperation, ...] = ()
 _find = _finder(OPERATIONS)
-_registering: Final = threading.Lock()
+_registering: Final = fresh_in_children(threading.Lock())
 
 
 def register_operation(operation: WireOperation) -> None:

@@ -442,3 +442,38 @@ cycle.append(cycle)
         check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+_EXIT = """
+import threading, time
+from llama_token_tracker import Budget
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker.budgets import Accounts
+
+def hold():
+    with LOCK:
+        held.set()
+        time.sleep(3600)
+
+held = threading.Event()
+accounts = Accounts(Budget(tokens=100))
+reservation = accounts.reserve({}, None, input_tokens=1, output_tokens=1, usd=None)
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+"""
+
+
+def test_an_open_reservation_does_not_hold_up_the_interpreter_s_end():
+    """Though a thread that will never go on holds the lock: a finalizer takes none."""
+    done = subprocess.run(
+        [sys.executable, "-c", _EXIT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_nobody_holds_is_given_back_by_whoever_asks_next():
+    """The collector takes no lock; who reserves or reads next does it."""
+    accounts = Accounts(Budget(tokens=10))
+    accounts.reserve({}, None, input_tokens=8, output_tokens=1, usd=None)
+    accounts.reserve({}, None, input_tokens=8, output_tokens=1, usd=None)
+    assert accounts.spent().reserved_tokens == 0
