@@ -8,7 +8,7 @@ from llama_token_tracker.events.unreported import texts_in
 from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.extraction.messages import as_message
 from llama_token_tracker.extraction.parts import Message, Part, Text
-from llama_token_tracker.extraction.texts import Words, lines_of, texts_of
+from llama_token_tracker.extraction.texts import Words, held_bytes, lines_of, texts_of
 
 _BYTES_PER_PART: Final = 200
 
@@ -82,8 +82,7 @@ class PlainTranscript(Transcript):
     @property
     def held_bytes(self) -> int:
         """About how much memory its texts take."""
-        words = self._words
-        return sum(map(len, words if len(words) == len(("prompt", "completion")) else words[1::2]))
+        return held_bytes(self._words)
 
     def printed(self) -> tuple[str, str]:
         """Prompt and completion."""

@@ -13,7 +13,10 @@ Line: TypeAlias = tuple[str, str]
 
 Words: TypeAlias = tuple[Any, ...]
 """A prompt and its completion. Or roles and texts of messages in turn, the answer's last: these
-are at least four, hold no memory of their own, and take no time until somebody reads them."""
+are at least four, copy nothing, and take no time until somebody reads them."""
+
+_TEXTS_ALONE = len(("prompt", "completion"))
+_ONE_MESSAGE = len(("role", "prompt", "role", "completion"))
 
 
 def plain_words(prompt: Any, response: Any) -> Words | None:
@@ -61,9 +64,17 @@ def _in_turn(messages: Iterable[Any]) -> Words | None:
     return tuple(words)
 
 
+def held_bytes(words: Words) -> int:
+    """About how much memory the texts take that such words keep alive."""
+    if len(words) == _ONE_MESSAGE:
+        # The commonest call, and quick.
+        return len(words[1]) + len(words[3])
+    return sum(map(len, words if len(words) == _TEXTS_ALONE else words[1::2]))
+
+
 def lines_of(words: Words) -> list[Line] | None:
     """Roles and texts of messages; `None` for a prompt and a completion that are texts."""
-    if len(words) == len(("prompt", "completion")):
+    if len(words) == _TEXTS_ALONE:
         return None
     return [(_role(role), text) for role, text in zip(words[::2], words[1::2], strict=True)]
 

@@ -25,7 +25,7 @@ from llama_token_tracker.events.transcripts import (
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
 from llama_token_tracker.extraction.reader import UsageParts
-from llama_token_tracker.extraction.texts import Words, plain_words, shown
+from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, shown
 from llama_token_tracker.llama_index.base_classes import CoreEvent
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, embedding
@@ -225,7 +225,7 @@ class Recorder:
                     None if options is None else tools_of(options),
                     self.settings,
                 ),
-                len(words[1]) + len(words[-1]),
+                held_bytes(words),
                 call.context,
                 None if call.reservation is None else take_reservation(call),
             )

@@ -6,10 +6,11 @@ import threading
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.callbacks import CBEventType, EventPayload
 
 from llama_token_tracker import TokenCountingHandler, TokenizerError, count_tokens
+from llama_token_tracker._background import WORKER
 from llama_token_tracker.extraction.parts import Message, Tool
 from llama_token_tracker.tokenizers import count_messages
 from llama_token_tracker.tracking import pending
@@ -143,6 +144,39 @@ def test_texts_that_pile_up_are_counted_in_the_background(
     assert "llama-token-tracker" not in {thread.name for thread in threading.enumerate()}
     assert len([text for text in words.asked if text.endswith("two three")]) > 0
     assert handler.total_llm_token_count == 50 * 9
+
+
+LONG = "long " * 8_000
+USAGE = {"usage": {"prompt_tokens": 20_011, "completion_tokens": 3}}
+
+
+@pytest.mark.parametrize("raw", [None, USAGE], ids=["silent", "reported"])
+@pytest.mark.parametrize(
+    "prompt",
+    [LONG, [LONG], [LONG, "short", "short"], ["short", LONG, "short"], ["short", "short", LONG]],
+    ids=["completion", "chat", "first", "middle", "last"],
+)
+def test_long_prompts_that_wait_are_bounded(
+    prompt: str | list[str], raw: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """A prompt is held until it's counted: soon, if it's long, wherever its length stands."""
+    monkeypatch.setattr(pending, "MAX_HELD_BYTES", 100_000)
+    asked: list[object] = []
+    monkeypatch.setattr(WORKER, "ask", asked.append)
+    handler = TokenCountingHandler(keep_text=False)
+    messages = [ChatMessage(role="user", content=text) for text in prompt]
+    start: dict[str, Any] = {EventPayload.MESSAGES: messages}
+    answer = ChatMessage(role="assistant", content="yes")
+    end: dict[str, Any] = {EventPayload.RESPONSE: ChatResponse(message=answer, raw=raw)}
+    if isinstance(prompt, str):
+        start = {EventPayload.PROMPT: prompt}
+        end = {EventPayload.COMPLETION: CompletionResponse(text="yes", raw=raw)}
+    start[EventPayload.SERIALIZED] = {}
+    for event_id in ("1", "2", "3"):
+        assert asked == []
+        handler.on_event_start(CBEventType.LLM, start, event_id=event_id)
+        handler.on_event_end(CBEventType.LLM, end, event_id=event_id)
+    assert asked == [handler.tracker.catch_up]
 
 
 def test_recording_starts_no_thread(handler: TokenCountingHandler):
