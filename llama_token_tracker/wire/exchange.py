@@ -184,7 +184,7 @@ class Exchange(WireTranscript):
         elif piece.rstrip().endswith(_END_OF_JSON):
             event.completion = self.completion(event.operation)
             if event.completion:
-                self.pieces.clear()
+                self.drop_pieces()
 
     def settle(self, status: Status, told: object = None) -> None:
         """Note that the request is over; all but the first time do nothing.

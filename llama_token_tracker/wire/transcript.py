@@ -105,6 +105,7 @@ class WireTranscript(Call, Transcript):
     _recorder: Recorder
     _dialect: Dialect
     _asked: Asked | None = None
+    _answered: tuple[int, Answered] = (0, Answered())
     _event: TokenCountingEvent | None = None
 
     def reported(self) -> Reported:
@@ -169,18 +170,26 @@ class WireTranscript(Call, Transcript):
         if self.operation != "embedding" and events:
             self._event = events[0]
         self._asked, self.body = Asked(), None
-        # Whoever takes in the rest of it holds these very lists.
+        self.drop_pieces()
+
+    def drop_pieces(self) -> None:
+        """Let go of what has come of the answer; more may come."""
+        # Whoever takes in the rest of it holds this very list.
         self.pieces.clear()
+        self._answered = 0, Answered()
 
     def read_answer(self) -> Answered:
-        """What its answer says, as far as it has come."""
-        if not self.pieces:
-            return Answered()
-        try:
-            return self._dialect.answered(self.pieces)
-        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
-            notice("an answer could not be read", error, "its text is left empty")
-            return Answered()
+        """What its answer says, as far as it has come; read once for figures and texts."""
+        number = len(self.pieces)
+        known, answered = self._answered
+        if number != known:
+            try:
+                answered = self._dialect.answered(self.pieces)
+            except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+                notice("an answer could not be read", error, "its text is left empty")
+                answered = Answered()
+            self._answered = number, answered
+        return answered
 
     def ask(self) -> Asked:
         """What it asks for."""
