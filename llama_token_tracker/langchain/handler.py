@@ -32,7 +32,7 @@ LangChain knows no way to forget a variable, so they are shared by all handlers.
 """
 
 
-class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
+class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
     """Counts every call that LangChain makes to a provider exactly once, as it was billed.
 
         token_counter = TokenCountingCallbackHandler()
@@ -136,23 +136,9 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
         return self.total_llm_token_count
 
     @property
-    def settings(self) -> Settings:
-        """How its events are made: with which tokenizer and prices, and whether with texts."""
-        return self._recorder.settings
-
-    @property
     def open_calls(self) -> int:
         """How many calls have started and not ended."""
         return len(self._recorder.runs)
-
-    @property
-    def keep_text(self) -> bool:
-        """Whether events keep prompts and completions, from the next call's end on."""
-        return self.settings.keeps_text
-
-    @keep_text.setter
-    def keep_text(self, keep_text: bool) -> None:
-        self._recorder.settings = self.settings._replace(keeps_text=keep_text)
 
     def __enter__(self) -> Self:
         """Hear all of LangChain's calls that start from now on in this context."""
@@ -253,20 +239,6 @@ class TokenCountingCallbackHandler(Tracking, BaseCallbackHandler):
             self._recorder.fail(str(run_id), error, kwargs.get("response"))
         except Exception as problem:  # noqa: BLE001 - the user's own error must not be hidden
             notice("a failed call could not be counted", problem, "it is left out")
-
-    # --- copies ----------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the open runs, which go on in the original."""
-        state = {**self.__dict__, "settings": self.settings}
-        del state["_recorder"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Be a handler of its own, that has counted what the original had."""
-        settings = state.pop("settings")
-        vars(self).update(state)
-        self._listen(settings)
 
 
 def _check(tracker: object, **arguments: object) -> None:

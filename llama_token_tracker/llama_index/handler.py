@@ -24,12 +24,8 @@ from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings
 from llama_token_tracker.llama_index.base_classes import CoreHandler
 from llama_token_tracker.llama_index.instrumentation import listen
-from llama_token_tracker.llama_index.open_calls import (
-    OpenCall,
-)
-from llama_token_tracker.llama_index.payloads import (
-    users_tags,
-)
+from llama_token_tracker.llama_index.open_calls import OpenCall
+from llama_token_tracker.llama_index.payloads import users_tags
 from llama_token_tracker.llama_index.recorder import LlamaIndexEvent, Recorder, call_of
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.sinks import Sink
@@ -43,7 +39,7 @@ _COUNTED: Final = (_LLM, _EMBEDDING)
 
 
 class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
-    Tracking,
+    Tracking[Recorder],
     CoreHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
 ):
     """Counts every call to a provider exactly once, as it was billed.
@@ -119,7 +115,6 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     def _listen(self, settings: Settings) -> None:
         tell = self._print if self._verbose else None
         self._recorder = Recorder(self, self.tracker, settings, tell)
-        self._calls = self._recorder.calls
         listen(self._recorder, self)
         self.tracker.owners.add(self._recorder, Recorder.find_owner)
 
@@ -152,7 +147,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 if event_type == _EMBEDDING:
                     self._recorder.embeds(call)
                 if event_type not in self.event_ends_to_ignore:
-                    self._calls.start(call)
+                    self._recorder.calls.start(call)
             except Exception as error:  # noqa: BLE001 - counting must not stop the call
                 notice("a start could not be noted", error, "its end is counted alone")
             tracker = self.tracker
@@ -169,7 +164,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         try:
             self.tracker.reserve(call)
         except BaseException:
-            self._calls.drop(call.event_id)
+            self._recorder.calls.drop(call.event_id)
             raise
 
     def on_event_end(
@@ -188,7 +183,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             return
         try:
             if payload is None:
-                for outcome in self._calls.drop(event_id):
+                for outcome in self._recorder.calls.drop(event_id):
                     self._recorder.record(outcome)
             elif event_type == _LLM:
                 self._recorder.end(payload, event_id)
@@ -208,11 +203,6 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     # --- what users read -------------------------------------------------------------------
 
     @property
-    def settings(self) -> Settings:
-        """How its events are made: with which tokenizer and prices, and whether with texts."""
-        return self._recorder.settings
-
-    @property
     def tokenizer(self) -> Callable[[str], Any]:
         """What was given to count with, or else LlamaIndex's global tokenizer."""
         tokenizers = self.settings.tokenizers
@@ -227,35 +217,12 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
     @property
     def open_calls(self) -> int:
         """How many calls have started and not ended."""
-        return len(self._calls.by_id)
-
-    @property
-    def keep_text(self) -> bool:
-        """Whether events keep prompts and completions, from the next call's end on."""
-        return self.settings.keeps_text
-
-    @keep_text.setter
-    def keep_text(self, keep_text: bool) -> None:
-        self._recorder.settings = self.settings._replace(keeps_text=keep_text)
+        return len(self._recorder.calls.by_id)
 
     @property
     def _token_counter(self) -> TokenCounter:  # type: ignore[override]  # made when asked for
         """LlamaIndex's own counter, for subclasses that use it."""
         return TokenCounter(tokenizer=self.tokenizer)
-
-    # --- copies ----------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the open calls, which go on in the original."""
-        state = {**self.__dict__, "settings": self.settings}
-        del state["_calls"], state["_recorder"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Be a handler of its own, that has counted what the original had."""
-        settings = state.pop("settings")
-        vars(self).update(state)
-        self._listen(settings)
 
 
 def _global_tokenizer() -> object:

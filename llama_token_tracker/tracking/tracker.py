@@ -9,13 +9,13 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Accounts, Budget
-from llama_token_tracker.events.call import Call
+from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.sinks import Sink
@@ -303,11 +303,42 @@ if hasattr(os, "register_at_fork"):
 atexit.register(_flush_at_exit)
 
 
-class Tracking(Report):
-    """What can be read of, and done with, whatever records into a tracker."""
+class CallRecorder(Protocol):
+    """What takes the calls of a framework to the tracker."""
+
+    settings: Settings
+    """How their events are made."""
+
+
+_Recorder = TypeVar("_Recorder", bound=CallRecorder)
+
+
+class Tracking(Report, Generic[_Recorder]):
+    """What can be read of, and done with, a framework's handler that records into a tracker."""
 
     tracker: Tracker
     """Where its calls are recorded; others may record there too."""
+
+    _recorder: _Recorder
+    """What records them, and holds those that are open."""
+
+    def _listen(self, settings: Settings) -> None:
+        """Make the recorder, and have the framework's calls reach it."""
+        raise NotImplementedError
+
+    @property
+    def settings(self) -> Settings:
+        """How its events are made: with which tokenizer and prices, and whether with texts."""
+        return self._recorder.settings
+
+    @property
+    def keep_text(self) -> bool:
+        """Whether events keep prompts and completions, from the next call's end on."""
+        return self.settings.keeps_text
+
+    @keep_text.setter
+    def keep_text(self, keep_text: bool) -> None:
+        self._recorder.settings = self.settings._replace(keeps_text=keep_text)
 
     @property
     def _account(self) -> Account:  # type: ignore[override]  # the tracker's
@@ -363,3 +394,15 @@ class Tracking(Report):
     def close(self, timeout_s: float | None = None) -> bool:
         """The same, and then give no further events to sinks. Counting goes on."""
         return self.tracker.close(timeout_s)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open calls, which go on in the original."""
+        state = {**vars(self), "settings": self.settings}
+        del state["_recorder"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be a handler of its own, that has counted what the original had."""
+        settings = state.pop("settings")
+        vars(self).update(state)
+        self._listen(settings)
