@@ -246,8 +246,6 @@ class Recorder:
         )
         # The program's own objects are let go of.
         call.prompt = call.progress = call.options = None
-        context = call.outermost.context
-        is_limited = context is not None or self.tracker.is_limited
         pending = Pending(
             (
                 _ended,
@@ -261,8 +259,8 @@ class Recorder:
                 settings,
             ),
             transcript.held_bytes,
-            context,
-            take_reservation(call) if is_limited else None,
+            call.outermost.context,
+            take_reservation(call),
         )
         self.tracker.add(pending)
         if self._tell is not None and not outcome.is_free:

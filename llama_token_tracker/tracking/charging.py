@@ -78,20 +78,24 @@ def take_reservation(call: Call) -> CallReservation | None:
     """
     holder: Call | None = call
     while holder is not None:
-        if holder.reservation is not None:
-            # One step, so that of two threads one takes it.
-            found: CallReservation | None = vars(holder).pop("reservation", None)
-            if found is not None:
-                return found
+        found = _taken(holder)
+        if found is not None:
+            return found
         holder = holder.parent
     return None
 
 
 def release(call: Call) -> None:
     """Give back what a call has reserved that was never sent, or that another call made."""
-    found: CallReservation | None = vars(call).pop("reservation", None)
+    found = _taken(call)
     if found is not None:
         found.settle(())
+
+
+def _taken(call: Call) -> CallReservation | None:
+    """Take what this very call has reserved: one step, so that of two threads one has it."""
+    found: CallReservation | None = vars(call).pop("reservation", None)
+    return found
 
 
 def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:

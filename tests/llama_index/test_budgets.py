@@ -17,7 +17,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_token_tracker import Budget, BudgetError, BudgetExceededError, TokenCountingHandler
 from llama_token_tracker.pricing import Price
-from tests.scripted import Chatty, Scripted, reported
+from tests.scripted import Asking, Chatty, Scripted, reported
 
 PROMPT = "hello"
 ASKED = 2
@@ -156,6 +156,61 @@ def test_a_scope_may_have_a_limit_of_its_own():
     assert outer.accounts[0].spent().tokens == 10
     spent = handler.accounts[0].spent()
     assert (spent.tokens, spent.reserved_tokens) == (20, 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "tokens"), [(reported(7, 3), 10), (None, 1 + 1)], ids=["reported", "silent"]
+)
+def test_a_scope_s_limit_holds_for_a_call_within_another(raw, tokens):
+    """A model that opens a scope to ask another: what is reserved there is settled there."""
+    handler = TokenCountingHandler(tokenizer=str.split)
+    manager = CallbackManager([handler])
+    asked = Scripted(callback_manager=manager, raw=raw)
+    scope = handler.scope("inner", budget=Budget(tokens=10_000))
+
+    def ask(prompt):
+        with scope:
+            return asked.complete(prompt)
+
+    Asking(callback_manager=manager, ask=ask).complete(PROMPT)
+    assert handler.total_llm_token_count == tokens
+    spent = scope.accounts[0].spent()
+    assert (spent.tokens, spent.reserved_tokens) == (tokens, 0)
+
+
+def test_a_failed_call_within_another_gives_its_reservation_back():
+    """In the scope that it was reserved in."""
+    handler = TokenCountingHandler()
+    manager = CallbackManager([handler])
+    asked = Scripted(callback_manager=manager, fails=ConnectionError("refused"))
+    scope = handler.scope("inner", budget=Budget(tokens=10_000))
+
+    def ask(prompt):
+        with scope:
+            return asked.complete(prompt)
+
+    with pytest.raises(ConnectionError):
+        Asking(callback_manager=manager, ask=ask).complete(PROMPT)
+    assert handler.total_llm_token_count == 0
+    spent = scope.accounts[0].spent()
+    assert (spent.tokens, spent.reserved_tokens) == (0, 0)
+
+
+def test_a_stream_within_a_stream_settles_in_its_own_scope():
+    """As a whole answer does."""
+    handler = TokenCountingHandler()
+    manager = CallbackManager([handler])
+    asked = Scripted(callback_manager=manager, raws=[None, reported(7, 3)])
+    scope = handler.scope("inner", budget=Budget(tokens=10_000))
+
+    def ask(prompt):
+        with scope:
+            yield from asked.stream_complete(prompt)
+
+    assert len(list(Asking(callback_manager=manager, ask=ask).stream_complete(PROMPT))) == 2
+    assert handler.total_llm_token_count == 10
+    spent = scope.accounts[0].spent()
+    assert (spent.tokens, spent.reserved_tokens) == (10, 0)
 
 
 def test_money_is_limited_by_the_model_s_price():
