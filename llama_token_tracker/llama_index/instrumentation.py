@@ -226,12 +226,8 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
             stream: Any = result
             for listener in _listeners():
                 listener.returned(id_, stream)
-        elif "structured_predict-" in id_:
-            for listener in _listeners():
-                listener.left(id_, result, None)
-        elif "_embedding" in id_:
-            for listener in _listeners():
-                listener.embedded(id_)
+        else:
+            _tell_left(id_, result, None)
 
     def span_drop(
         self,
@@ -242,12 +238,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         _leave_span(id_)
-        if "structured_predict-" in id_:
-            for listener in _listeners():
-                listener.left(id_, None, err)
-        elif "_embedding" in id_:
-            for listener in _listeners():
-                listener.embedded(id_)
+        _tell_left(id_, None, err)
 
     def new_span(self, *_args: Any, **_kwargs: Any) -> None:
         """Make no span."""
@@ -268,6 +259,16 @@ def _leave_span(span_id: str) -> None:
         _embedding.pop(span_id, None)
     if _restored:
         _reset_scope(span_id)
+
+
+def _tell_left(span_id: str, result: object, error: BaseException | None) -> None:
+    """Tell listeners of the end of a method that isn't told of, or not in full, by callbacks."""
+    if "structured_predict-" in span_id:
+        for listener in _listeners():
+            listener.left(span_id, result, error)
+    elif "_embedding" in span_id:
+        for listener in _listeners():
+            listener.embedded(span_id)
 
 
 class _ChunkHandler(BaseEventHandler):

@@ -322,10 +322,11 @@ class OpenCalls:
                 return []
             self._forget(call)
             call.is_settled = True
-            kept = [leaf for leaf in call.leaves() if leaf.outcome is not None]
-            outcomes = [leaf.outcome for leaf in kept if leaf.outcome is not None]
-            for leaf in kept:
-                leaf.outcome = None
+            outcomes: list[Outcome] = []
+            for leaf in call.leaves():
+                if leaf.outcome is not None:
+                    outcomes.append(leaf.outcome)
+                    leaf.outcome = None
         if call.requests and not call.inner:
             # It was answered, though LlamaIndex has nothing to say of it.
             outcomes.append(outcome_of(call, None, GeneratorExit()))

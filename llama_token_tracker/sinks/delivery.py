@@ -24,8 +24,6 @@ class Delivery:
 
     Attributes:
         worker: The thread.
-        dropped: How many events the sink never got, because too many were waiting.
-        failed: How many times it raised.
 
     Raises:
         SinkError: It can't be called.
@@ -41,13 +39,10 @@ class Delivery:
         self._sink = sink
         self._name = getattr(sink, "__qualname__", type(sink).__qualname__)
         self.worker = Worker(f"llama-token-tracker sink {self._name}"[:60])
-        self.dropped = 0
-        self.failed = 0
 
     def put(self, event: TokenCountingEvent) -> None:
         """Have the sink take an event; `start` must follow once no lock is held."""
         if self.worker.waiting >= MAX_WAITING:
-            self.dropped += 1
             kind = f"the sink {self._name} takes no events"
             notice(kind, f"{MAX_WAITING} that wait", "further ones are dropped")
             return
@@ -65,5 +60,4 @@ class Delivery:
         try:
             self._sink(event)
         except BaseException as error:  # noqa: BLE001 - a sink is the user's, and may raise anything
-            self.failed += 1
             notice(f"the sink {self._name} raised", error, "its event is left out there")
