@@ -385,12 +385,7 @@ class OpenCalls:
         if progress is None:
             call.is_plain = False
             progress = call.progress = Progress()
-        # As `Progress.add`: most chunks hold no figure, and this runs for each.
-        if is_silent(chunk):
-            progress.chunks += 1
-            progress.last = chunk
-        else:
-            progress.add(chunk)
+        progress.add(chunk)
 
     def dropped(self, call: OpenCall) -> None:
         """Note that nobody holds a call's stream any more."""
