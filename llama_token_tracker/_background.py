@@ -53,6 +53,11 @@ class Worker:
             self._start()
 
     @property
+    def queue(self) -> Callable[[Task], object]:
+        """What `put` calls: a function in C, which nothing interrupts."""
+        return self._tasks.put
+
+    @property
     def waiting(self) -> int:
         """How many tasks haven't begun."""
         return self._tasks.qsize()

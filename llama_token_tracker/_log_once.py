@@ -11,6 +11,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
+from llama_token_tracker._interrupts import pass_on
+
 logger = logging.getLogger("llama_token_tracker")
 
 # A hostile response could invent new places for ever; beyond this many kinds we stay quiet.
@@ -37,7 +39,13 @@ def notice(kind: str, found: object, consequence: str) -> None:
         kind: What is odd and where, in a few fixed words; the key of "once".
         found: The odd thing; its `repr` is shortened.
         consequence: What the event says instead.
+
+    Raises:
+        BaseException: What was found is an exception that only happened to be raised there: see
+            `pass_on`.
     """
+    if isinstance(found, BaseException):
+        pass_on(found)
     if kind not in _seen and len(_seen) >= _MAX_KINDS:
         return
     mine = object()

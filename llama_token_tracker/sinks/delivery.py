@@ -40,13 +40,18 @@ class Delivery:
         self._name = getattr(sink, "__qualname__", type(sink).__qualname__)
         self.worker = Worker(f"llama-token-tracker sink {self._name}"[:60])
 
-    def put(self, event: TokenCountingEvent) -> None:
-        """Have the sink take an event; `start` must follow once no lock is held."""
+    def put(self, event: TokenCountingEvent, do: Callable[..., object]) -> None:
+        """Have the sink take an event; `start` must follow once no lock is held.
+
+        Args:
+            event: The event.
+            do: Has a function be called with arguments, as part of a change.
+        """
         if self.worker.waiting >= MAX_WAITING:
             kind = f"the sink {self._name} takes no events"
             notice(kind, f"{MAX_WAITING} that wait", "further ones are dropped")
             return
-        self.worker.put(partial(self._hand_over, event))
+        do(self.worker.queue, partial(self._hand_over, event))
 
     def start(self) -> None:
         """See to it that a thread hands over what waits. No lock is held."""

@@ -7,9 +7,10 @@ import functools
 import operator
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, Final, Self, SupportsIndex, TypeAlias, TypeGuard, TypeVar
+from itertools import islice
+from typing import Any, Final, Self, SupportsIndex, TypeAlias, TypeGuard
 
+from llama_token_tracker._interrupts import Change, make
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -21,8 +22,9 @@ FAILED_KEPT: Final = 1_000
 _List: TypeAlias = list[TokenCountingEvent]
 """Its methods, called as `_List.append(events, …)`, change a list and leave the sums alone."""
 
+_Moves: TypeAlias = list[tuple[TokenCountingEvent, int]]
+
 _NOTHING: Final = slice(0, 0)
-_T = TypeVar("_T")
 
 
 class Account:
@@ -46,24 +48,32 @@ class Account:
         self.llm = Entries(self.totals, catch_up)
         self.embedding = Entries(self.totals, catch_up)
 
-    def add(self, event: TokenCountingEvent) -> None:
-        """Add an event to its list and the sums; the caller holds the lock."""
-        entries = self.embedding if event.operation == "embedding" else self.llm
-        if event.status == "failed" and not event.total_token_count:
-            self.failed.append(event)
-            if not self.include_failed:
-                self.totals.add(event)
-                return
-        entries.add(event)
-        if self.max_events is not None:
-            entries.drop_oldest(self.max_events)
+    def add(self, events: Iterable[TokenCountingEvent], change: Change) -> None:
+        """Have events be added to their lists and the sums; the caller holds the lock."""
+        llm: _List = []
+        embedding: _List = []
+        failed: _List = []
+        unlisted: _List = []
+        for event in events:
+            listed = embedding if event.operation == "embedding" else llm
+            if event.status == "failed" and not event.total_token_count:
+                failed.append(event)
+                listed = listed if self.include_failed else unlisted
+            listed.append(event)
+        change.dropped.extend(islice(self.failed, len(failed)))
+        for event in failed:
+            change.do(self.failed.append, event)
+        self.llm.add(llm, self.max_events, change)
+        self.embedding.add(embedding, self.max_events, change)
+        self.totals.change(change, [(event, 1) for event in (*llm, *embedding, *unlisted)])
 
-    def reset(self) -> None:
-        """Start again from nothing; the caller holds the lock."""
-        self.totals.clear()
-        self.failed.clear()
-        self.llm.reset()
-        self.embedding.reset()
+    def reset(self, change: Change) -> None:
+        """Have it start again from nothing; the caller holds the lock."""
+        self.totals.clear(change)
+        change.dropped.append(self.failed)
+        change.do(setattr, self, "failed", deque[TokenCountingEvent](maxlen=FAILED_KEPT))
+        self.llm.reset(change)
+        self.embedding.reset(change)
 
     def state(self) -> dict[str, Any]:
         """Events and sums, to be pickled; the caller holds the lock."""
@@ -104,16 +114,19 @@ class Entries:
         self.pair = Pair()
         self.events = EventList(self)
 
-    def add(self, event: TokenCountingEvent) -> None:
-        """Add an event to the list and the sums; the caller holds the lock."""
-        _List.append(self.events, event)
-        _count(self.pair, self._totals, event, 1)
+    def add(self, events: _List, most: int | None, change: Change) -> None:
+        """Have events be added to the list, which is then shortened to the newest.
 
-    def drop_oldest(self, most: int) -> None:
-        """Shorten the list to so many events; what the others used stays in the sums."""
-        surplus = _List.__len__(self.events) - most
-        if surplus > 0:
-            _List.__delitem__(self.events, slice(0, surplus))
+        What the others used stays in the sums.
+        """
+        if not events:
+            return
+        change.do(_List.extend, self.events, events)
+        self._add_up(change, [(event, 1) for event in events])
+        surplus = slice(0, max(0, _List.__len__(self.events) + len(events) - most)) if most is not None else _NOTHING
+        if surplus.stop:
+            change.dropped.append([*_List.__getitem__(self.events, surplus), *events])
+            change.do(_List.__delitem__, self.events, surplus)
 
     def listed(self) -> Iterator[TokenCountingEvent]:
         """The events that are in the list by now."""
@@ -124,10 +137,11 @@ class Entries:
         first = max(0, _List.__len__(self.events) - most)
         return _List.__getitem__(self.events, slice(first, None))
 
-    def reset(self) -> None:
-        """Start a new list from zero; the old one stays as it is. The caller holds the lock."""
-        self.pair = Pair()
-        self.events = EventList(self)
+    def reset(self, change: Change) -> None:
+        """Have a new list be started from zero; the old one stays as it is."""
+        change.dropped.append(self.events)
+        change.do(setattr, self, "pair", Pair())
+        change.do(setattr, self, "events", EventList(self))
 
     def replace(self, events: Iterable[TokenCountingEvent]) -> None:
         """Start a new list of these events, from zero; the old one stays as it is."""
@@ -138,63 +152,59 @@ class Entries:
         self.check(events)
         new = EventList(self)
         _List.extend(new, events)
-        with LOCK, put_off():
-            # Kept beyond the lock: an event's finalizer may be the user's.
-            removed = list(self.listed())
-            self.edit(partial(setattr, self, "events", new), removed, events)
-        say_late()
+
+        def prepare(change: Change) -> None:
+            change.do(setattr, self, "events", new)
+            self.edit(change, list(self.listed()), events)
+
+        _made(prepare)
 
     def check(self, events: Iterable[TokenCountingEvent]) -> None:
         """Raise what adding these events to the sums would raise, and add nothing."""
-        pair, totals = Pair(), Totals()
-        for event in events:
-            _count(pair, totals, event, 1)
+        moves, change = [(event, 1) for event in events], Change()
+        self._add_up(change, moves)
+        Totals().change(change, _own(moves))
 
-    def edit(
-        self,
-        change: Callable[[], _T],
-        removed: Iterable[TokenCountingEvent],
-        added: Iterable[TokenCountingEvent],
-    ) -> _T:
-        """Change the list, and the sums with it; the caller holds the lock.
+    def edit(self, change: Change, removed: _List, added: Iterable[TokenCountingEvent]) -> None:
+        """Have the sums follow an edit of the list; the caller holds the lock.
 
         Args:
-            change: Changes the list, or raises and leaves it as it is: one call of a function
-                in C, which nothing interrupts.
+            change: What that is made part of.
             removed: The events that it takes out.
             added: The events that it puts in, checked.
-
-        Returns:
-            What `change` returns.
         """
-        moves = [(event, -1) for event in removed]
+        change.dropped.append(removed)
+        moves = [(event, -1) for event in removed if self._is_readable(event)]
         moves.extend((event, 1) for event in added)
+        self._add_up(change, moves)
+        self._totals.change(change, _own(moves))
+
+    def _add_up(self, change: Change, moves: _Moves) -> None:
+        prompt, completion = self.pair.prompt, self.pair.completion
+        for event, sign in moves:
+            prompt += sign * event.prompt_token_count
+            completion += sign * event.completion_token_count
+        change.do(setattr, self, "pair", Pair(prompt, completion))
+
+    def _is_readable(self, event: TokenCountingEvent) -> bool:
         try:
-            result = change()
-            self._count_all(moves)
-        except KeyboardInterrupt:
-            # Raised between two steps, so the list is changed. A single event may be half-counted.
-            self._count_all(moves)
-            raise
-        return result
-
-    def _count_all(self, moves: list[tuple[TokenCountingEvent, int]]) -> None:
-        """Add events to the sums or take them out, from the last one on, until none is left."""
-        while moves:
-            try:
-                _count(self.pair, self._totals, *moves.pop())
-            except Exception as error:  # noqa: BLE001 - somebody has edited it into nonsense
-                notice("a removed event could not be read", error, "the totals keep its tokens")
+            self.check([event])
+        except Exception as error:  # noqa: BLE001 - somebody has edited it into nonsense
+            notice("a removed event could not be read", error, "the totals keep its tokens")
+            return False
+        return True
+def _own(moves: _Moves) -> _Moves:
+    """Those of our own events: one of LlamaIndex's own, put in by hand, knows no buckets."""
+    return [move for move in moves if isinstance(move[0], TokenCountingEvent)]  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
-def _count(pair: Pair, totals: Totals, event: TokenCountingEvent, sign: int) -> None:
-    """Add an event to sums, or with `sign=-1` take it out."""
-    prompt, completion = sign * event.prompt_token_count, sign * event.completion_token_count
-    pair.prompt += prompt
-    pair.completion += completion
-    # One of LlamaIndex's own, put in by hand, knows no buckets.
-    if isinstance(event, TokenCountingEvent):  # pyright: ignore[reportUnnecessaryIsInstance]
-        totals.add(event, sign)
+def _made(prepare: Callable[[Change], object]) -> None:
+    """Make a change, and log and let go of what it drops without the lock."""
+    with LOCK, put_off():
+        change = make(prepare)
+    say_late()
+    # An event's finalizer may be the user's.
+    del change
 
 
 class EventList(list[TokenCountingEvent]):
@@ -224,38 +234,34 @@ class EventList(list[TokenCountingEvent]):
 
     def _edit(
         self,
-        method: Callable[..., _T],
+        method: Callable[..., object],
         *args: Any,
         at: slice = _NOTHING,
         added: Sequence[TokenCountingEvent] = (),
-    ) -> _T:
-        """Change the list by a method of `list`, and the sums by what it removes and adds.
+    ) -> _List:
+        """Change the list by a function in C, and the sums by what that removes and adds.
 
         Args:
-            method: The method, such as `_List.insert`.
+            method: The function, such as `_List.insert`; it changes the list or raises.
             args: What it's called with: nothing that runs code of the caller's.
             at: Where it removes events.
             added: The events that it adds.
-        """
-        owner = self._owner
-        if owner is not None:
-            owner.check(added)
-        with LOCK, put_off():
-            # Kept beyond the lock: an event's finalizer may be the user's.
-            removed = _List.__getitem__(self, at)
-            result = self._change(partial(method, self, *args), removed, added)
-        say_late()
-        return result
 
-    def _change(
-        self,
-        change: Callable[[], _T],
-        removed: Sequence[TokenCountingEvent],
-        added: Sequence[TokenCountingEvent],
-    ) -> _T:
-        """Change the list, and the sums if it still has an owner; the caller holds the lock."""
-        owner = self._owner
-        return change() if owner is None else owner.edit(change, removed, added)
+        Returns:
+            What it has removed.
+        """
+        if self._owner is not None:
+            self._owner.check(added)
+        removed: _List = []
+
+        def prepare(change: Change) -> None:
+            removed[:] = _List.__getitem__(self, at)
+            change.do(method, self, *args)
+            if self._owner is not None:
+                self._owner.edit(change, removed.copy(), added)
+
+        _made(prepare)
+        return removed
 
     def append(self, event: TokenCountingEvent, /) -> None:
         """Add an event at the end."""
@@ -286,7 +292,8 @@ class EventList(list[TokenCountingEvent]):
         """Remove the event at a position, and return it."""
         self.catch_up()
         index = _resolved(index)
-        return self._edit(_List.pop, index, at=_span(index))
+        removed = self._edit(_List.pop, index, at=_span(index))
+        return removed[0]
 
     def remove(self, value: Any, /) -> None:
         """Remove the first event that equals a value."""
@@ -299,29 +306,42 @@ class EventList(list[TokenCountingEvent]):
             else:
                 msg = "list.remove(x): x not in list"
                 raise ValueError(msg)
-            with LOCK, put_off():
-                removed = _List.__getitem__(self, slice(index, index + 1))
-                # Unless somebody has moved it while it was compared.
-                is_there = bool(removed) and removed[0] is event
-                if is_there:
-                    self._change(partial(_List.__delitem__, self, index), removed, ())
-            say_late()
-            if is_there:
+            # Unless somebody has moved it while it was compared.
+            if self._removed(index, event):
                 return
+
+    def _removed(self, index: int, event: TokenCountingEvent) -> bool:
+        """Remove an event if it's at this position."""
+        is_there = False
+
+        def prepare(change: Change) -> None:
+            nonlocal is_there
+            removed = _List.__getitem__(self, slice(index, index + 1))
+            is_there = bool(removed) and removed[0] is event
+            if is_there:
+                change.do(_List.__delitem__, self, index)
+                if self._owner is not None:
+                    self._owner.edit(change, removed, ())
+
+        _made(prepare)
+        return is_there
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
         """Sort the events; those that are recorded meanwhile come last."""
         self.catch_up()
         events = sorted(_List.copy(self), key=key, reverse=reverse)
-        with LOCK:
+
+        def prepare(change: Change) -> None:
             held = _List.copy(self)
             left = Counter(map(id, held))
-            kept: list[TokenCountingEvent] = []
+            kept: _List = []
             for event in (*events, *held):
                 if left[id(event)]:
                     left[id(event)] -= 1
                     kept.append(event)
-            _List.__setitem__(self, slice(None), kept)
+            change.do(_List.__setitem__, self, slice(None), kept)
+
+        _made(prepare)
 
     def __delitem__(self, key: Any, /) -> None:
         self.catch_up()

@@ -3,10 +3,14 @@
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 
 from llama_token_tracker._background import WORKER, Worker
+from llama_token_tracker._interrupts import Change
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.sinks import Delivery, Sink
+from llama_token_tracker.tracking.account import Account
 
 
 class Outbox:
@@ -24,7 +28,7 @@ class Outbox:
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._deliveries = [Delivery(sink) for sink in sinks]
-        self._pricing: Callable[[], object] | None = None
+        self._pricing: dict[Account, Callable[[Account], object]] = {}
         self.has_sinks = bool(self._deliveries)
         if self.has_sinks:
             key = object()
@@ -36,22 +40,24 @@ class Outbox:
             for worker in workers:
                 worker.hold(key)
 
-    def put(self, event: TokenCountingEvent) -> None:
-        """Have all sinks take an event, in this order; `start` must follow without the lock."""
+    def put(self, events: Iterable[TokenCountingEvent], change: Change) -> None:
+        """Have all sinks take events, in this order; `start` must follow without the lock."""
         for delivery in self._deliveries:
-            delivery.put(event)
+            for event in events:
+                delivery.put(event, change.do)
 
-    def price_soon(self, price: Callable[[], object]) -> None:
+    def price_soon(self, account: Account, price: Callable[[Account], object]) -> None:
         """Have prices looked up in the background; `start` must follow without the lock."""
-        self._pricing = price
+        self._pricing[account] = price
 
     def start(self) -> None:
         """Begin with what was put. Whoever calls this holds no lock."""
         for delivery in self._deliveries:
             delivery.start()
-        pricing, self._pricing = self._pricing, None
-        if pricing is not None:
-            WORKER.ask(pricing)
+        while self._pricing:
+            with suppress(KeyError):  # another thread was quicker
+                account, price = self._pricing.popitem()
+                WORKER.ask(partial(price, account))
 
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until the sinks have taken all that waits; `False` if the time didn't suffice."""

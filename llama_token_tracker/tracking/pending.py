@@ -2,8 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any, Final, cast
 
+from llama_token_tracker._interrupts import Change, make
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -39,6 +42,7 @@ class Pending:
         held_bytes: About how much memory its texts take; more may come until it's counted.
         is_charged: Whether budgets know what it used.
         is_inherited: Whether it ended before a fork, so that the parent gives it to sinks.
+        is_listed: Whether its events are in the lists and sums.
     """
 
     __slots__ = (
@@ -48,6 +52,7 @@ class Pending:
         "held_bytes",
         "is_charged",
         "is_inherited",
+        "is_listed",
         "reservation",
     )
 
@@ -63,7 +68,7 @@ class Pending:
         self.held_bytes = held_bytes
         self.context = context
         self.reservation = reservation
-        self.is_charged = self.is_inherited = False
+        self.is_charged = self.is_inherited = self.is_listed = False
 
     @classmethod
     def of(cls, event: TokenCountingEvent, context: Any = None) -> "Pending":
@@ -72,7 +77,6 @@ class Pending:
         made._events = (event,)
         return made
 
-    @property
     def is_made(self) -> bool:
         """Whether its events are made."""
         return self._events is not None
@@ -175,7 +179,9 @@ class PendingCalls:
         self._has_grown |= call.held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
 
     def work_off(
-        self, charge: Callable[[Pending], object], add: Callable[[Pending], object]
+        self,
+        charge: Callable[[Pending], object],
+        add: Callable[[Sequence[Pending], Change], object],
     ) -> None:
         """Make all that wait by now into events, charge them and list them.
 
@@ -183,7 +189,7 @@ class PendingCalls:
 
         Args:
             charge: Tells budgets of a call; called without the lock.
-            add: Lists the events of a call; called with the lock.
+            add: Has the events of calls be listed; called with the lock.
         """
         # First: whatever is appended from now on may be taken up again.
         self.is_taken_up = False
@@ -193,16 +199,27 @@ class PendingCalls:
             call.events()
         for call in calls:
             charge(call)
-        left = len(calls)
-        while left > 0:
+        for left in range(len(calls), 0, -_LISTED_AT_ONCE):
             with LOCK, put_off():
-                for _ in range(min(left, _LISTED_AT_ONCE)):
-                    if not self._calls or not self._calls[0].is_made:
-                        left = 0  # another thread lists them, or they came later
-                        break
-                    add(self._calls.popleft())
+                change = make(partial(self._list, min(left, _LISTED_AT_ONCE), add))
             say_late()
-            left -= _LISTED_AT_ONCE
+            del change  # without the lock
+
+    def _list(
+        self, most: int, add: Callable[[Sequence[Pending], Change], object], change: Change
+    ) -> None:
+        """Have the first calls be listed and taken out."""
+        front = [self._calls[at] for at in range(min(most, len(self._calls)))]
+        # What isn't made, another thread lists, or it came later.
+        made = list(takewhile(Pending.is_made, front))
+        # One that was recorded again, because that was interrupted, may stand here twice.
+        calls = [call for call in dict.fromkeys(made) if not call.is_listed]
+        add(calls, change)
+        for call in calls:
+            change.do(setattr, call, "is_listed", True)
+        for _ in made:
+            change.do(self._calls.popleft)
+        change.dropped.append(made)
 
     def after_fork(self) -> None:
         """Begin anew in a child process, which has inherited what waited in its parent."""

@@ -5,10 +5,12 @@ Nothing is kept here: every figure comes out of an account's lists and running s
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import partial
 from typing import Final, TypeVar
 
+from llama_token_tracker._interrupts import make
 from llama_token_tracker._lock import LOCK
-from llama_token_tracker._log_once import say_late
+from llama_token_tracker._log_once import put_off, say_late
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
@@ -31,9 +33,10 @@ def price(account: Account) -> None:
         unpriced = account.totals.unpriced
     # Outside the lock: looking the first one up loads all prices, and logs what has none.
     costs = [(one, one[0].cost) for one in unpriced]
-    with LOCK:
-        account.totals.add_costs(costs)
+    with LOCK, put_off():
+        change = make(partial(account.totals.add_costs, costs))
     say_late()
+    del change  # without the lock
 
 
 class Report:

@@ -182,12 +182,14 @@ class Scope(Report):
     def _catch_up(self) -> None:
         self._tracker.catch_up()
 
-    def add(self, event: TokenCountingEvent) -> None:
-        """Add an event to this scope and those around it; the caller holds the lock."""
+    def all_accounts(self) -> list[Account]:
+        """Its account and those of the scopes around it, innermost first."""
+        accounts: list[Account] = []
         scope: Scope | None = self
         while scope is not None:
-            scope._account.add(event)
+            accounts.append(scope._account)
             scope = scope.outer
+        return accounts
 
     def __repr__(self) -> str:
         return f"<Scope {self.path!r} {self.tags}>"

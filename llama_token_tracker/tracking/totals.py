@@ -6,8 +6,10 @@ somebody asks for a cost.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import ior, setitem
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from llama_token_tracker._interrupts import Change
 from llama_token_tracker._log_once import notice, put_off
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.pricing import Cost
@@ -71,44 +73,23 @@ class Totals:
         # By their ids, so that of two threads that look up the same price one adds it.
         self._unpriced: dict[int, Unpriced] = {}
 
-    def add(self, event: TokenCountingEvent, sign: int = 1) -> None:
-        """Add an event, or with `sign=-1` take it back."""
-        for rows, key in self._places(event):
-            row = rows.get(key)
-            if row is None:
-                row = rows[key] = Row()
-            row.add(event, sign)
-        if event.total_token_count:
-            unpriced = (event, sign, event.total_token_count)
-            self._unpriced[id(unpriced)] = unpriced
+    def change(self, change: Change, moves: Iterable[tuple[TokenCountingEvent, int]]) -> None:
+        """Have events be added, or with -1 as their sign be taken back.
 
-    def _places(self, event: TokenCountingEvent) -> Iterable[tuple[_Rows, Any]]:
-        """The tables that an event belongs to, and its row's key in each."""
-        kind = (event.operation, event.provider, event.model, event.source, event.status)
-        rows: _Rows = self._kinds
-        if kind not in rows:
-            if len(rows) >= MAX_VALUES:
-                _notice_other("too many models", event.model)
-                kind = (event.operation, event.provider, OTHER, event.source, event.status)
-            kind = Kind(*kind)
-        yield rows, kind
-        if event.scope is not None:
-            yield self._tagged("scope", event.scope)
-        for name, value in event.tags.items():
-            if name not in BY_KIND:
-                yield self._tagged(name, value)
-
-    def _tagged(self, name: str, value: str) -> tuple[_Rows, str]:
-        rows = self._by_tag.get(name)
-        if rows is None:
-            if len(self._by_tag) >= MAX_TAGS:
-                _notice_other("too many tags", name)
-                name = OTHER
-            rows = self._by_tag.setdefault(name, {})
-        if value not in rows and len(rows) >= MAX_VALUES:
-            _notice_other(f"too many values of {name}", value)
-            value = OTHER
-        return rows, value
+        Args:
+            change: What that is made part of.
+            moves: The events with their signs.
+        """
+        draft = _Draft(self._kinds, self._by_tag)
+        unpriced: dict[int, Unpriced] = {}
+        for event, sign in moves:
+            for table, key in draft.places(event):
+                table.row(key).add(event, sign)
+            if event.total_token_count:
+                waiting = (event, sign, event.total_token_count)
+                unpriced[id(waiting)] = waiting
+        draft.finish(change)
+        change.do(ior, self._unpriced, unpriced)
 
     @property
     def unpriced(self) -> list[Unpriced]:
@@ -120,24 +101,26 @@ class Totals:
         """Whether more events wait for their price than should."""
         return len(self._unpriced) > MAX_UNPRICED
 
-    def add_costs(self, costs: Iterable[tuple[Unpriced, Cost | None]]) -> None:
-        """Add what calls cost, or, of unknown price, leave them unpriced for good.
+    def add_costs(
+        self, costs: Iterable[tuple[Unpriced, Cost | None]], change: Change
+    ) -> None:
+        """Have it be added what calls cost, or, of unknown price, leave them unpriced for good.
 
         Args:
             costs: Of those that were `unpriced`; some may have been added by another thread.
+            change: What that is made part of.
         """
+        draft, left = _Draft(self._kinds, self._by_tag), self._unpriced.copy()
         for unpriced, cost in costs:
-            if self._unpriced.pop(id(unpriced), None) is None or cost is None:
+            if left.pop(id(unpriced), None) is None or cost is None:
                 continue
             event, sign, tokens = unpriced
-            for rows, key in self._places(event):
-                if key in rows:
-                    rows[key].add_cost(event, cost, tokens, sign)
-        # A dict never shrinks. The new one is made before the old one is found to be empty: when
-        # something is made, the garbage collector may bring another call.
-        empty: dict[int, Unpriced] = {}
-        if not self._unpriced:
-            self._unpriced = empty
+            for table, key in draft.places(event):
+                if key in table:
+                    table.row(key).add_cost(event, cost, tokens, sign)
+        draft.finish(change)
+        change.dropped.append(self._unpriced)
+        change.do(setattr, self, "_unpriced", left)
 
     def kinds(self) -> dict[Kind, Row]:
         """A copy of the row of every kind of call that occurred."""
@@ -180,11 +163,88 @@ class Totals:
         self._kinds, self._by_tag, unpriced = state
         self._unpriced = {id(one): one for one in unpriced}
 
-    def clear(self) -> None:
-        """Start again from nothing."""
-        self._kinds.clear()
-        self._by_tag.clear()
-        self._unpriced.clear()
+    def clear(self, change: Change) -> None:
+        """Have it start again from nothing."""
+        for name in self.__slots__:
+            change.dropped.append(getattr(self, name))
+            change.do(setattr, self, name, {})
+
+
+class _Table:
+    """The rows of one table as they will be; those that change are copies.
+
+    Args:
+        rows: The rows as they are.
+    """
+
+    __slots__ = ("_changed", "rows", "size")
+
+    def __init__(self, rows: _Rows) -> None:
+        self.rows = rows
+        self._changed: _Rows = {}
+        self.size = len(rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._changed or key in self.rows
+
+    def row(self, key: Any) -> Row:
+        """The row of this key, which may be changed."""
+        row = self._changed.get(key)
+        if row is None:
+            known = self.rows.get(key)
+            self.size += known is None
+            row = self._changed[key] = Row() if known is None else Row.of([known])
+        return row
+
+    def finish(self, change: Change) -> None:
+        """Have the rows be so."""
+        change.do(ior, self.rows, self._changed)
+
+
+class _Draft:
+    """All tables as they will be."""
+
+    __slots__ = ("_by_tag", "_kinds", "_tagged")
+
+    def __init__(self, kinds: _Rows, by_tag: dict[str, _Rows]) -> None:
+        self._kinds = _Table(kinds)
+        self._by_tag = by_tag
+        self._tagged: dict[str, _Table] = {}
+
+    def places(self, event: TokenCountingEvent) -> Iterable[tuple[_Table, Any]]:
+        """The tables that an event belongs to, and its row's key in each."""
+        kind = (event.operation, event.provider, event.model, event.source, event.status)
+        table = self._kinds
+        if kind not in table and table.size >= MAX_VALUES:
+            _notice_other("too many models", event.model)
+            kind = (event.operation, event.provider, OTHER, event.source, event.status)
+        yield table, Kind(*kind)
+        if event.scope is not None:
+            yield self._of("scope", event.scope)
+        for name, value in event.tags.items():
+            if name not in BY_KIND:
+                yield self._of(name, value)
+
+    def _of(self, name: str, value: str) -> tuple[_Table, str]:
+        if name not in self._by_tag and name not in self._tagged:
+            if len(self._by_tag.keys() | self._tagged.keys()) >= MAX_TAGS:
+                _notice_other("too many tags", name)
+                name = OTHER
+        table = self._tagged.get(name)
+        if table is None:
+            table = self._tagged[name] = _Table(self._by_tag.get(name, {}))
+        if value not in table and table.size >= MAX_VALUES:
+            _notice_other(f"too many values of {name}", value)
+            value = OTHER
+        return table, value
+
+    def finish(self, change: Change) -> None:
+        """Have all tables be so."""
+        self._kinds.finish(change)
+        for name, table in self._tagged.items():
+            if name not in self._by_tag:
+                change.do(setitem, self._by_tag, name, table.rows)
+            table.finish(change)
 
 
 def _notice_other(kind: str, found: object) -> None:

@@ -7,11 +7,12 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late
+from llama_token_tracker._interrupts import Change, make
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Accounts, Budget
@@ -211,18 +212,21 @@ class Tracker(Report):
         except Exception as error:  # noqa: BLE001 - called when the answer is there already
             notice("a call could not be charged to its budget", error, "it is left out")
 
-    def _list(self, pending: Pending) -> None:
-        """Add a call's events to all that they belong to; the caller holds the lock."""
-        context = pending.context
-        for event in pending.events():
-            self._account.add(event)
-            if context is not None and context.scope is not None:
-                context.scope.add(event)
+    def _list(self, calls: Sequence[Pending], change: Change) -> None:
+        """Have calls' events be added to all that they belong to; the caller holds the lock."""
+        by_account: dict[Account, list[TokenCountingEvent]] = {}
+        for pending in calls:
+            scope = None if pending.context is None else pending.context.scope
+            accounts = (self._account, *(() if scope is None else scope.all_accounts()))
+            for account in accounts:
+                by_account.setdefault(account, []).extend(pending.events())
             if not pending.is_inherited:
-                self._outbox.put(event)
-        if self.max_events is not None and self._account.totals.is_pricing_due:
-            # Their events may be dropped, and nobody has asked for a cost yet.
-            self._outbox.price_soon(partial(price, self._account))
+                self._outbox.put(pending.events(), change)
+        for account, events in by_account.items():
+            account.add(events, change)
+            if account.totals.is_pricing_due:
+                # Nobody has asked for a cost yet, and their events may be dropped.
+                self._outbox.price_soon(account, price)
 
     def reset(self) -> None:
         """Start again from nothing. A call that is under way counts when it ends.
@@ -231,7 +235,8 @@ class Tracker(Report):
         """
         self.catch_up()
         with LOCK:
-            self._account.reset()
+            change = make(self._account.reset)
+        del change  # without the lock: an event's finalizer may be the user's
 
     # --- sinks -----------------------------------------------------------------------------
 

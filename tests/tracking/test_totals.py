@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker import TokenCountingEvent, Usage
+from llama_token_tracker._interrupts import make
 from llama_token_tracker.tracking.totals import Kind, Pair, Totals
 
 COUNTS = st.integers(0, 10**6)
@@ -37,11 +38,16 @@ def sums(totals: Totals) -> dict[Kind, tuple[int, dict[str, int]]]:
     return {kind: (total.calls, total.counts) for kind, total in totals.kinds().items()}
 
 
+def add(totals: Totals, event: TokenCountingEvent, sign: int = 1) -> None:
+    """Add an event, or take it back."""
+    make(lambda change: totals.change(change, [(event, sign)]))
+
+
 def added(listed: list[TokenCountingEvent]) -> Totals:
     """Totals of these events."""
     totals = Totals()
     for event in listed:
-        totals.add(event)
+        add(totals, event)
     return totals
 
 
@@ -71,7 +77,7 @@ def test_taking_back_undoes_adding(kept: list[TokenCountingEvent], gone: list[To
     """Calls that are added and taken back leave no trace, not even a zero."""
     totals = added([*kept, *gone])
     for event in gone:
-        totals.add(event, -1)
+        add(totals, event, -1)
     remaining = {
         kind: (calls, {name: count for name, count in counts.items() if count})
         for kind, (calls, counts) in sums(totals).items()
@@ -94,7 +100,7 @@ def test_a_kind_names_what_its_calls_share():
 def test_cleared_totals_hold_nothing():
     """Clearing starts again from nothing."""
     totals = added([TokenCountingEvent("", "", 2, 3)])
-    totals.clear()
+    make(totals.clear)
     assert sums(totals) == {}
 
 
