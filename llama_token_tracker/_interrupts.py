@@ -7,6 +7,7 @@ in C that calls functions in C is therefore never interrupted; nor are statement
 """
 
 import opcode
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,6 @@ _LOOKS: Final = frozenset(
     for name, code in opcode.opmap.items()
     if name.startswith(("RESUME", "JUMP_BACKWARD", "CALL"))
 )
-_HEAP_TYPE: Final = 1 << 9
 
 
 def pass_on(error: BaseException) -> None:
@@ -41,10 +41,11 @@ def _is_sent(error: BaseException) -> bool:
         # A signal's handler is the one kind of function that gets its caller's frame.
         if _has_argument(trace, outer.tb_frame):
             return True
-    # Sent to a thread, it has no arguments, and nothing has raised it.
+    # Sent to a thread: of a class made in Python, but nothing in Python has raised it.
+    module = sys.modules.get(type(error).__module__)
     return (
         not error.args
-        and bool(type(error).__flags__ & _HEAP_TYPE)
+        and (type(error).__module__ == "__main__" or hasattr(module, "__cached__"))
         and trace.tb_frame.f_code.co_code[trace.tb_lasti] in _LOOKS
     )
 

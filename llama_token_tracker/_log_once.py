@@ -94,6 +94,7 @@ def printable(found: object) -> str:
     """The `repr` of anything, shortened; of what can't be printed, its type."""
     try:
         text = repr(found[:_FOUND_LIMIT] if isinstance(found, str) else found)
-    except Exception:  # noqa: BLE001 - whatever a foreign __repr__ raises, its type still says enough
+    except Exception as error:  # noqa: BLE001 - whatever a foreign __repr__ raises, its type still says enough
+        pass_on(error)
         return f"an unprintable {type(found).__name__}"
     return text if len(text) <= _FOUND_LIMIT else f"{text[:_FOUND_LIMIT]}…"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 
 MAX_TOKENS: Final = 10**12
@@ -35,7 +36,8 @@ def to_count(value: object, place: str) -> int | None:
     """
     try:
         number = float(value) if isinstance(value, int | float | str) else math.nan
-    except Exception:  # noqa: BLE001 - a foreign kind of number may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign kind of number may raise anything
+        pass_on(error)
         number = math.nan
     if isinstance(value, bool) or not 0 <= number <= MAX_TOKENS or number != int(number):
         notice(f"not a count of tokens at {place}", value, "it is left out")

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, cast
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.images import image_size
 from llama_token_tracker.extraction.parts import (
@@ -53,7 +54,8 @@ def answer_of(response: Any) -> tuple[Part, ...]:
         return ()
     try:
         message = getattr(response, "message", None)
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        pass_on(error)
         message = None
     if message is None:
         return (Text(response_text(response)),)
@@ -339,7 +341,8 @@ def _json(value: object) -> str:
         return value
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
-    except Exception:  # noqa: BLE001 - what JSON can't say is printed
+    except Exception as error:  # noqa: BLE001 - what JSON can't say is printed
+        pass_on(error)
         return shown(value)
 
 

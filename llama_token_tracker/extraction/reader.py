@@ -9,6 +9,7 @@ than zero; among equals the place nearer to the wire. So Converse's `raw` beats 
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias, cast
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
 from llama_token_tracker.extraction.fields import Fields, as_fields
@@ -87,7 +88,8 @@ def usage_parts(response: Any) -> UsageParts | None:
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
         return name, usage, inner.copy() if inner else None, copy.copy() if copy else None
-    except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
+    except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
+        pass_on(error)
         return None
 
 
@@ -123,7 +125,8 @@ def is_silent(chunk: Any) -> bool:
         message = answer.get("message")
         inner = None if message is None else message.additional_kwargs
         return not (inner or answer["additional_kwargs"])
-    except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read with care
+    except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read with care
+        pass_on(error)
         return False
 
 

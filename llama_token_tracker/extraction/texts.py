@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 
 _TUPLES = (tuple,)
@@ -48,7 +49,8 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
                 return message.role, prompted, answer.role, answered
             return None
         return _in_turn((*prompt, answer))
-    except Exception:  # noqa: BLE001 - whatever is not plain takes care to read
+    except Exception as error:  # noqa: BLE001 - whatever is not plain takes care to read
+        pass_on(error)
         return None
 
 
@@ -114,7 +116,8 @@ def response_text(response: Any) -> str:
         return ""
     try:
         message = response.message
-    except Exception:  # noqa: BLE001 - a completion has none, and a foreign one may raise
+    except Exception as error:  # noqa: BLE001 - a completion has none, and a foreign one may raise
+        pass_on(error)
         message = None
     if message is not None:
         return _message_text(message)
@@ -130,7 +133,8 @@ def _is(thing: object, *kinds: type) -> bool:
 def _field(thing: object, name: str) -> Any:
     try:
         return getattr(thing, name, None)
-    except Exception:  # noqa: BLE001 - a foreign property may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
+        pass_on(error)
         return None
 
 
@@ -142,8 +146,8 @@ def _message_text(message: Any) -> str:
         if block.block_type == "text" and len(blocks) == 1:
             text = block.text
             return f"{_role(message.role)}: {text if type(text) is str else shown(text)}"
-    except Exception:  # noqa: BLE001 - no single block of text: all else is as it's printed
-        pass
+    except Exception as error:  # noqa: BLE001 - no single block of text: all else is as it's printed
+        pass_on(error)
     return shown(message)
 
 
@@ -161,6 +165,6 @@ def _as_sent(answer: Any) -> str:
     try:
         if hasattr(answer, "model_dump_json"):
             return str(answer.model_dump_json())
-    except Exception:  # noqa: BLE001 - whatever JSON can't say is printed
-        pass
+    except Exception as error:  # noqa: BLE001 - whatever JSON can't say is printed
+        pass_on(error)
     return shown(answer)

@@ -9,6 +9,7 @@ from uuid import UUID
 from langchain_core.messages import get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker.events.call import Settings, status_after
@@ -323,5 +324,6 @@ def _prompt_text(prompt: Any) -> str:
         return prompt
     try:
         return get_buffer_string(prompt)
-    except Exception:  # noqa: BLE001 - a message of no kind that LangChain knows
+    except Exception as error:  # noqa: BLE001 - a message of no kind that LangChain knows
+        pass_on(error)
         return "\n".join(map(shown, prompt))

@@ -123,8 +123,9 @@ class Entries:
             return
         change.do(_List.extend, self.events, events)
         self._add_up(change, [(event, 1) for event in events])
-        surplus = slice(0, max(0, _List.__len__(self.events) + len(events) - most)) if most is not None else _NOTHING
-        if surplus.stop:
+        length = _List.__len__(self.events) + len(events)
+        if most is not None and length > most:
+            surplus = slice(0, length - most)
             change.dropped.append([*_List.__getitem__(self.events, surplus), *events])
             change.do(_List.__delitem__, self.events, surplus)
 
@@ -193,6 +194,8 @@ class Entries:
             notice("a removed event could not be read", error, "the totals keep its tokens")
             return False
         return True
+
+
 def _own(moves: _Moves) -> _Moves:
     """Those of our own events: one of LlamaIndex's own, put in by hand, knows no buckets."""
     return [move for move in moves if isinstance(move[0], TokenCountingEvent)]  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -12,6 +12,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -353,5 +354,6 @@ def as_tag(value: object) -> str:
         return value[:_LONGEST]
     try:
         return str(value)[:_LONGEST]
-    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+    except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
+        pass_on(error)
         return f"<{type(value).__name__}>"

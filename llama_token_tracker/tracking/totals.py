@@ -101,9 +101,7 @@ class Totals:
         """Whether more events wait for their price than should."""
         return len(self._unpriced) > MAX_UNPRICED
 
-    def add_costs(
-        self, costs: Iterable[tuple[Unpriced, Cost | None]], change: Change
-    ) -> None:
+    def add_costs(self, costs: Iterable[tuple[Unpriced, Cost | None]], change: Change) -> None:
         """Have it be added what calls cost, or, of unknown price, leave them unpriced for good.
 
         Args:
@@ -226,10 +224,10 @@ class _Draft:
                 yield self._of(name, value)
 
     def _of(self, name: str, value: str) -> tuple[_Table, str]:
-        if name not in self._by_tag and name not in self._tagged:
-            if len(self._by_tag.keys() | self._tagged.keys()) >= MAX_TAGS:
-                _notice_other("too many tags", name)
-                name = OTHER
+        known = self._by_tag.keys() | self._tagged.keys()
+        if name not in known and len(known) >= MAX_TAGS:
+            _notice_other("too many tags", name)
+            name = OTHER
         table = self._tagged.get(name)
         if table is None:
             table = self._tagged[name] = _Table(self._by_tag.get(name, {}))

@@ -8,7 +8,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
@@ -249,6 +250,7 @@ def _body(request: Any) -> bytes | None:
     """The body of a request; `None` if it's a stream, which the transport alone may read."""
     try:
         body: bytes = request.content
-    except Exception:  # noqa: BLE001 - httpx's RequestNotRead, or httpx2's
+    except Exception as error:  # noqa: BLE001 - httpx's RequestNotRead, or httpx2's
+        pass_on(error)
         return None
     return body
