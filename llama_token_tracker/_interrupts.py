@@ -28,11 +28,12 @@ def pass_on(error: BaseException) -> None:
     Guards around foreign code call this first: a soft time limit is an `Exception`, too, and the
     user's.
     """
-    if _is_sent(error):
+    if is_sent(error):
         raise error
 
 
-def _is_sent(error: BaseException) -> bool:
+def is_sent(error: BaseException) -> bool:
+    """Whether it was sent from outside: by a signal handler, or to this thread."""
     trace = error.__traceback__
     if trace is None:
         return False

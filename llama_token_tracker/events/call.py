@@ -1,6 +1,7 @@
 """A call to a provider that has started: what was asked, of whom, and where in the program."""
 
 import sys
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
@@ -8,8 +9,25 @@ from llama_token_tracker.pricing import Prices
 from llama_token_tracker.tokenizers import Tokenizer, get_tokenizer
 from llama_token_tracker.tokenizers.selection import Tokenizers
 
-MAX_OPEN: Final = 10_000
-"""More calls than this are never open at once; what is older was forgotten by somebody."""
+MAX_OPEN: Final = 1 << 20
+"""More calls than about this are never open at once; beyond it the oldest are given up."""
+
+MANY_OPEN: Final = 10_000
+"""Where more than this are open, those are given up that have been so for very long."""
+
+OPEN_S: Final = 3_600.0
+"""So long a call may be open even then, in seconds; no provider takes that long."""
+
+LOOKED_AT_EVERY: Final = 256
+"""At so many open calls, and each multiple, it's looked for those to be given up."""
+
+
+def is_given_up(oldest: "Call", number: int) -> bool:
+    """Whether the oldest of so many open calls is given up, and counted as abandoned.
+
+    Its end won't come: whoever should tell of it has forgotten it.
+    """
+    return number > MAX_OPEN or (number > MANY_OPEN and oldest.began < perf_counter() - OPEN_S)
 
 
 def status_after(error: BaseException | None) -> Status:

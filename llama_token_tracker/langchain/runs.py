@@ -12,13 +12,14 @@ This room knows nothing of LangChain.
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
 from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice, put_off
-from llama_token_tracker.events.call import MAX_OPEN, Call
+from llama_token_tracker.events.call import LOOKED_AT_EVERY, Call, is_given_up
 from llama_token_tracker.events.event import Operation
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
 from llama_token_tracker.tracking.charging import release
@@ -101,13 +102,15 @@ class Batch:
         is_paid_by_first: Whether the first one's usage is that of all.
     """
 
-    __slots__ = ("_size", "error", "is_paid_by_first", "key", "runs", "told")
+    __slots__ = ("_asked", "_ended", "_size", "error", "is_paid_by_first", "key", "runs", "told")
 
     def __init__(self, key: object = None, size: int = 1) -> None:
         # Held, so that no other object takes its identity meanwhile.
         self.key = key
         self._size = size
         self.runs: list[Run] = []
+        # How many of the first runs have ended, and have sent their request.
+        self._ended = self._asked = 0
         self.told: object = None
         self.error: BaseException | None = None
         self.is_paid_by_first = False
@@ -124,17 +127,28 @@ class Batch:
     @property
     def is_settled(self) -> bool:
         """Whether the ends of all runs are known."""
-        return all(run.is_settled for run in self.runs)
+        return self._first_open() is None
 
     def asking(self) -> Run | None:
         """The first run that no answer has begun for."""
-        return next((run for run in self.runs if run.is_asking), None)
+        for at in range(self._asked, len(self.runs)):
+            if self.runs[at].is_asking:
+                return self.runs[at]
+            self._asked = at + 1
+        return None
 
     def next_open(self) -> Run | None:
         """The first run whose end isn't known; `None` if some were never told of."""
         if len(self.runs) < self._size:
             return None
-        return next((run for run in self.runs if not run.is_settled), None)
+        return self._first_open()
+
+    def _first_open(self) -> Run | None:
+        for at in range(self._ended, len(self.runs)):
+            if not self.runs[at].is_settled:
+                return self.runs[at]
+            self._ended = at + 1
+        return None
 
 
 class OpenRuns:
@@ -163,6 +177,8 @@ class OpenRuns:
             for run in self._by_id.values():
                 if run.is_asking and run.provider in providers:
                     run.has_sent = True
+                    # To the end, so that the next one is found at once.
+                    self._by_id[run.event_id] = self._by_id.pop(run.event_id)
                     return run
         return None
 
@@ -183,11 +199,12 @@ class OpenRuns:
         """
         # Runs that LangChain has forgotten need no room.
         run_late()
+        if not (len(self._by_id) + 1) % LOOKED_AT_EVERY:
+            self._make_room()
         with LOCK, put_off():
             known = self._by_id.get(run.event_id)
             if known is not None and not known.is_settled:
                 return False
-            self._make_room()
             if batch_size > 1 and batch_key is not None:
                 run.batch = self._batches.setdefault(id(batch_key), Batch(batch_key, batch_size))
             run.batch.runs.append(run)
@@ -269,12 +286,14 @@ class OpenRuns:
         self._batches.pop(id(batch.key), None)
 
     def _make_room(self) -> None:
-        if len(self._by_id) >= MAX_OPEN:
-            oldest = next(iter(self._by_id.values()))
-            notice("too many open runs", MAX_OPEN, "the oldest is forgotten")
-            self._forget(oldest.batch)
-            for run in oldest.batch.runs:
-                release(run)
+        """Give up runs whose ends won't come; they are counted as abandoned."""
+        with LOCK:
+            oldest = list(islice(self._by_id.values(), LOOKED_AT_EVERY))
+        for run in oldest:
+            if not is_given_up(run, len(self._by_id)):
+                return
+            notice("too many open runs", len(self._by_id), "the oldest are counted as abandoned")
+            self.lose(run)
 
 
 def _forgotten(runs: "weakref.ref[OpenRuns]", run: Run, _held: object) -> None:

@@ -3,14 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.tracking.correlation import AnsweredRequest
-
-MAX_SPANS: Final = 10_000
-"""Embedding calls are never open in more spans than this at once."""
 
 
 class Batch:
@@ -164,10 +161,14 @@ class Batches:
         """Note that an embedding call has started in this span."""
         with LOCK:
             # Without the end of its span, one that failed would be kept for ever.
-            oldest = next(iter(self._by_span)) if len(self._by_span) >= MAX_SPANS else None
+            oldest = next(iter(self._by_span)) if len(self._by_span) >= MAX_OPEN else None
             self._by_span.setdefault(span_id, Batch()).open += 1
         if oldest is not None and oldest != span_id:
-            notice("too many open embedding calls", MAX_SPANS, "the oldest is forgotten")
+            notice(
+                "too many open embedding calls",
+                MAX_OPEN,
+                "the oldest is forgotten",
+            )
             self.leave(oldest)
 
     def within(self, span_id: str) -> Batch | None:

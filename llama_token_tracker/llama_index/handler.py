@@ -19,6 +19,7 @@ from llama_index.core.utils import (
 )
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
+from llama_token_tracker._interrupts import is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings
@@ -148,7 +149,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                     self._recorder.embeds(call)
                 if event_type not in self.event_ends_to_ignore:
                     self._recorder.calls.start(call)
-            except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            except BaseException as error:
+                if is_sent(error) or not isinstance(error, Exception):
+                    self._recorder.calls.retract(call)
+                    raise
+                # Counting must not stop the call.
                 notice("a start could not be noted", error, "its end is counted alone")
             tracker = self.tracker
             if call is not None and (tracker.is_limited or call.context is not None):
@@ -181,7 +186,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """
         if event_type in self.event_ends_to_ignore:
             return
+        call = None
         try:
+            call = self._recorder.calls.by_id.get(event_id)
             if payload is None:
                 for outcome in self._recorder.calls.drop(event_id):
                     self._recorder.record(outcome)
@@ -189,7 +196,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 self._recorder.end(payload, event_id)
             elif event_type == _EMBEDDING:
                 self._recorder.end_embedding(payload, event_id)
-        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+        except BaseException as error:
+            if is_sent(error) or not isinstance(error, Exception):
+                self._recorder.resume(call, payload or {})
+                raise
+            # A paid answer must not be lost.
             notice("an end could not be counted", error, "its call is not counted")
         if self.token_budget is not None and event_type == _LLM and payload is not None:
             self._check_budget()

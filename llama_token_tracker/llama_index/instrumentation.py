@@ -27,6 +27,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
@@ -41,7 +42,7 @@ CALL_METHODS: Final = frozenset(
 STRUCTURED_METHODS: Final = frozenset({"structured_predict", "astructured_predict"})
 """Methods that ask another for the answer, or the provider itself, without a callback."""
 
-_MAX_SPANS: Final = 50_000
+_MAX_SPANS: Final = 4 * MAX_OPEN
 _MAX_NAMES: Final = 1_000
 
 

@@ -15,13 +15,19 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
+from types import AsyncGeneratorType, FrameType, GeneratorType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.events.call import MAX_OPEN, Call, status_after
+from llama_token_tracker.events.call import (
+    LOOKED_AT_EVERY,
+    MAX_OPEN,
+    Call,
+    is_given_up,
+    status_after,
+)
 from llama_token_tracker.events.event import Status
 from llama_token_tracker.extraction import (
     SILENT,
@@ -34,6 +40,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
 from llama_token_tracker.tracking.correlation import AnsweredRequest
+from llama_token_tracker.tracking.pending import Pending
 
 Stream: TypeAlias = "GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
 
@@ -73,6 +80,7 @@ class OpenCall(Call):
         stream: The generator that it returned.
         progress: How far that has come.
         requests: Requests that a watched client sent for it, whose answers have begun.
+        pending: What it is recorded as.
     """
 
     parent: "OpenCall | None" = None  # pyright: ignore[reportIncompatibleVariableOverride]  # none else makes one
@@ -88,6 +96,7 @@ class OpenCall(Call):
     options: Any = None
     requests: list[AnsweredRequest] | None = None
     texts: list[str] | None = None
+    pending: Pending | None = None
     served: frozenset[str] | None = frozenset()
 
     def __init__(
@@ -210,8 +219,9 @@ class _OpenStreams:
     """The streams that calls have returned, and that somebody may still read."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, OpenCall] = {}
-        self._codes: set[CodeType] = set()
+        self._by_id: dict[str, int] = {}
+        # By the ids of their generators' frames: to hold those would keep them alive.
+        self._by_frame: dict[int, OpenCall] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -219,13 +229,16 @@ class _OpenStreams:
     def add(self, call: OpenCall, stream: Stream, dropped: Callable[[object], None]) -> None:
         """Note that a call has returned a stream."""
         call.stream = weakref.ref(stream, dropped)
-        self._by_id[call.event_id] = call
-        self._codes.add(_code_of(stream))
+        frame_id = self._by_id[call.event_id] = id(_frame_of(stream))
+        self._by_frame[frame_id] = call
 
     def remove(self, call: OpenCall) -> None:
         """Note that a call's stream is over."""
         if call.stream is not None:
-            self._by_id.pop(call.event_id, None)
+            frame_id = self._by_id.pop(call.event_id, 0)
+            # By now it may be another's.
+            if self._by_frame.get(frame_id) is call:
+                del self._by_frame[frame_id]
             # Its callback holds the call: without this they would keep each other alive.
             call.stream = None
 
@@ -236,11 +249,10 @@ class _OpenStreams:
         iterated: by then its own span is long gone, but its frame is below us.
         """
         while frame is not None:
-            if frame.f_code in self._codes:
-                for call in list(self._by_id.values()):
-                    stream = call.stream() if call.stream is not None else None
-                    if stream is not None and _frame_of(stream) is frame:
-                        return call
+            call = self._by_frame.get(id(frame))
+            stream = None if call is None or call.stream is None else call.stream()
+            if stream is not None and _frame_of(stream) is frame:
+                return call
             frame = frame.f_back
         return None
 
@@ -262,6 +274,8 @@ class OpenCalls:
         self.by_id: dict[str, OpenCall] = {}
         self._by_span: dict[str, OpenCall] = {}
         self._streams = _OpenStreams()
+        # Ids of those that were given up and counted, should their ends come after all.
+        self._given_up: dict[str, bool] = {}
 
     # --- starts ----------------------------------------------------------------------------
 
@@ -276,7 +290,7 @@ class OpenCalls:
             if known is not None:
                 # An id that is used again, though not all of its ends have come.
                 self._forget(known)
-            if len(self.by_id) >= MAX_OPEN:
+            if not len(self.by_id) % LOOKED_AT_EVERY:
                 self._make_room()
             if call.nests:
                 self._place(call, call.span_id)
@@ -303,12 +317,20 @@ class OpenCalls:
                     del self._by_span[span_id]
 
     def _make_room(self) -> None:
+        """Give up calls whose ends won't come; they are counted as abandoned."""
         # In one step, for another thread may end a call meanwhile.
-        oldest = tuple(islice(self.by_id, 1))
-        outcomes = [outcome for event_id in oldest for outcome in self.drop(event_id)]
-        notice("too many open calls", MAX_OPEN, "the oldest is forgotten")
-        for outcome in outcomes:
-            self._settle(outcome)
+        for call in list(islice(self.by_id.values(), LOOKED_AT_EVERY)):
+            if not is_given_up(call, len(self.by_id)):
+                return
+            notice("too many open calls", len(self.by_id), "the oldest are counted as abandoned")
+            outcomes = [] if call.is_settled else self.drop(call.event_id)
+            if not (outcomes or call.inner):
+                outcomes = [outcome_of(call, None, GeneratorExit())]
+            self._given_up[call.event_id] = True
+            for outcome in outcomes:
+                self._settle(outcome)
+        for event_id in list(islice(self._given_up, max(0, len(self._given_up) - MAX_OPEN))):
+            self._given_up.pop(event_id, None)
 
     def drop(self, event_id: str) -> list[Outcome]:
         """Forget a call that ended without a word.
@@ -331,6 +353,36 @@ class OpenCalls:
             # It was answered, though LlamaIndex has nothing to say of it.
             outcomes.append(outcome_of(call, None, GeneratorExit()))
         return outcomes
+
+    def retract(self, call: OpenCall | None) -> None:
+        """Forget a call whose start was interrupted: it isn't made."""
+        if call is not None:
+            with LOCK:
+                self._forget(call)
+                call.is_settled = True
+                siblings = [] if call.parent is None else call.parent.inner
+                if siblings and call in siblings:
+                    siblings.remove(call)
+
+    def interrupted(
+        self, call: OpenCall, response: object, error: BaseException | None
+    ) -> Iterator[Outcome]:
+        """End a call whose end was interrupted.
+
+        Returns:
+            The outcomes of all calls in it, but for those that wait for the call around it.
+        """
+        with LOCK:
+            if call.starts == 1:
+                self._forget(call)
+            call.is_settled = True
+        is_within = call.parent is not None and not call.parent.is_settled
+        for leaf in call.leaves():
+            known = leaf.outcome
+            if known is None or not is_within:
+                leaf.is_settled, leaf.outcome = True, None
+                found = known or outcome_of(leaf, response if leaf is call else None, error)
+                yield _completed(found, call, response)
 
     # --- who is inside whom ----------------------------------------------------------------
 
@@ -424,7 +476,7 @@ class OpenCalls:
         run_late()
         call = self.by_id.get(event_id)
         if call is None:
-            return None
+            return () if self._given_up.pop(event_id, False) else None
         if error is None and call.is_simple:
             return self._end_simply(call, response)
         with LOCK:
@@ -652,7 +704,3 @@ def _frame_of(stream: Stream) -> FrameType | None:
     if isinstance(stream, GeneratorType):
         return stream.gi_frame
     return stream.ag_frame
-
-
-def _code_of(stream: Stream) -> CodeType:
-    return stream.gi_code if isinstance(stream, GeneratorType) else stream.ag_code

@@ -211,26 +211,41 @@ class Recorder:
         if parts is None or words is None:
             return False
         options = call.options
-        self.tracker.add(
-            Pending(
-                (
-                    _plainly_ended,
-                    call.event_id,
-                    call.span_id,
-                    call.about,
-                    perf_counter() - call.began,
-                    time(),
-                    parts,
-                    words,
-                    None if options is None else tools_of(options),
-                    self.settings,
-                ),
-                held_bytes(words),
-                call.context,
-                None if call.reservation is None else take_reservation(call),
-            )
+        # Kept on the call, in case that something interrupts this.
+        call.pending = Pending(
+            (
+                _plainly_ended,
+                call.event_id,
+                call.span_id,
+                call.about,
+                perf_counter() - call.began,
+                time(),
+                parts,
+                words,
+                None if options is None else tools_of(options),
+                self.settings,
+            ),
+            held_bytes(words),
+            call.context,
+            None if call.reservation is None else take_reservation(call),
         )
+        self.tracker.add(call.pending)
         return True
+
+    def resume(self, call: OpenCall | None, payload: dict[str, Any]) -> None:
+        """Record a call whose end was interrupted, and each call in it, once."""
+        if call is None:
+            return  # it's over already, or was fed by hand
+        response, error = payload.get(_RESPONSE), payload.get(_EXCEPTION)
+        response = payload.get(_COMPLETION) if response is None else response
+        for outcome in self.calls.interrupted(call, response, error):
+            pending = outcome.call.pending
+            if pending is not None:
+                self.tracker.add(pending)  # if it waits already, it's listed once
+            elif call.operation == "embedding":
+                self._record_embedding(call, payload.get(_CHUNKS) or (), outcome.status)
+            else:
+                self.record(outcome)
 
     def record(self, outcome: Outcome) -> None:
         """Record an innermost call, of which something is unusual."""
@@ -244,9 +259,7 @@ class Recorder:
             keeps_text=settings.keeps_text,
             is_reported=reported.covers_call,
         )
-        # The program's own objects are let go of.
-        call.prompt = call.progress = call.options = None
-        pending = Pending(
+        pending = call.pending = Pending(
             (
                 _ended,
                 call,
@@ -263,6 +276,8 @@ class Recorder:
             take_reservation(call),
         )
         self.tracker.add(pending)
+        # The program's own objects are let go of.
+        call.prompt = call.progress = call.options = None
         if self._tell is not None and not outcome.is_free:
             for event in pending.events():
                 self._say(
@@ -277,11 +292,14 @@ class Recorder:
             return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else call_of(payload, event_id)
         call.operation = "embedding"
-        groups = self._embedded_by(call, payload.get(_CHUNKS) or ())
+        self._record_embedding(call, payload.get(_CHUNKS) or (), "complete")
+
+    def _record_embedding(self, call: OpenCall, chunks: Iterable[object], status: Status) -> None:
+        groups = self._embedded_by(call, chunks)
         duration_s = perf_counter() - call.began
         transcript = EmbeddingTranscript(groups)
-        ending = Ending("complete", time() - duration_s, duration_s)
-        pending = Pending(
+        ending = Ending(status, time() - duration_s, duration_s)
+        pending = call.pending = Pending(
             Ended(call, SILENT, transcript, ending, self.settings),
             transcript.held_bytes,
             call.context,
@@ -299,8 +317,12 @@ class Recorder:
 
     def _settle(self, outcome: Outcome) -> None:
         """Record a call that ended without a word."""
+        call = outcome.call
         try:
-            self.record(outcome)
+            if call.operation == "embedding":
+                self._record_embedding(call, call.texts or (), outcome.status)
+            else:
+                self.record(outcome)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a call could not be counted", error, "it is left out")
 

@@ -2,14 +2,16 @@
 
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker._background import run_late
 from llama_token_tracker.budgets import Reservation
+from llama_token_tracker.events import call as call_module
 from llama_token_tracker.extraction import SILENT, Reported
+from llama_token_tracker.langchain import runs as run_module
 from llama_token_tracker.langchain.runs import OpenRuns, Run
-from llama_token_tracker.llama_index.open_calls import MAX_OPEN
 from llama_token_tracker.tracking.charging import CallReservation
 
 
@@ -102,12 +104,28 @@ def test_an_id_that_is_used_again_is_another_run() -> None:
         assert runs.end("same", object()) is run
 
 
-def test_open_runs_are_bounded() -> None:
-    """The oldest goes first."""
+def test_open_runs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest count as abandoned, and their ends, should they come, are known."""
+    monkeypatch.setattr(call_module, "MAX_OPEN", 10)
+    monkeypatch.setattr(run_module, "LOOKED_AT_EVERY", 1)
+    lost: list[Run] = []
+    runs, held = OpenRuns(lost.append), list[Held]()
+    first, *_ = [started(runs, 1, held)[0] for _ in range(14)]
+    assert len(runs) == 11
+    assert lost[0] is first
+    assert len(lost) == 3
+    assert runs.end(first.event_id, object()) is None
+
+
+def test_an_end_in_a_large_batch_takes_no_longer() -> None:
+    """Thirty thousand prompts that are sent together are ended in a second."""
     runs, held = OpenRuns(lambda run: None), list[Held]()
-    first, *_ = [started(runs, 1, held)[0] for _ in range(MAX_OPEN + 3)]
-    assert len(runs) == MAX_OPEN
-    assert runs.get(first.event_id) is None
+    batch = started(runs, 30_000, held)
+    for run in batch:
+        asking = run.batch.asking()
+        assert asking is run
+        assert runs.end(batch[0].event_id, object()) is run
+    assert len(runs) == 0
 
 
 def test_a_refused_run_takes_its_batch_along() -> None:

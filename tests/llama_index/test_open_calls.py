@@ -11,6 +11,7 @@ import pytest
 from llama_token_tracker import Usage
 from llama_token_tracker._background import run_late
 from llama_token_tracker._log_once import forget_notices
+from llama_token_tracker.events import call as call_module
 from llama_token_tracker.llama_index import open_calls as calls
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
@@ -335,26 +336,46 @@ def test_how_a_call_ended(error: BaseException | None, status: str, chunks: int)
 # --- bounds ---------------------------------------------------------------------------------
 
 
-def test_open_calls_are_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    """Calls that never end fill no memory: the oldest is forgotten, and that's said once."""
-    monkeypatch.setattr(calls, "MAX_OPEN", 10)
+@pytest.fixture
+def _few_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ten open calls be many, and look at each."""
+    monkeypatch.setattr(call_module, "MAX_OPEN", 10)
+    monkeypatch.setattr(calls, "LOOKED_AT_EVERY", 1)
+
+
+@pytest.mark.usefixtures("_few_open")
+def test_open_calls_are_bounded(caplog: pytest.LogCaptureFixture):
+    """Calls that never end fill no memory: the oldest count as abandoned, which is said once."""
     room = Room()
     for number in range(50):
         room.start(str(number), f"call-{number}", nests=number % 2 == 0)
-    assert len(room.calls.by_id) == 10
+    assert len(room.calls.by_id) == 11
     assert len(caplog.records) == 1
-    assert "too many open calls: found 10; the oldest is forgotten" in caplog.text
-    assert room.end("0", RAW) is None
+    assert "too many open calls: found 11; the oldest are counted as abandoned" in caplog.text
+    assert told(room.lost) == [(str(number), "abandoned", None) for number in range(39)]
+    # Should its end come after all, it's the end of a call that is counted.
+    assert room.end("0", RAW) == []
     assert room.end("49", RAW) == [("49", "complete", USAGE)]
-    assert room.lost == []
 
 
-def test_a_forgotten_call_releases_those_that_waited(monkeypatch: pytest.MonkeyPatch):
-    """What was billed inside a call that is forgotten is counted."""
-    monkeypatch.setattr(calls, "MAX_OPEN", 2)
+@pytest.mark.usefixtures("_few_open")
+def test_a_call_that_is_given_up_releases_those_that_waited():
+    """What was billed inside of it is counted, once."""
     room = Room(**{"call-b": "call-a"})
     room.start("a", "call-a"), room.start("b", "call-b")
     assert room.end("b") == []
-    for name in "cde":
-        room.start(name, f"call-{name}")
+    for number in range(11):
+        room.start(str(number), f"call-{number}")
     assert told(room.lost) == [("b", "complete", None)]
+    assert room.end("a", RAW) == []
+
+
+def test_only_what_is_open_for_very_long_is_given_up_earlier(monkeypatch: pytest.MonkeyPatch):
+    """Of many calls those go that no provider would take so long for."""
+    monkeypatch.setattr(call_module, "MANY_OPEN", 3)
+    monkeypatch.setattr(calls, "LOOKED_AT_EVERY", 1)
+    room = Room()
+    room.start("old").began -= call_module.OPEN_S + 1
+    for number in range(9):
+        room.start(str(number))
+    assert told(room.lost) == [("old", "abandoned", None)]
