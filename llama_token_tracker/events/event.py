@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker.pricing import Cost, Prices
 from llama_token_tracker.usage import Source, Usage, weaker
 
@@ -161,7 +162,8 @@ class TokenCountingEvent:
     def _repr_html_(self) -> str:
         """The event as HTML, for a notebook."""
         # Late: nobody but a notebook needs it.
-        from llama_token_tracker.views import html
-        from llama_token_tracker.views.card import EventCard
+        with LOADING:
+            from llama_token_tracker.views import html
+            from llama_token_tracker.views.card import EventCard
 
         return html.safely(lambda: html.event_card(EventCard.of(self)), type(self).__name__)

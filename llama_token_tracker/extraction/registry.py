@@ -6,11 +6,10 @@ changes nothing about usages that the others know. In a usage that has such a ma
 the tables of the package; of two registered tables, the later.
 """
 
-import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
-from llama_token_tracker._lock import fresh_in_children
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
 from llama_token_tracker.extraction.shapes import (
@@ -152,8 +151,6 @@ class Catalogue:
 current = Catalogue()
 """The tables as they are now."""
 
-_registering: Final = fresh_in_children(threading.Lock())
-
 
 def register_shape(table: WireShape) -> None:
     """Read usages by a table of your own from now on, wherever they are met.
@@ -186,5 +183,5 @@ def forget_shapes() -> None:
 
 def _renew(change: Callable[[Catalogue], Catalogue]) -> None:
     global current
-    with _registering:
+    with LOADING:
         current = change(current)

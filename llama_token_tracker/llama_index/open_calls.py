@@ -420,10 +420,10 @@ class OpenCalls:
         if call is None:
             return
         # The registry must not be kept alive by a stream, nor a stream by the registry.
-        dropped = partial(_dropped, weakref.ref(self), call)
+        dropped, progress = partial(_dropped, weakref.ref(self), call), Progress()
         with LOCK:
             call.is_plain = False
-            call.progress = Progress()
+            call.progress = progress
             # Found on the call itself it's quicker, and each chunk asks for it.
             call.inner = call.inner
             self._streams.add(call, stream, dropped)

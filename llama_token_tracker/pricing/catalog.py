@@ -13,6 +13,7 @@ from datetime import date, datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._names import (
     ANTHROPIC,
     ARN,
@@ -113,9 +114,10 @@ class _PriceList(NamedTuple):
 @cache
 def _price_list() -> _PriceList:
     # Imported late: it takes half a second.
-    from importlib.metadata import version
+    with LOADING:
+        from importlib.metadata import version
 
-    from genai_prices.data import providers
+        from genai_prices.data import providers
 
     release = version("genai-prices")
     return _PriceList(release, _RELEASED.get(release), {each.id: each for each in providers})

@@ -17,6 +17,7 @@ from decimal import Context, Decimal, localcontext
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import UsageShapeError
 from llama_token_tracker.usage import Usage
 
@@ -200,8 +201,9 @@ class Rates:
 @cache
 def _registry() -> "UnitRegistry":
     # Late: importing the library takes a quarter of a second.
-    from genai_prices.data_units import unit_data
-    from genai_prices.units import UnitRegistry
+    with LOADING:
+        from genai_prices.data_units import unit_data
+        from genai_prices.units import UnitRegistry
 
     return UnitRegistry(unit_data)
 

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.tokenizers.text import repair
 
@@ -73,7 +74,8 @@ def accelerated(encoding: str) -> Callable[[Sequence[str]], list[int] | None] | 
     if column is None:
         return None
     try:
-        from toktok import batch_count  # pyright: ignore[reportMissingTypeStubs]
+        with LOADING:
+            from toktok import batch_count  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         return None
 

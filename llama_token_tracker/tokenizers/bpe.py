@@ -22,11 +22,10 @@ ends in F-like characters or in newlines, which the rules take in either case.
 
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from llama_token_tracker._lock import fresh_in_children
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers.accelerator import accelerated
 from llama_token_tracker.tokenizers.text import repair
@@ -70,8 +69,6 @@ class BytePairCounter:
         self._accelerate = accelerate
         self._normalize = normalize
         self._long_run = long_run
-        # Re-entrant: collecting garbage may close a stream, and so count, at any line.
-        self._lock = fresh_in_children(threading.RLock())
         self._encoding: tiktoken.Encoding | None = None
         self._whole_pieces: tiktoken.Encoding | None = None
 
@@ -141,17 +138,19 @@ class BytePairCounter:
         yield text[done:], False
 
     def _load(self) -> "tiktoken.Encoding":
-        with self._lock:
-            if self._encoding is None:
-                self._encoding = self._build(self._vocabulary.pattern)
-            return self._encoding
+        encoding = self._encoding
+        if encoding is None:
+            with LOADING:
+                encoding = self._encoding = self._encoding or self._build(self._vocabulary.pattern)
+        return encoding
 
     def _piece_encoding(self) -> "tiktoken.Encoding":
         """Return an encoding that takes any text as a single piece."""
-        with self._lock:
-            if self._whole_pieces is None:
-                self._whole_pieces = self._build("(?s:.+)")
-            return self._whole_pieces
+        encoding = self._whole_pieces
+        if encoding is None:
+            with LOADING:
+                encoding = self._whole_pieces = self._whole_pieces or self._build("(?s:.+)")
+        return encoding
 
     def _build(self, pattern: str) -> "tiktoken.Encoding":
         import tiktoken  # Here, because it takes longer to import than this room.

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from math import ceil
 from typing import Final
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.tokenizers.bpe import BytePairCounter
 from llama_token_tracker.tokenizers.text import order_marks, repair
@@ -73,15 +74,20 @@ class CtokCounter:
     def _count(self, text: str) -> int:
         if not text:
             return 0
-        # Not in the type checkers' environment on 3.11.
-        token_count: Callable[[str, str], int] = import_module("ctok").token_count
-
         try:
-            return token_count(order_marks(repair(text)), self._version) - self._frame
+            return _token_count()(order_marks(repair(text)), self._version) - self._frame
         # No content may raise; ctok checks itself by assertions.
         except Exception as error:  # noqa: BLE001
             notice("ctok could not count a text", error, "it is estimated")
             return self._stand_in.count_many((text,))[0]
+
+
+@cache
+def _token_count() -> Callable[[str, str], int]:
+    with LOADING:
+        # Not in the type checkers' environment on 3.11.
+        counts: Callable[[str, str], int] = import_module("ctok").token_count
+    return counts
 
 
 class ClaudeEstimate:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, cast
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers.base import Counter, TextTokenizer, Tokenizer
@@ -152,7 +153,8 @@ def _from_file(path: Path) -> _HuggingFace:
         )
         raise TokenizerError(msg)
     try:
-        from tokenizers import Tokenizer as HuggingFaceTokenizer
+        with LOADING:
+            from tokenizers import Tokenizer as HuggingFaceTokenizer
     except ImportError as error:
         msg = (
             f"tokenizer= names {str(path)!r}, which takes the package tokenizers "

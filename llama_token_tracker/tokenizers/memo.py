@@ -3,12 +3,9 @@
 Keys are digests: the memo holds no text, and its size is bounded in bytes.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
-
-from llama_token_tracker._lock import fresh_in_children
 
 # A 16-byte digest, its bytes object, an int and their place in a dict,
 # measured with `sys.getsizeof` and rounded up.
@@ -22,14 +19,12 @@ class Memo:
         max_bytes: What the memo may hold, in bytes. 0 remembers nothing.
     """
 
-    __slots__ = ("_counts", "_lock", "_max_entries", "max_bytes")
+    __slots__ = ("_counts", "_max_entries", "max_bytes")
 
     def __init__(self, max_bytes: int = 4 * 1024 * 1024) -> None:
         self.max_bytes = max_bytes
         self._max_entries = max_bytes // _ENTRY_BYTES
         self._counts: dict[bytes, int] = {}
-        # Re-entrant: collecting garbage may close a stream, and so count, at any line.
-        self._lock = fresh_in_children(threading.RLock())
 
     def __len__(self) -> int:
         """Return how many counts are remembered."""
@@ -50,29 +45,28 @@ class Memo:
         keys = [_digest(text) for text in texts]
         known: dict[bytes, int] = {}
         missing: dict[bytes, str] = {}
-        with self._lock:
-            for key, text in zip(keys, texts, strict=True):
-                count = self._counts.get(key)
-                if count is None:
-                    missing[key] = text
-                else:
-                    known[key] = count
+        for key, text in zip(keys, texts, strict=True):
+            count = self._counts.get(key)
+            if count is None:
+                missing[key] = text
+            else:
+                known[key] = count
         if missing:
-            # Outside the lock: counting takes time, remembering does not.
             counted = count_many(list(missing.values()))
             known.update(zip(missing, counted, strict=True))
         self._remember(known)
         return [known[key] for key in keys]
 
     def _remember(self, counts: dict[bytes, int]) -> None:
-        with self._lock:
-            for key, count in counts.items():
-                # Taken out and put back, so that it counts as seen last.
-                self._counts.pop(key, None)
-                self._counts[key] = count
-            surplus = len(self._counts) - self._max_entries
-            for key in list(self._counts)[: max(0, surplus)]:
-                self._counts.pop(key, None)
+        # No lock: each step is one of `dict`, and a count that another thread puts in or takes
+        # out meanwhile is remembered or not.
+        for key, count in counts.items():
+            # Taken out and put back, so that it counts as seen last.
+            self._counts.pop(key, None)
+            self._counts[key] = count
+        surplus = len(self._counts) - self._max_entries
+        for key in list(self._counts)[: max(0, surplus)]:
+            self._counts.pop(key, None)
 
 
 def _digest(text: str) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._names import (
     ARN,
     CLAUDE,
@@ -95,7 +96,8 @@ def _claude(bare: str) -> Model:
 
 
 def _openai_encoding(name: str) -> str | None:
-    from tiktoken.model import encoding_name_for_model
+    with LOADING:
+        from tiktoken.model import encoding_name_for_model
 
     try:
         return encoding_name_for_model(name)

@@ -1,11 +1,10 @@
 """From a model's name to its tokenizer."""
 
-import threading
 from functools import cache
 from typing import Final, overload
 
-from llama_token_tracker._lock import fresh_in_children
-from llama_token_tracker._log_once import notice
+from llama_token_tracker._lock import LOADING
+from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers import claude
 from llama_token_tracker.tokenizers.base import TextTokenizer
@@ -16,7 +15,6 @@ from llama_token_tracker.tokenizers.vocabularies import OPENAI, openai_vocabular
 # More names than any program uses; past it, the oldest are forgotten.
 _MAX_MODELS: Final = 1024
 
-_lock = fresh_in_children(threading.RLock())
 _by_model: dict[str, TextTokenizer] = {}
 
 
@@ -44,14 +42,16 @@ def get_tokenizer(model: str) -> TextTokenizer:
             'name as a string, for example "gpt-4o".'
         )
         raise TokenizerError(msg)
-    with _lock:
-        tokenizer = _by_model.get(model)
-        if tokenizer is None:
+    tokenizer = _by_model.get(model)
+    if tokenizer is None:
+        with LOADING, put_off():
             tokenizer = _resolve(model)
-            _by_model[model] = tokenizer
-            if len(_by_model) > _MAX_MODELS:
-                del _by_model[next(iter(_by_model))]
-        return tokenizer
+        say_late()
+        _say_if_estimated(model, tokenizer)
+        tokenizer = _by_model.setdefault(model, tokenizer)
+        for oldest in list(_by_model)[: max(0, len(_by_model) - _MAX_MODELS)]:
+            _by_model.pop(oldest, None)
+    return tokenizer
 
 
 @overload
@@ -97,17 +97,17 @@ def stand_in() -> TextTokenizer:
 
 
 def _resolve(model: str) -> TextTokenizer:
-    known = identify(model)
-    tokenizer = _own(known)
-    if tokenizer is None:
-        tokenizer = stand_in()
+    tokenizer = _own(identify(model))
+    return stand_in() if tokenizer is None else tokenizer
+
+
+def _say_if_estimated(model: str, tokenizer: TextTokenizer) -> None:
     if tokenizer.source == "estimated":
         notice(
             f"no tokenizer of the model {model!r:.80} is known or installed",
             tokenizer.name,
             "its figures are estimated with that; to count with its own, give it as tokenizer=",
         )
-    return tokenizer
 
 
 def _own(model: Model) -> TextTokenizer | None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from llama_token_tracker._interrupts import make
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOADING, LOCK
 from llama_token_tracker._log_once import put_off, say_late
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -224,7 +224,8 @@ class Report:
     def summary(self) -> str:
         """The most important figures as text of at most 80 columns; `print(...)` shows it too."""
         # Late: rich takes longer to load than all the rest, and not everybody prints.
-        from llama_token_tracker.views import text
+        with LOADING:
+            from llama_token_tracker.views import text
 
         return text.safely(lambda: text.card(self._card()), self._title)
 
@@ -232,7 +233,8 @@ class Report:
         return self.summary()
 
     def __repr__(self) -> str:
-        from llama_token_tracker.views import text
+        with LOADING:
+            from llama_token_tracker.views import text
 
         name = type(self).__name__
         return text.safely(lambda: f"<{name}: {text.short(self._card())}>", name)

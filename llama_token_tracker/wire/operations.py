@@ -5,7 +5,6 @@ the host, for many speak as OpenAI does. What is in no row, as `count_tokens`, i
 """
 
 import re
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +12,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
-from llama_token_tracker._lock import fresh_in_children
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._names import (
     ANTHROPIC,
     BEDROCK,
@@ -299,7 +298,6 @@ def _provider(row: WireOperation, host: str) -> str:
 
 _registered: tuple[WireOperation, ...] = ()
 _find = _finder(OPERATIONS)
-_registering: Final = fresh_in_children(threading.Lock())
 
 
 def register_operation(operation: WireOperation) -> None:
@@ -318,7 +316,7 @@ def register_operation(operation: WireOperation) -> None:
     if not isinstance(operation, WireOperation):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' own
         msg = f"a {type(operation).__name__} can't be registered; give a WireOperation."
         raise WireFormatError(msg)
-    with _registering:
+    with LOADING:
         if operation not in (*_registered, *OPERATIONS):
             _registered = (operation, *_registered)
             _find = _finder((*_registered, *OPERATIONS))
@@ -327,5 +325,5 @@ def register_operation(operation: WireOperation) -> None:
 def forget_operations() -> None:
     """Forget all operations that were registered, as in a new process."""
     global _registered, _find
-    with _registering:
+    with LOADING:
         _registered, _find = (), _finder(OPERATIONS)

@@ -10,6 +10,7 @@ from importlib import import_module
 from itertools import chain
 from typing import Any, Final, Protocol
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice
 
 _PIECE: Final = 65_536
@@ -230,7 +231,8 @@ def _first_of(*names: str) -> Any:
     """
     for name in names:
         try:
-            return import_module(name)
+            with LOADING:
+                return import_module(name)
         except ModuleNotFoundError:
             continue
     raise ModuleNotFoundError(" or ".join(names))
