@@ -48,12 +48,10 @@ def test_a_finalizer_that_waits_for_the_lock_is_seen() -> None:
     with pytest.raises(Violation), watched():
         Waits()
 
-    ring: list[Any] = []
+    ring: list[Any] = [Waits()]
     ring.append(ring)
+    del ring
     with pytest.raises(Violation), watched():
-        keep = Waits()
-        ring.append(keep)
-        del keep, ring
         gc.collect()
 
 

@@ -1,0 +1,258 @@
+"""Forks, exits and stress in small; `python -m tests.faults` does as many as wanted."""
+
+import gc
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from llama_token_tracker import TokenCountingHandler
+from llama_token_tracker._lock import LOADING, LOCK
+from llama_token_tracker._log_once import forget_notices
+from llama_token_tracker.testing import LoopbackProvider
+from tests.faults import ended
+from tests.needs import left_out_if
+from tests.scripted import HELLO, answer, by_hand, reported
+
+WATCHDOG_S = 60
+
+forks = left_out_if(not hasattr(os, "fork"), "this system doesn't fork")
+
+
+@forks
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [["forks", "--times", "8"], ["exits", "--times", "5"], ["stress", "--times=1", "--seconds=3"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_nothing_hangs_and_figures_stay_exact(arguments: list[str]) -> None:
+    """Under load: forked children, interpreters that end, and threads beside the collector."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.faults"]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=WATCHDOG_S, check=False
+    )
+    assert "problems: 0" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+# --- forks -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_child() -> Iterator[int]:
+    """Go on in a forked child until the block ends; give the child's id, and 0 in the child.
+
+    The parent's part of the block is empty: it waits for the child, which must end.
+    """
+    child = os.fork()
+    if child:
+        yield child
+        assert ended(child), "the child hung"
+        return
+    try:
+        yield 0
+    finally:
+        os._exit(0)
+
+
+@forks
+@pytest.mark.parametrize("lock", [LOCK, LOADING], ids=["figures", "loading"])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_whoever_forks_under_a_lock_lets_go_of_it_in_the_child(lock: Any) -> None:
+    """An import that forks, or a signal handler that comes while a total is read."""
+    receiver, sender = os.pipe()
+    with lock, in_child() as child:
+        if not child:
+            lock.release()
+
+            def take() -> None:
+                if lock.acquire(timeout=5):
+                    lock.release()
+                    os.write(sender, b"free")
+
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join()
+            lock.acquire()
+    os.close(sender)
+    assert os.read(receiver, 10) == b"free"
+    os.close(receiver)
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_waits_until_what_is_being_loaded_is_there() -> None:
+    """A child would wait for ever for an import that a thread of its parent had begun."""
+    handler = TokenCountingHandler()
+    loaded: list[float] = []
+
+    def load() -> None:
+        with LOADING:
+            is_loading.set()
+            time.sleep(0.2)
+            loaded.append(1)
+
+    is_loading = threading.Event()
+    thread = threading.Thread(target=load)
+    thread.start()
+    is_loading.wait()
+    with in_child() as child:
+        if not child:
+            if not loaded:
+                time.sleep(WATCHDOG_S)
+            by_hand(handler, answer("one two"), HELLO, event_id="child")
+            _ = handler.total_llm_token_count, handler.total_cost_usd
+    thread.join()
+
+
+@pytest.mark.slow
+@forks
+def test_workers_of_a_server_that_loads_before_it_forks_count_each_request_once() -> None:
+    """gunicorn, four workers with two threads each: together they say what the provider billed."""
+    with LoopbackProvider() as provider, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        command = [sys.executable, "-m", "gunicorn", "tests.prefork:app", "--preload"]
+        options = ["--workers=4", "--threads=2", f"--bind=127.0.0.1:{port}", "--graceful-timeout=1"]
+        environment = os.environ | {"PROVIDER_URL": provider.url("openai")}
+        server = subprocess.Popen([*command, *options], env=environment)
+        try:
+            told = _answers(port, 120)
+        finally:
+            server.terminate()
+            server.wait(WATCHDOG_S)
+        billed = [usage.total_tokens for usage in provider.billed]
+    used: defaultdict[int, int] = defaultdict(int)
+    for one in told:
+        used[one["worker"]] = max(used[one["worker"]], one["used"])
+        assert one["by_user"] >= one["inherited"] + one["own"]
+    assert len(billed) == 121
+    assert len(used) == 4
+    assert {one["inherited"] for one in told} == {billed[0]}
+    assert sum(used.values()) == sum(billed[1:])
+    assert sum(one["own"] for one in told) == sum(billed[1:])
+
+
+def _answers(port: int, requests: int) -> list[dict[str, int]]:
+    until = time.monotonic() + WATCHDOG_S
+    while True:
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", port)):
+                break
+        assert time.monotonic() < until, "the server doesn't answer"
+        time.sleep(0.1)
+    with ThreadPoolExecutor(16) as pool:
+        users = [f"user{number % 7}" for number in range(requests)]
+        url = f"http://127.0.0.1:{port}/"
+        return list(pool.map(lambda user: httpx.get(f"{url}?{user}", timeout=30).json(), users))
+
+
+# --- users' code and the locks ---------------------------------------------------------------
+
+
+def _within(seconds: float, work: Any) -> bool:
+    """Whether this ends within so many seconds; if it hangs, its thread is left behind."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+class _Reads(logging.Handler):
+    """Reads totals for each record, in a thread of its own, and waits for it."""
+
+    def __init__(self, counter: TokenCountingHandler) -> None:
+        super().__init__()
+        self._counter = counter
+        self.is_free: list[bool] = []
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Read without the lock of log handlers: the thread may have something to say, too."""
+        self.emit(record)
+        return True
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        """Read."""
+        self.is_free.append(_within(5, lambda: self._counter.by("model")))
+
+
+def test_a_log_handler_may_read_totals() -> None:
+    """The 51st name of a tag is said without the lock, and so is what can't be counted."""
+    forget_notices()
+    counter = TokenCountingHandler()
+    reads = _Reads(counter)
+    logger = logging.getLogger("llama_token_tracker")
+    logger.addHandler(reads)
+    try:
+        for number in range(60):
+            with counter.scope("all", **{f"tag_{number}": "x"}):
+                by_hand(counter, answer(raw=reported(5, 1)), HELLO, event_id=str(number))
+        assert counter.by("model")
+    finally:
+        logger.removeHandler(reads)
+    assert reads.is_free
+    assert all(reads.is_free)
+
+
+def test_a_tokenizer_may_have_a_lock_of_its_own() -> None:
+    """A thread reads totals while it holds that lock, which the tokenizer waits for elsewhere."""
+    own = threading.Lock()
+
+    def tokenizer(text: str) -> list[str]:
+        with own:
+            return text.split()
+
+    counter = TokenCountingHandler(tokenizer=tokenizer)
+    for number in range(50):
+        by_hand(counter, answer("one two"), HELLO, event_id=str(number))
+
+    def read_while_holding() -> None:
+        for _ in range(50):
+            with own:
+                # Of another handler, which counts nothing: only the lock of figures is wanted.
+                _ = other.by("model"), other.llm_token_counts.copy()
+
+    other = TokenCountingHandler()
+    by_hand(other, answer(raw=reported(5, 1)), HELLO)
+    reader = threading.Thread(target=lambda: counter.total_llm_token_count, daemon=True)
+    reader.start()
+    assert _within(10, read_while_holding)
+    reader.join(10)
+    assert not reader.is_alive()
+
+
+def test_dropped_streams_start_no_thread_under_a_lock() -> None:
+    """The collector may come anywhere, also where a thread is being started."""
+    counter = TokenCountingHandler(sinks=[lambda _: None])
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert _within(30, lambda: _drop(counter, 300))
+    finally:
+        gc.set_threshold(*before)
+
+
+def _drop(counter: TokenCountingHandler, streams: int) -> None:
+    from llama_index.core.callbacks import CallbackManager
+
+    from tests.scripted import Scripted
+
+    model = Scripted(raws=[reported(7, 1), None], callback_manager=CallbackManager([counter]))
+    for _ in range(streams):
+        ring: list[Any] = [model.stream_complete("hello")]
+        next(ring[0])
+        ring.append(ring)
+        counter.tracker.flush(timeout_s=5)
