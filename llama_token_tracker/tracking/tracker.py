@@ -170,7 +170,11 @@ class Tracker(Report):
             self._charge_if_reported(pending)
         if (is_much or self.has_sinks) and not self.pending.is_taken_up:
             self.pending.is_taken_up = True
-            WORKER.ask(self.catch_up)
+            try:
+                WORKER.ask(self.catch_up)
+            except BaseException:
+                self.pending.is_taken_up = False
+                raise
 
     def _charge_if_reported(self, pending: Pending) -> None:
         """Spend what a call used at once, if that needs no counting: the next one may be near."""
