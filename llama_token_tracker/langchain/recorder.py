@@ -1,7 +1,8 @@
 """From what LangChain tells of a run to the call that has ended."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, cast
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from langchain_core.messages import get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._interrupts import is_sent, pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker.events.call import Settings, status_after
@@ -62,15 +63,31 @@ class RunRecorder:
 
     def end(self, run_id: str, response: LLMResult) -> None:
         """Record a run that has given its answer."""
-        run = self.runs.end(run_id, response)
-        if run is not None:
-            self._settle(run, response, "complete")
+        self._end(run_id, partial(self.runs.end, run_id, response), response, "complete")
 
     def fail(self, run_id: str, error: BaseException, response: LLMResult | None) -> None:
         """Record a run that has failed or was left, as far as it came."""
-        run = self.runs.fail(run_id, error)
-        if run is not None:
-            self._settle(run, response, status_after(error))
+        end = partial(self.runs.fail, run_id, error)
+        self._end(run_id, end, response, status_after(error))
+
+    def _end(
+        self,
+        run_id: str,
+        end: Callable[[], Run | None],
+        response: LLMResult | None,
+        status: Status,
+    ) -> None:
+        """Record the run that an end was told of, also if that is interrupted."""
+        known = self.runs.get(run_id)
+        try:
+            run = end()
+            if run is not None:
+                self._settle(run, response, status)
+        except BaseException as error:
+            if is_sent(error) or not isinstance(error, Exception):
+                for run in self.runs.unfinished(known) or filter(None, [end()]):
+                    self._settle(run, response, status)
+            raise
 
     def start(
         self,
@@ -141,11 +158,17 @@ class RunRecorder:
 
     def _settle(self, run: Run, response: LLMResult | None, status: Status) -> None:
         """Settle a call: every one ends here, once."""
+        if run.pending is not None:
+            # Interrupted: what is recorded twice is listed once.
+            self.tracker.add(run.pending)
+            run.is_over = True
+            return
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
             if run.request is not None:
                 run.request.disown()
+            run.is_over = True
             return
         answers = _answers(run, response)
         reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
@@ -161,14 +184,14 @@ class RunRecorder:
         )
         duration_s = perf_counter() - run.began
         ending = Ending(status, time() - duration_s, duration_s, bool(parts))
-        self.tracker.add(
-            Pending(
-                Ended(run, reported, transcript, ending, self.settings),
-                transcript.held_bytes,
-                run.context,
-                take_reservation(run),
-            )
+        run.pending = Pending(
+            Ended(run, reported, transcript, ending, self.settings),
+            transcript.held_bytes,
+            run.context,
+            take_reservation(run),
         )
+        self.tracker.add(run.pending)
+        run.is_over = True
 
 
 def _may_send(run: str | None, request: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late
-from llama_token_tracker._interrupts import Change, make
+from llama_token_tracker._interrupts import Change, is_sent, make
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Accounts, Budget
@@ -212,7 +212,11 @@ class Tracker(Report):
             else:
                 for event in events:
                     spend(self._budgets_of(context), event)
-        except Exception as error:  # noqa: BLE001 - called when the answer is there already
+        except BaseException as error:
+            if is_sent(error) or not isinstance(error, Exception):
+                pending.is_charged = False
+                raise
+            # The answer is there already.
             notice("a call could not be charged to its budget", error, "it is left out")
 
     def _list(self, calls: Sequence[Pending], change: Change) -> None:
