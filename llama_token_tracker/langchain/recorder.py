@@ -1,8 +1,7 @@
 """From what LangChain tells of a run to the call that has ended."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, cast
 from uuid import UUID
@@ -10,7 +9,7 @@ from uuid import UUID
 from langchain_core.messages import get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
-from llama_token_tracker._interrupts import is_sent, pass_on
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker.events.call import Settings, status_after
@@ -63,31 +62,34 @@ class RunRecorder:
 
     def end(self, run_id: str, response: LLMResult) -> None:
         """Record a run that has given its answer."""
-        self._end(run_id, partial(self.runs.end, run_id, response), response, "complete")
+        run = self.runs.end(run_id, response)
+        if run is not None:
+            self._settle(run, response, "complete")
 
     def fail(self, run_id: str, error: BaseException, response: LLMResult | None) -> None:
         """Record a run that has failed or was left, as far as it came."""
-        end = partial(self.runs.fail, run_id, error)
-        self._end(run_id, end, response, status_after(error))
+        run = self.runs.fail(run_id, error)
+        if run is not None:
+            self._settle(run, response, status_after(error))
 
-    def _end(
-        self,
-        run_id: str,
-        end: Callable[[], Run | None],
-        response: LLMResult | None,
-        status: Status,
+    def resume(
+        self, run_id: str, run: Run | None, response: LLMResult | None, error: BaseException | None
     ) -> None:
-        """Record the run that an end was told of, also if that is interrupted."""
-        known = self.runs.get(run_id)
-        try:
-            run = end()
-            if run is not None:
-                self._settle(run, response, status)
-        except BaseException as error:
-            if is_sent(error) or not isinstance(error, Exception):
-                for run in self.runs.unfinished(known) or filter(None, [end()]):
-                    self._settle(run, response, status)
-            raise
+        """Record a run whose end was interrupted, once.
+
+        Args:
+            run_id: The id that its end was told of.
+            run: The run of this id, if that was found before.
+            response: Its answer.
+            error: What ended it instead.
+        """
+        unfinished = self.runs.unfinished(run)
+        for one in unfinished:
+            self._settle(one, response, status_after(error))
+        if not unfinished and error is not None:
+            self.fail(run_id, error, response)
+        elif not unfinished and response is not None:
+            self.end(run_id, response)
 
     def start(
         self,

@@ -213,7 +213,7 @@ class Tracker(Report):
                 for event in events:
                     spend(self._budgets_of(context), event)
         except BaseException as error:
-            if is_sent(error) or not isinstance(error, Exception):
+            if is_sent(error):
                 pending.is_charged = False
                 raise
             # The answer is there already.
