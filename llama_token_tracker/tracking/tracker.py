@@ -204,9 +204,9 @@ class Tracker(Report):
         if pending.is_charged or (reservation is None and not self.limits(context)):
             return
         events = pending.events()
-        if not pending.take_charge():
-            return
         try:
+            if not pending.take_charge():
+                return
             if reservation is not None:
                 reservation.settle(events)
             else:
@@ -214,7 +214,7 @@ class Tracker(Report):
                     spend(self._budgets_of(context), event)
         except BaseException as error:
             if is_sent(error):
-                pending.is_charged = False
+                pending.is_charged = False  # what is settled already isn't settled again
                 raise
             # The answer is there already.
             notice("a call could not be charged to its budget", error, "it is left out")
