@@ -62,7 +62,8 @@ def _has_argument(trace: TracebackType, wanted: object) -> bool:
     # Star arguments are local variables too, right behind the others.
     for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]:
         value = values.get(name)
-        if value is wanted or (type(value) is tuple and any(one is wanted for one in value)):
+        given: tuple[Any, ...] = value if type(value) is tuple else (value,)
+        if any(one is wanted for one in given):
             return True
     return False
 
