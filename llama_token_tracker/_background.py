@@ -157,7 +157,8 @@ def soon(task: Task) -> None:
 
 def run_late() -> None:
     """Run what finalizers have left. Whoever calls this holds no lock."""
-    while _late:
+    # What comes meanwhile, the next one runs: nobody does others' work for ever.
+    for _ in range(len(_late)):
         try:
             task = _late.popleft()
         except IndexError:

@@ -28,12 +28,17 @@ def pass_on(error: BaseException) -> None:
     Guards around foreign code call this first: a soft time limit is an `Exception`, too, and the
     user's.
     """
-    if is_sent(error):
+    if _is_sent(error):
         raise error
 
 
 def is_sent(error: BaseException) -> bool:
-    """Whether it was sent from outside: by a signal handler, or to this thread."""
+    """Whether it's the user's: no `Exception`, or one that was sent from outside."""
+    return not isinstance(error, Exception) or _is_sent(error)
+
+
+def _is_sent(error: BaseException) -> bool:
+    """Whether a signal handler has raised it, or it was sent to this thread."""
     trace = error.__traceback__
     if trace is None:
         return False
@@ -57,7 +62,8 @@ def _has_argument(trace: TracebackType, wanted: object) -> bool:
     # Star arguments are local variables too, right behind the others.
     for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]:
         value = values.get(name)
-        if value is wanted or (type(value) is tuple and any(one is wanted for one in value)):
+        given: tuple[Any, ...] = value if type(value) is tuple else (value,)
+        if any(one is wanted for one in given):
             return True
     return False
 

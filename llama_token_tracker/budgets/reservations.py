@@ -144,12 +144,15 @@ class _Part:
         if account is None:
             return
         self.table.carry_over(account, now)
+        # No call from here on, so that nothing interrupts it, and nobody comes between.
+        self.account = None
         # Unknown is not zero: what was reserved is the best that is known.
         account.tokens += self.tokens if tokens is None else tokens
         account.attodollars += (self.attodollars or 0) if attodollars is None else attodollars
         account.unpriced += attodollars is None
-        # Last: who comes into the lock may find it counted twice, but not find it missing.
-        self.release()
+        account.open -= 1
+        account.reserved_tokens -= self.tokens
+        account.reserved_attodollars -= self.attodollars or 0
 
     def release(self) -> None:
         """Give back what was reserved, if it was."""
@@ -194,16 +197,17 @@ class Reservation:
         # Outside the lock: clocks are users'.
         times = [part.table.time_at_end() for part in self._parts]
         with LOCK:
-            parts, self._parts = self._parts, ()
-            for part, now in zip(parts, times, strict=False):
+            for part, now in zip(self._parts, times, strict=False):
                 part.settle(count, cost, now)
+            # Last: if this is interrupted, the rest is settled when it's charged again.
+            self._parts = ()
 
     def release(self) -> None:
         """Give back what was reserved: the call has used nothing."""
         with LOCK:
-            parts, self._parts = self._parts, ()
-            for part in parts:
+            for part in self._parts:
                 part.release()
+            self._parts = ()
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         # A finalizer takes no lock: whoever reserves or asks next gives it back.

@@ -16,6 +16,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from llama_token_tracker._interrupts import is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings
@@ -226,18 +227,30 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a call that has given its answer."""
+        run = None
         try:
+            run = self._recorder.runs.get(str(run_id))
             self._recorder.end(str(run_id), response)
-        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
+        except BaseException as error:
+            if is_sent(error):
+                self._recorder.resume(str(run_id), run, response, None)
+                raise
+            # A paid answer must not be lost.
             notice("an end could not be counted", error, "its call is not counted")
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a call that has failed or was left, as far as it came."""
         if kwargs.get("signal"):
             return  # langchain-aws tells of a guardrail; the answer comes all the same
+        run = None
         try:
+            run = self._recorder.runs.get(str(run_id))
             self._recorder.fail(str(run_id), error, kwargs.get("response"))
-        except Exception as problem:  # noqa: BLE001 - the user's own error must not be hidden
+        except BaseException as problem:
+            if is_sent(problem):
+                self._recorder.resume(str(run_id), run, kwargs.get("response"), error)
+                raise
+            # The user's own error must not be hidden.
             notice("a failed call could not be counted", problem, "it is left out")
 
 

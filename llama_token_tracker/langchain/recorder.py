@@ -72,6 +72,25 @@ class RunRecorder:
         if run is not None:
             self._settle(run, response, status_after(error))
 
+    def resume(
+        self, run_id: str, run: Run | None, response: LLMResult | None, error: BaseException | None
+    ) -> None:
+        """Record a run whose end was interrupted, once.
+
+        Args:
+            run_id: The id that its end was told of.
+            run: The run of this id, if that was found before.
+            response: Its answer.
+            error: What ended it instead.
+        """
+        unfinished = self.runs.unfinished(run)
+        for one in unfinished:
+            self._settle(one, response, status_after(error))
+        if not unfinished and error is not None:
+            self.fail(run_id, error, response)
+        elif not unfinished and response is not None:
+            self.end(run_id, response)
+
     def start(
         self,
         operation: Operation,
@@ -141,11 +160,17 @@ class RunRecorder:
 
     def _settle(self, run: Run, response: LLMResult | None, status: Status) -> None:
         """Settle a call: every one ends here, once."""
+        if run.pending is not None:
+            # Interrupted: what is recorded twice is listed once.
+            self.tracker.add(run.pending)
+            run.is_over = True
+            return
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
             if run.request is not None:
                 run.request.disown()
+            run.is_over = True
             return
         answers = _answers(run, response)
         reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
@@ -161,14 +186,14 @@ class RunRecorder:
         )
         duration_s = perf_counter() - run.began
         ending = Ending(status, time() - duration_s, duration_s, bool(parts))
-        self.tracker.add(
-            Pending(
-                Ended(run, reported, transcript, ending, self.settings),
-                transcript.held_bytes,
-                run.context,
-                take_reservation(run),
-            )
+        run.pending = Pending(
+            Ended(run, reported, transcript, ending, self.settings),
+            transcript.held_bytes,
+            run.context,
+            take_reservation(run),
         )
+        self.tracker.add(run.pending)
+        run.is_over = True
 
 
 def _may_send(run: str | None, request: str) -> bool:

@@ -24,6 +24,7 @@ from llama_token_tracker.events.event import Operation
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
 from llama_token_tracker.tracking.charging import release
 from llama_token_tracker.tracking.correlation import AnsweredRequest
+from llama_token_tracker.tracking.pending import Pending
 
 
 class Run(Call):
@@ -40,7 +41,12 @@ class Run(Call):
         is_settled: Whether its end is known.
         batch: The runs that it started with.
         watch: What tells that LangChain has forgotten it.
+        pending: What it is recorded as.
+        is_over: Whether nothing more is to be done for it.
     """
+
+    pending: Pending | None = None
+    is_over = False
 
     def __init__(
         self,
@@ -220,7 +226,8 @@ class OpenRuns:
         """Forget a run that is not to be sent, and with it those that start together with it."""
         with LOCK:
             for other in run.batch.runs:
-                other.is_settled, other.watch = True, None
+                other.is_settled = other.is_over = True
+                other.watch = None
                 release(other)
             self._forget(run.batch)
 
@@ -234,8 +241,10 @@ class OpenRuns:
             run = self._by_id.get(run_id)
             if run is None or run.batch.told is answer:
                 return None
+            found = self._settled(run)
+            # Last: if this is interrupted, it can be told again.
             run.batch.told = answer
-            return self._settled(run)
+            return found
 
     def fail(self, run_id: str, error: BaseException) -> Run | None:
         """Note that an error was told.
@@ -250,11 +259,22 @@ class OpenRuns:
                 return None
             if run.batch.error is error:
                 if not run.is_settled:
+                    run.is_over = True
                     self._settled(run)
                     release(run)
                 return None
+            found = self._settled(run)
             run.batch.error = error
-            return self._settled(run)
+            return found
+
+    def unfinished(self, run: Run | None) -> list[Run]:
+        """The runs of a batch whose end was interrupted after it had been found to be theirs."""
+        if run is None:
+            return []
+        with LOCK:
+            if run.batch.is_settled:
+                self._forget(run.batch)
+            return [one for one in run.batch.runs if one.is_settled and not one.is_over]
 
     def _settled(self, run: Run) -> Run | None:
         """Settle this run, or if its end is known, the next of its batch."""
@@ -277,6 +297,7 @@ class OpenRuns:
         if was_sent:
             self._lost(run)
         else:
+            run.is_over = True
             release(run)
 
     def _forget(self, batch: Batch) -> None:

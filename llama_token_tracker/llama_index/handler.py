@@ -150,7 +150,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
                 if event_type not in self.event_ends_to_ignore:
                     self._recorder.calls.start(call)
             except BaseException as error:
-                if is_sent(error) or not isinstance(error, Exception):
+                if is_sent(error):
                     self._recorder.calls.retract(call)
                     raise
                 # Counting must not stop the call.
@@ -197,7 +197,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             elif event_type == _EMBEDDING:
                 self._recorder.end_embedding(payload, event_id)
         except BaseException as error:
-            if is_sent(error) or not isinstance(error, Exception):
+            if is_sent(error):
                 self._recorder.resume(call, payload or {})
                 raise
             # A paid answer must not be lost.

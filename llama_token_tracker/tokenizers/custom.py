@@ -102,8 +102,8 @@ class _CallableCounter:
     def _estimate(self, text: str, error: BaseException) -> int:
         from llama_token_tracker.tokenizers.resolve import stand_in
 
-        self.has_failed = True
         notice(f"the tokenizer {self.name} failed", error, "the text is counted with a stand-in")
+        self.has_failed = True
         return stand_in().count(text)
 
 

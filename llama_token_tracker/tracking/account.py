@@ -329,6 +329,11 @@ class EventList(list[TokenCountingEvent]):
         _made(prepare)
         return is_there
 
+    def reverse(self) -> None:
+        """Turn the order of the events around."""
+        self.catch_up()
+        self._edit(_List.reverse)
+
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
         """Sort the events; those that are recorded meanwhile come last."""
         self.catch_up()
@@ -419,7 +424,6 @@ for _name in (
     "copy",
     "count",
     "index",
-    "reverse",
     "__add__",
     "__contains__",
     "__eq__",

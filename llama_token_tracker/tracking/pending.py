@@ -11,12 +11,19 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, settle
+from llama_token_tracker.tokenizers.estimate import ByteTokenizer
+from llama_token_tracker.tokenizers.selection import Tokenizers
 
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Texts that wait to be counted take no more than about this; then they are counted."""
 
 MAX_WAITING: Final = 1_000
 """No more calls than about this wait until somebody asks; then they are counted."""
+
+MAX_BACKLOG_BYTES: Final = 256 * 1024 * 1024
+"""Where more waits, since counting can't keep up, calls are estimated by their bytes."""
+
+_BY_BYTES: Final = Tokenizers(ByteTokenizer(), lambda: None)
 
 BYTES_PER_CALL: Final = 1_000
 """About what any call takes beside its texts."""
@@ -94,20 +101,27 @@ class Pending:
             ended = self._ended = cast("Ended", read(*arguments))
         return ended
 
-    def events(self) -> Sequence[TokenCountingEvent]:
+    def events(self, *, is_hasty: bool = False) -> Sequence[TokenCountingEvent]:
         """Its events; two threads that ask at once find the same. Never raises.
 
         Whoever asks holds no lock: this may run the user's tokenizer.
+
+        Args:
+            is_hasty: Whether it's estimated by its bytes what a tokenizer would have to count.
         """
         if self._events is None:
-            self._make()
+            self._make(is_hasty)
         return self._events or ()
 
-    def _make(self) -> None:
+    def _make(self, is_hasty: bool) -> None:
         ended, made = None, list[TokenCountingEvent]()
         try:
             ended = self._read()
             if ended is not None:
+                if is_hasty and ended.needs_counting:
+                    found = f"{MAX_BACKLOG_BYTES >> 20} MiB that wait"
+                    notice("counting can't keep up", found, "calls are estimated by their bytes")
+                    ended = ended._replace(settings=ended.settings._replace(tokenizers=_BY_BYTES))
                 made = settle(ended)
                 for event in made:
                     event.price_with(ended.settings.prices)
@@ -169,9 +183,11 @@ class PendingCalls:
 
     def _is_much(self) -> bool:
         self._has_grown = False
-        calls = self._calls.copy()
-        held = sum([call.held_bytes + BYTES_PER_CALL for call in calls])
-        return held > MAX_HELD_BYTES or len(calls) >= self._most
+        # In this order: this is asked in the user's call, and very many may wait.
+        return len(self._calls) >= self._most or self._held_bytes() > MAX_HELD_BYTES
+
+    def _held_bytes(self) -> int:
+        return sum([call.held_bytes + BYTES_PER_CALL for call in self._calls.copy()])
 
     def hold_more(self, call: Pending, held_bytes: int) -> None:
         """Note that a call that waits takes so much more memory."""
@@ -194,9 +210,12 @@ class PendingCalls:
         # First: whatever is appended from now on may be taken up again.
         self.is_taken_up = False
         calls = self._calls.copy()
+        is_hasty = False
         # Backwards, to meet the thread that may be at it already half-way.
-        for call in reversed(calls):
-            call.events()
+        for number, call in enumerate(reversed(calls)):
+            if number % _LISTED_AT_ONCE == 0:
+                is_hasty = self._held_bytes() > MAX_BACKLOG_BYTES
+            call.events(is_hasty=is_hasty)
         for call in calls:
             charge(call)
         for left in range(len(calls), 0, -_LISTED_AT_ONCE):

@@ -4,9 +4,10 @@ Adding a call changes one `Row` for its kind, its scope and each of its tags. It
 somebody asks for a cost.
 """
 
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from operator import ior, setitem
+from operator import setitem
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from llama_token_tracker._interrupts import Change
@@ -61,6 +62,8 @@ Unpriced: TypeAlias = tuple[TokenCountingEvent, int, int]
 
 _Rows: TypeAlias = dict[Any, Row]
 
+_update: Final[Callable[..., object]] = operator.ior
+
 
 class Totals:
     """Running sums by kind of call, by scope and by tag. The caller holds the lock."""
@@ -89,7 +92,7 @@ class Totals:
                 waiting = (event, sign, event.total_token_count)
                 unpriced[id(waiting)] = waiting
         draft.finish(change)
-        change.do(ior, self._unpriced, unpriced)
+        change.do(_update, self._unpriced, unpriced)
 
     @property
     def unpriced(self) -> list[Unpriced]:
@@ -196,7 +199,7 @@ class _Table:
 
     def finish(self, change: Change) -> None:
         """Have the rows be so."""
-        change.do(ior, self.rows, self._changed)
+        change.do(_update, self.rows, self._changed)
 
 
 class _Draft:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late
-from llama_token_tracker._interrupts import Change, make
+from llama_token_tracker._interrupts import Change, is_sent, make
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Accounts, Budget
@@ -170,7 +170,11 @@ class Tracker(Report):
             self._charge_if_reported(pending)
         if (is_much or self.has_sinks) and not self.pending.is_taken_up:
             self.pending.is_taken_up = True
-            WORKER.ask(self.catch_up)
+            try:
+                WORKER.ask(self.catch_up)
+            except BaseException:
+                self.pending.is_taken_up = False
+                raise
 
     def _charge_if_reported(self, pending: Pending) -> None:
         """Spend what a call used at once, if that needs no counting: the next one may be near."""
@@ -200,15 +204,19 @@ class Tracker(Report):
         if pending.is_charged or (reservation is None and not self.limits(context)):
             return
         events = pending.events()
-        if not pending.take_charge():
-            return
         try:
+            if not pending.take_charge():
+                return
             if reservation is not None:
                 reservation.settle(events)
             else:
                 for event in events:
                     spend(self._budgets_of(context), event)
-        except Exception as error:  # noqa: BLE001 - called when the answer is there already
+        except BaseException as error:
+            if is_sent(error):
+                pending.is_charged = False  # what is settled already isn't settled again
+                raise
+            # The answer is there already.
             notice("a call could not be charged to its budget", error, "it is left out")
 
     def _list(self, calls: Sequence[Pending], change: Change) -> None:

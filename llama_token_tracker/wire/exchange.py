@@ -204,20 +204,28 @@ class Exchange(WireTranscript):
                 owner.attach(self)
         try:
             self._turns.pop()
+            self.status = status
+            self._duration_s = perf_counter() - self.began
+            if self._owner is None:
+                # No lock: nobody owns it, so that nobody disowns it.
+                self.is_settled = True
+            else:
+                with LOCK:
+                    self.is_settled = True
+                    # Whoever disowns it from now on records it.
+                    if self._owner is not None:  # pyright: ignore[reportUnnecessaryComparison]  # by another thread
+                        return
+            self._record()
         except IndexError:
             return
-        self.status = status
-        self._duration_s = perf_counter() - self.began
-        if self._owner is None:
-            # No lock: nobody owns it, so that nobody disowns it.
-            self.is_settled = True
-        else:
-            with LOCK:
-                self.is_settled = True
-                # Whoever disowns it from now on records it.
-                if self._owner is not None:  # pyright: ignore[reportUnnecessaryComparison]  # by another thread
-                    return
-        self._record()
+        except BaseException:
+            # Interrupted: once more, as what is recorded twice is listed once.
+            if self._pending is not None:
+                self._recorder.tracker.add(self._pending)
+            elif not self._turns:
+                self._turns.append(True)
+                self.settle(status)
+            raise
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed."""

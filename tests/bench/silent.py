@@ -2,11 +2,14 @@
 
     python -m tests.bench.silent
 
-Prints CPU microseconds a call, start and end through a `CallbackManager`. Asserts nothing.
+Prints CPU microseconds a call, start and end through a `CallbackManager`; and, at 800 calls a
+second with a tokenizer that takes two milliseconds, which nothing can keep up with, for how long
+the longest end of a call was held up, and a reader in the midst. Asserts nothing.
 """
 
 import asyncio
 import statistics
+import threading
 import time
 
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
@@ -41,8 +44,60 @@ class _Empty(Theirs):
         """Do nothing."""
 
 
+_RATE = 800
+_SECONDS = 10
+_TOKENIZER_S = 0.002
+
+
+def _slowly(text: str) -> list[str]:
+    time.sleep(_TOKENIZER_S)
+    return text.split()
+
+
+def load(seconds: float) -> tuple[list[float], float, int, int]:
+    """Make silent calls at that rate, and read in the midst.
+
+    Returns:
+        How long the end of each call took, in seconds; how long the reader took; how many calls
+        waited when it began; and how many tokens were counted in the end.
+    """
+    handler = Ours(tokenizer=_slowly, max_events=100)
+    took: list[float] = []
+    read: list[float] = []
+    waiting = 0
+
+    def look() -> None:
+        nonlocal waiting
+        waiting = len(handler.tracker.pending)
+        began = time.perf_counter()
+        handler.by("model")
+        read.append(time.perf_counter() - began)
+
+    reader = threading.Timer(seconds / 2, look)
+    reader.start()
+    began = time.perf_counter()
+    for number in range(int(seconds * _RATE)):
+        time.sleep(max(0.0, began + number / _RATE - time.perf_counter()))
+        messages = [ChatMessage(role="user", content=f"{number} one")]
+        payload = {EventPayload.MESSAGES: messages}
+        handler.on_event_start(CBEventType.LLM, payload, event_id=str(number))
+        ended = time.perf_counter()
+        payload[EventPayload.RESPONSE] = ChatResponse(
+            message=ChatMessage(role="assistant", content=f"{number}")
+        )
+        handler.on_event_end(CBEventType.LLM, payload, event_id=str(number))
+        took.append(time.perf_counter() - ended)
+    reader.join()
+    return took, read[0], waiting, handler.total_llm_token_count
+
+
 def main() -> None:
     """Print the table."""
+    took, read, waiting, _ = load(_SECONDS)
+    print(
+        f"{_RATE} calls/s, tokenizer {_TOKENIZER_S * 1e3:.0f} ms: longest end"
+        f" {max(took) * 1e3:.1f} ms; a reader {read:.1f} s, of {waiting} calls that waited"
+    )
     for words in (50, 1_000):
         spent: dict[str, list[float]] = {"empty": [], "ours": [], "theirs": []}
         for _ in range(_ROUNDS):

@@ -8,7 +8,8 @@ from llama_index.core.callbacks import EventPayload
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker._background import WORKER
-from tests.scripted import HELLO, LLM, answer, reported
+from llama_token_tracker.tracking import pending
+from tests.scripted import HELLO, LLM, answer, by_hand, reported
 
 ABOUT = {"class_name": "OpenAI", "model": "gpt-4o"}
 
@@ -33,14 +34,34 @@ def test_open_scopes_and_dropped_events_take_no_memory(max_events: int):
     """A handler and a scope that nobody reads keep their sums, and nothing a call."""
     handler = TokenCountingHandler(max_events=max_events)
     with handler.scope("service") as service:
-        serve(handler, 0, 4_000)
+        serve(handler, 0, 2_500)
         tracemalloc.start()
-        serve(handler, 4_000, 1_000)
+        serve(handler, 2_500, 500)
         before, _ = tracemalloc.get_traced_memory()
-        serve(handler, 5_000, 4_000)
+        serve(handler, 3_000, 2_000)
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert (after - before) / 4_000 < 40
-    assert handler.total_llm_token_count == service.total_llm_token_count == 5 * 9_000
+    assert (after - before) / 2_000 < 40
+    assert handler.total_llm_token_count == service.total_llm_token_count == 5 * 5_000
     assert service.unpriced_calls == 0
     assert service.total_cost_usd == handler.total_cost_usd
+
+
+def test_a_backlog_without_end_is_estimated_rather_than_kept(monkeypatch: pytest.MonkeyPatch):
+    """Where counting can't keep up, no call waits and none is lost: it's marked as estimated."""
+    monkeypatch.setattr(pending, "MAX_BACKLOG_BYTES", 300_000)
+    counted: list[str] = []
+
+    def tokenizer(text: str) -> list[str]:
+        counted.append(text)
+        return text.split()
+
+    handler = TokenCountingHandler(tokenizer=tokenizer)
+    for number in range(400):
+        by_hand(handler, answer("hi"), HELLO, event_id=str(number))
+    events = handler.llm_token_counts
+    assert len(events) == len({event.event_id for event in events}) == 400
+    sources = {event.source for event in events}
+    assert "estimated" in sources
+    assert all(event.total_token_count for event in events)
+    assert len(counted) < 800
