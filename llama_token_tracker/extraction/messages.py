@@ -85,7 +85,7 @@ def _message(given: object) -> Message:
             return _of_langchain(message)
         return _of_llama_index(message)
     except Exception as error:  # noqa: BLE001 - a foreign message may raise anything when read
-        notice(f"unreadable {_kind(message)}", error, "it is counted as it prints")
+        notice("unreadable {}", error, "it is counted as it prints", _kind(message))
         return Message("user", (Text(shown(message)), Opaque("what can't be read")))
 
 
@@ -323,7 +323,7 @@ def _tool(given: object) -> Tool:
             json.loads(_json(schema.get("json", schema))),
         )
     except Exception as error:  # noqa: BLE001 - a foreign tool may raise anything when read
-        notice(f"unreadable tool {_kind(tool)}", error, "it is counted as it prints")
+        notice("unreadable tool {}", error, "it is counted as it prints", _kind(tool))
         return Tool("", shown(tool))
 
 

@@ -152,7 +152,7 @@ def shown(thing: Any) -> str:
     try:
         return str(thing)
     except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
-        notice(f"unprintable {type(thing).__name__}", error, "its text is left empty")
+        notice("unprintable {}", error, "its text is left empty", type(thing).__name__)
         return ""
 
 

@@ -102,7 +102,8 @@ class _CallableCounter:
         from llama_token_tracker.tokenizers.resolve import stand_in
 
         self.has_failed = True
-        notice(f"the tokenizer {self.name} failed", error, "the text is counted with a stand-in")
+        consequence = "the text is counted with a stand-in"
+        notice("the tokenizer {} failed", error, consequence, self.name)
         return stand_in().count(text)
 
 
@@ -173,7 +174,7 @@ def _hugging_face(tokenizer: _HuggingFace, name: str) -> _CallableCounter:
         copy = type(tokenizer).from_str(tokenizer.to_str())
     # `tokenizers` raises bare `Exception` where a part is written in Python.
     except Exception as error:  # noqa: BLE001
-        notice(f"the tokenizer {name} can't be copied", error, "it is used as it is")
+        notice("the tokenizer {} can't be copied", error, "it is used as it is", name)
         copy = tokenizer
     else:
         copy.no_truncation()

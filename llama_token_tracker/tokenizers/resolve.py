@@ -6,6 +6,7 @@ from typing import Final, overload
 
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers import claude
 from llama_token_tracker.tokenizers.base import TextTokenizer
@@ -103,9 +104,10 @@ def _resolve(model: str) -> TextTokenizer:
         tokenizer = stand_in()
     if tokenizer.source == "estimated":
         notice(
-            f"no tokenizer of the model {model!r:.80} is known or installed",
+            "no tokenizer of the model {} is known or installed",
             tokenizer.name,
             "its figures are estimated with that; to count with its own, give it as tokenizer=",
+            printable(model),
         )
     return tokenizer
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from llama_token_tracker._log_once import notice, printable
+from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets import Accounts, Budget, BudgetError, Reservation, reserve_all
 from llama_token_tracker.events.call import Call
 from llama_token_tracker.events.event import TokenCountingEvent

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import say_late
+from llama_token_tracker._printable import plain
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
@@ -21,6 +22,7 @@ from llama_token_tracker.views.card import Card
 
 _T = TypeVar("_T")
 
+_LONGEST_NAME: Final = 80
 _PRICING_ROUNDS: Final = 3
 """So often prices are looked up of calls that came while prices were looked up."""
 
@@ -231,7 +233,7 @@ class Report:
     def __repr__(self) -> str:
         from llama_token_tracker.views import text
 
-        name = type(self).__name__
+        name = plain(type(self).__name__, _LONGEST_NAME)
         return text.safely(lambda: f"<{name}: {text.short(self._card())}>", name)
 
     def _repr_html_(self) -> str:

@@ -13,6 +13,7 @@ from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from llama_token_tracker._lock import LOCK
+from llama_token_tracker._printable import exact, is_text, printable
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
@@ -98,9 +99,13 @@ class Scope(Report):
         tags: dict[str, Any],
         accounts: tuple[Accounts, ...] = (),
     ) -> None:
-        if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
-            msg = f"a scope was named {name!r}; give it a name that is a text, such as a request's."
+        if not is_text(name) or not str.strip(name):
+            msg = (
+                f"a scope was named {printable(name)}; give it a name that is a text, such as a "
+                "request's."
+            )
             raise ValueError(msg)
+        name = exact(name)
         self._tracker = tracker
         self._account = account
         self.name = name
@@ -121,7 +126,7 @@ class Scope(Report):
             RuntimeError: It was entered before.
         """
         if self._has_begun:
-            msg = f"scope {self.name!r} was entered before; make a new one for each block."
+            msg = f"scope {printable(self.name)} was entered before; make a new one for each block."
             raise RuntimeError(msg)
         self._has_begun = True
         self.nest_in(current_scope(self._tracker))
@@ -190,7 +195,7 @@ class Scope(Report):
             scope = scope.outer
 
     def __repr__(self) -> str:
-        return f"<Scope {self.path!r} {self.tags}>"
+        return f"<Scope {printable(self.path, 2 * _LONGEST)} {self.tags}>"
 
 
 class SharedScope:
@@ -350,6 +355,6 @@ def as_tag(value: object) -> str:
     if type(value) is str:
         return value[:_LONGEST]
     try:
-        return str(value)[:_LONGEST]
+        return exact(str(value))[:_LONGEST]
     except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
         return f"<{type(value).__name__}>"

@@ -106,7 +106,7 @@ class Totals:
                 name = OTHER
             rows = self._by_tag.setdefault(name, {})
         if value not in rows and len(rows) >= MAX_VALUES:
-            _notice_other(f"too many values of {name}", value)
+            _notice_other("too many values of {}", value, name)
             value = OTHER
         return rows, value
 
@@ -187,11 +187,11 @@ class Totals:
         self._unpriced.clear()
 
 
-def _notice_other(kind: str, found: object) -> None:
+def _notice_other(kind: str, found: object, name: str = "") -> None:
     # The caller holds the lock: what listens to the log, or prints the name, may wait for it.
     with put_off():
-        name = found if type(found) is str else type(found).__name__
-        notice(kind, name, f"further ones are filed as {OTHER}")
+        value = found if type(found) is str else type(found).__name__
+        notice(kind, value, f"further ones are filed as {OTHER}", name)
 
 
 def _copied(rows: Mapping[Any, Row]) -> dict[Any, Row]:

@@ -19,10 +19,10 @@ from llama_token_tracker.views.card import (
     Part,
     amount,
 )
+from llama_token_tracker._printable import plain
 from llama_token_tracker.views.figures import (
     NOT_REPORTED,
     dollars,
-    plain,
     plural,
     tokens,
     with_fallback,
