@@ -4,7 +4,7 @@ Everything that is shown is cleaned here, so that nothing in it is obeyed by wha
 """
 
 import unicodedata
-from typing import Final
+from typing import Final, TypeGuard
 
 _FOUND_LIMIT: Final = 120
 
@@ -21,7 +21,7 @@ def exact(text: str) -> str:
     return text if type(text) is str else str.__getitem__(text, slice(None))
 
 
-def is_text(thing: object) -> bool:
+def is_text(thing: object) -> TypeGuard[str]:
     """Whether something is a `str`, asked of its class: the object itself may raise."""
     return issubclass(type(thing), str)
 
@@ -36,9 +36,9 @@ def plain(text: object, limit: int) -> str:
     if not is_text(text):
         return f"<{type(text).__name__}>"
     # A margin, for line breaks and accents may go; the rest of a long text isn't even looked at.
-    start = str.__getitem__(text, slice(0, 4 * limit))  # type: ignore[arg-type]
+    start = str.__getitem__(text, slice(0, 4 * limit))
     shown = " ".join(cleaned(start).split())
-    if len(shown) > limit or str.__len__(text) > len(start):  # type: ignore[arg-type]
+    if len(shown) > limit or str.__len__(text) > len(start):
         shown = shown[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return shown
 
@@ -70,7 +70,7 @@ def cleaned(text: str) -> str:
 def printable(found: object, limit: int = _FOUND_LIMIT) -> str:
     """The `repr` of anything, shortened and cleaned; of what can't be printed, its type."""
     if is_text(found):
-        found = str.__getitem__(found, slice(0, limit))  # type: ignore[index]
+        found = str.__getitem__(found, slice(0, limit))
     try:
         return plain(repr(found), limit)
     except Exception:  # noqa: BLE001 - whatever a foreign __repr__ raises, its type still says enough

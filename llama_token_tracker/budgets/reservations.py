@@ -192,7 +192,7 @@ class Reservation:
         count = None if tokens is None else count_of("tokens", tokens)
         cost = None if usd is None else attodollars_of(usd)
         # Outside the lock: clocks are users'.
-        times = [part.table.time_at_end() for part in self._parts]
+        times = [part.table.time() for part in self._parts]
         with LOCK:
             parts, self._parts = self._parts, ()
             for part, now in zip(parts, times, strict=False):
@@ -284,7 +284,7 @@ class Accounts:
         """
         count, cost = count_of("tokens", tokens), None if usd is None else attodollars_of(usd)
         table = self._table
-        part = _Part(table, table.key(tags, scope), table.time_at_end(), 0, 0, None)
+        part = _Part(table, table.key(tags, scope), table.time(), 0, 0, None)
         with LOCK:
             part.reserve()
             part.settle(count, cost, part.now)
@@ -355,8 +355,8 @@ def reserve_all(
 
     Raises:
         BudgetExceededError: The call would pass a limit. Nothing is reserved, nor is it if a
-            price, a clock or a function for `on_exceed` raises.
-        BudgetError: A figure is none, or a clock doesn't tell the time.
+            price or a function for `on_exceed` raises.
+        BudgetError: A figure is none.
     """
     run_late()  # what nobody holds any more
     count = count_of("input_tokens", input_tokens)

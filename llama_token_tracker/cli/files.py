@@ -156,7 +156,7 @@ def _of_stdin() -> bytes:
 
 def _of_file(file: str) -> bytes:
     # Else the opening of a pipe would wait for somebody who writes to it.
-    with open(file, "rb", opener=_open) as opened:  # noqa: PTH123 - a Path takes no opener
+    with open(file, "rb", opener=_open) as opened:
         content = _content(opened)
         if not content and stat.S_ISFIFO(os.fstat(opened.fileno()).st_mode):
             msg = "an empty pipe: nobody writes to it"

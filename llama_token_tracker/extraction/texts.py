@@ -1,9 +1,10 @@
 """Prompts, messages and responses as LlamaIndex prints them, without knowing their classes."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import exact, is_text
 
 _TUPLES = (tuple,)
 
@@ -90,7 +91,7 @@ def texts_of(words: Words) -> tuple[str, str]:
 
 def _role(role: Any) -> str:
     value = _field(role, "value")
-    return value if type(value) is str else shown(role)
+    return exact(value) if is_text(value) else shown(role)
 
 
 def printed(lines: Iterable[Line]) -> str:
@@ -100,11 +101,10 @@ def printed(lines: Iterable[Line]) -> str:
 
 def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
-    if _is(prompt, str):
-        return cast("str", prompt)
-    if _is(prompt, list, tuple):
-        messages = cast("Sequence[Any]", prompt)
-        return "\n".join([_message_text(message) for message in messages])
+    if is_text(prompt):
+        return exact(prompt)
+    if is_list(prompt):
+        return "\n".join([_message_text(message) for message in items(prompt)])
     return "" if prompt is None else shown(prompt)
 
 
@@ -119,12 +119,19 @@ def response_text(response: Any) -> str:
     if message is not None:
         return _message_text(message)
     text = _field(response, "text")
-    return cast("str", text) if _is(text, str) else _as_sent(response)
+    return exact(text) if is_text(text) else _as_sent(response)
 
 
-def _is(thing: object, *kinds: type) -> bool:
-    """`isinstance`, but asking the thing's class: an object may raise when it's asked itself."""
-    return issubclass(type(thing), kinds)
+def is_list(thing: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether something is a list or a tuple, asked of its class: itself may raise."""
+    return issubclass(type(thing), list | tuple)
+
+
+def items(listed: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
+    """What a list or a tuple holds, whatever its class makes of being read."""
+    if issubclass(type(listed), list):
+        return list.__iter__(cast("list[Any]", listed))
+    return tuple.__iter__(cast("tuple[Any, ...]", listed))
 
 
 def _field(thing: object, name: str) -> Any:
@@ -141,7 +148,7 @@ def _message_text(message: Any) -> str:
         block = blocks[0]
         if block.block_type == "text" and len(blocks) == 1:
             text = block.text
-            return f"{_role(message.role)}: {text if type(text) is str else shown(text)}"
+            return f"{_role(message.role)}: {as_text(text)}"
     except Exception:  # noqa: BLE001 - no single block of text: all else is as it's printed
         pass
     return shown(message)
@@ -150,10 +157,15 @@ def _message_text(message: Any) -> str:
 def shown(thing: Any) -> str:
     """`str(thing)`, whatever `thing` does when asked."""
     try:
-        return str(thing)
+        return exact(str(thing))
     except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
         notice("unprintable {}", error, "its text is left empty", type(thing).__name__)
         return ""
+
+
+def as_text(thing: object) -> str:
+    """A text as a plain one, and of anything else what it prints."""
+    return exact(thing) if is_text(thing) else shown(thing)
 
 
 def _as_sent(answer: Any) -> str:

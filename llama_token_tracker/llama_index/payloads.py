@@ -1,14 +1,13 @@
 """What the payloads of LlamaIndex's callback events say of a call."""
 
-import mimetypes
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, cast
 
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.prompts import BasePromptTemplate
 
 from llama_token_tracker._names import PROVIDERS
+from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
 from llama_token_tracker.extraction.messages import answer_of, messages_of
 from llama_token_tracker.extraction.parts import Message
@@ -19,7 +18,7 @@ from llama_token_tracker.tokenizers.estimate import expected_input, expected_tex
 # tuple, as type checkers would take what they can't know of its contents for a mistake.
 DICTS: Final = (dict,)
 LISTS: Final = (list,)
-_LONGEST_PATH: Final = 4096
+_IMAGES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff", ".webp")
 _OWN_TAGS: Final = "llamaindex."
 
 
@@ -67,7 +66,8 @@ def _settings(about: Any) -> dict[str, Any]:
     """What a model's settings say of its output, in the words that most providers use."""
     output: Any = about.get("num_output") if type(about) in DICTS else None
     # LlamaIndex's default stands for "not stated".
-    return {} if output == DEFAULT_NUM_OUTPUTS else {"max_tokens": output}
+    is_default = type(output) is int and output == DEFAULT_NUM_OUTPUTS
+    return {} if is_default else {"max_tokens": output}
 
 
 def users_tags(tags: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -125,9 +125,10 @@ def formatted(prompt: object) -> object:
 
 
 def is_image(chunk: object) -> bool:
-    """Whether an embedded thing is no text, but an image or the name of its file."""
-    if not issubclass(type(chunk), str):
+    """Whether what no method for texts has embedded is an image, or the name of its file.
+
+    By its name alone: nobody looks into the file system because of what a text says.
+    """
+    if not is_text(chunk):
         return True
-    text = cast("str", chunk)
-    kind = mimetypes.guess_type(text)[0] if len(text) < _LONGEST_PATH else None
-    return kind is not None and kind.startswith("image/") and Path(text).is_file()
+    return exact(chunk).lower().endswith(_IMAGES) and "\n" not in exact(chunk)

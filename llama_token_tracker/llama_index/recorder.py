@@ -135,7 +135,11 @@ class Recorder:
         requests, silent = self._requests_of(call, [text for text, _ in named])
         groups = [EmbeddedTexts(told, request.reported()) for request, told in requests]
         by_text, is_certain = dict(named), call.served is not None
-        for is_picture, texts in groupby(silent, lambda text: is_image(by_text[text])):
+        # What went through a method for texts is text, whatever it says.
+        texts_alone = bool(call.texts)
+        for is_picture, texts in groupby(
+            silent, lambda text: not texts_alone and is_image(by_text[text])
+        ):
             together = tuple(texts)
             if is_picture:
                 notice("an image was embedded", together, "it is counted as nothing, and marked")

@@ -126,6 +126,14 @@ class Pending:
         return is_first
 
 
+def _add_safely(add: Callable[[Pending], object], call: Pending) -> None:
+    try:
+        add(call)
+    except Exception as error:  # noqa: BLE001 - one odd event must not keep others from being read
+        # By its kind, as the lock is held: a foreign error may do anything when it's printed.
+        notice("a call could not be listed", type(error).__name__, "it is left out")
+
+
 class PendingCalls:
     """The calls that wait, in the order in which they ended.
 
@@ -200,7 +208,7 @@ class PendingCalls:
                     if not self._calls or not self._calls[0].is_made:
                         left = 0  # another thread lists them, or they came later
                         break
-                    add(self._calls.popleft())
+                    _add_safely(add, self._calls.popleft())
             say_late()
             left -= _LISTED_AT_ONCE
 

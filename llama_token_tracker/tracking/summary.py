@@ -8,7 +8,16 @@ from llama_token_tracker._printable import plain
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account, Entries
 from llama_token_tracker.tracking.row import Row
-from llama_token_tracker.views.card import RECENT, TITLE_LENGTH, TOP, Call, Card, Line, label_of, parts_of
+from llama_token_tracker.views.card import (
+    RECENT,
+    TITLE_LENGTH,
+    TOP,
+    Call,
+    Card,
+    Line,
+    label_of,
+    parts_of,
+)
 from llama_token_tracker.views.figures import plural
 
 ADDED_BY_HAND: Final = "(added by hand)"

@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llama_token_tracker.views.card import Call, Card, Figure, Line, amount
 from llama_token_tracker._printable import cleaned, plain
+from llama_token_tracker.views.card import Call, Card, Figure, Line, amount
 from llama_token_tracker.views.figures import dollars, mark, plural, tokens, with_fallback
 from llama_token_tracker.views.table import FileTable, Step, StepTable
 
