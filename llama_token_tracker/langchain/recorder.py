@@ -157,12 +157,6 @@ class RunRecorder:
 
     def _settle(self, run: Run, response: LLMResult | None, status: Status) -> None:
         """Settle a call: every one ends here, once."""
-        if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
-            # What it holds in budgets, if no run within it has taken that, is given back.
-            release(run)
-            if run.request is not None:
-                run.request.disown()
-            return
         try:
             self._record(run, response, status)
         except Exception as error:  # noqa: BLE001 - a paid call must not be lost
@@ -170,6 +164,12 @@ class RunRecorder:
             self._record(run, None, status)
 
     def _record(self, run: Run, response: LLMResult | None, status: Status) -> None:
+        if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
+            # What it holds in budgets, if no run within it has taken that, is given back.
+            release(run)
+            if run.request is not None:
+                run.request.disown()
+            return
         answers = _answers(run, response)
         reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
         # Empty pieces are no answer; and what was reported need not be counted.

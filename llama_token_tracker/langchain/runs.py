@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
@@ -23,6 +23,9 @@ from llama_token_tracker.events.event import Operation
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
 from llama_token_tracker.tracking.charging import release
 from llama_token_tracker.tracking.correlation import AnsweredRequest
+
+_NOTHING: Final = object()
+"""What was told before anything was: an answer may be anything, `None` included."""
 
 
 class Run(Call):
@@ -108,7 +111,7 @@ class Batch:
         self.key = key
         self._size = size
         self.runs: list[Run] = []
-        self.told: object = None
+        self.told: object = _NOTHING
         self.error: BaseException | None = None
         self.is_paid_by_first = False
 
