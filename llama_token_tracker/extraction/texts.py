@@ -1,7 +1,9 @@
 """Prompts, messages and responses as LlamaIndex prints them, without knowing their classes."""
 
+import json
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias, TypeGuard, cast
+from enum import Enum
+from typing import Any, TypeAlias, TypeGuard, cast, overload
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import exact, is_text
@@ -110,8 +112,8 @@ def prompt_text(prompt: Any) -> str:
 
 def response_text(response: Any) -> str:
     """The text of an event's `completion`: as LlamaIndex prints it."""
-    if response is None:
-        return ""
+    if response is None or is_text(response):
+        return "" if response is None else exact(response)
     try:
         message = response.message
     except Exception:  # noqa: BLE001 - a completion has none, and a foreign one may raise
@@ -119,7 +121,10 @@ def response_text(response: Any) -> str:
     if message is not None:
         return _message_text(message)
     text = _field(response, "text")
-    return exact(text) if is_text(text) else _as_sent(response)
+    if is_text(text):
+        return exact(text)
+    is_users = hasattr(type(response), "__pydantic_fields__")
+    return written(response) if is_users else shown(response)
 
 
 def is_list(thing: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
@@ -168,11 +173,42 @@ def as_text(thing: object) -> str:
     return exact(thing) if is_text(thing) else shown(thing)
 
 
-def _as_sent(answer: Any) -> str:
-    """The text of an answer; one in the user's own class went over the wire as JSON."""
+@overload
+def written(answer: None) -> None: ...
+@overload
+def written(answer: object) -> str: ...
+
+
+def written(answer: object) -> str | None:
+    """The text of an answer that was read into the user's own class: it went over the wire as JSON.
+
+    It's put together of fields alone: serializers and properties are users' code.
+    """
+    if answer is None or is_text(answer):
+        return answer
     try:
-        if hasattr(answer, "model_dump_json"):
-            return str(answer.model_dump_json())
-    except Exception:  # noqa: BLE001 - whatever JSON can't say is printed
-        pass
-    return shown(answer)
+        return json.dumps(_plain(answer), ensure_ascii=False, separators=(",", ":"))
+    except Exception as error:  # noqa: BLE001 - endless within itself, or otherwise no JSON
+        notice("an answer can't be written as JSON", error, "its text is left empty")
+        return ""
+
+
+def _plain(value: Any) -> object:
+    """What JSON knows, made of any value."""
+    kind = type(value)
+    if kind in _JSON or is_text(value):
+        return value if kind in _JSON else exact(value)
+    if issubclass(kind, Enum):
+        return _plain(value._value_)
+    if is_list(value):
+        return [_plain(one) for one in items(value)]
+    if issubclass(kind, dict):
+        return {as_text(key): _plain(one) for key, one in dict.items(value)}
+    fields = getattr(value, "__dict__", None)
+    if type(fields) is dict and hasattr(kind, "__pydantic_fields__"):
+        return _plain(fields)
+    return str(value) if kind.__module__ in _STANDARD else f"<{kind.__name__}>"
+
+
+_JSON = (str, int, float, bool, type(None))
+_STANDARD = ("datetime", "decimal", "uuid")

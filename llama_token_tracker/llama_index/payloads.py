@@ -1,16 +1,18 @@
 """What the payloads of LlamaIndex's callback events say of a call."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
-from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 
 from llama_token_tracker._names import PROVIDERS
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
 from llama_token_tracker.extraction.messages import answer_of, messages_of
-from llama_token_tracker.extraction.parts import Message
+from llama_token_tracker.extraction.parts import Message, Opaque
 from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
 
@@ -19,6 +21,9 @@ from llama_token_tracker.tokenizers.estimate import expected_input, expected_tex
 DICTS: Final = (dict,)
 LISTS: Final = (list,)
 _IMAGES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff", ".webp")
+_TEMPLATES: Final = (PromptTemplate, ChatPromptTemplate)
+_VALUES: Final = (str, int, float, bool)
+_READABLE: Final = (*_VALUES, ChatMessage)
 _OWN_TAGS: Final = "llamaindex."
 
 
@@ -105,23 +110,48 @@ def transcript_of(
     )
 
 
+class StructuredPrompt(tuple[Any, ...]):
+    """The messages of a structured call, with which a schema goes along that isn't known here."""
+
+    __slots__ = ()
+
+
 def _countable(prompt: object) -> str | tuple[Message, ...] | None:
     if prompt is None:
         return None
+    if type(prompt) is StructuredPrompt:
+        *before, last = messages_of(prompt)
+        return (*before, replace(last, parts=(*last.parts, Opaque("the schema of an answer"))))
     if type(prompt) is tuple:
         return messages_of(cast("tuple[object, ...]", prompt))
     return prompt_text(prompt)
 
 
-def formatted(prompt: object) -> object:
-    """The prompt of a structured call: its template with everything put in."""
-    if not isinstance(prompt, dict):
-        return prompt
-    arguments = cast("dict[str, Any]", prompt)
-    template, values = arguments.get("prompt"), arguments.get("prompt_args", {})
-    if not isinstance(template, BasePromptTemplate):
+def formatted(arguments: object) -> StructuredPrompt | None:
+    """The prompt of a structured call, as far as that can be told without running users' code.
+
+    Args:
+        arguments: Those of the method: its template, and what was put in.
+    """
+    given: dict[str, Any] = arguments if type(arguments) in DICTS else {}  # type: ignore[assignment]
+    template, values = given.get("prompt"), given.get("prompt_args", {})
+    if not issubclass(type(template), BasePromptTemplate):
         return None
-    return tuple(template.format_messages(**values))
+    known: Any = template
+    if _is_plain(known, values):
+        return StructuredPrompt(known.format_messages(**values)) or None
+    fields = vars(known)
+    texts = [fields.get("template"), fields.get("template_str"), *fields["kwargs"].values()]
+    texts += [*fields.get("message_templates", ()), *values.values()]
+    shown = [prompt_text(text) for text in texts if type(text) in _READABLE]
+    return StructuredPrompt([ChatMessage("\n".join(shown))])
+
+
+def _is_plain(template: Any, values: dict[str, Any]) -> bool:
+    """Whether putting values into a template runs no code but LlamaIndex's."""
+    if type(template) not in _TEMPLATES or template.function_mappings or template.output_parser:
+        return False
+    return all(type(value) in _VALUES for value in (*template.kwargs.values(), *values.values()))
 
 
 def is_image(chunk: object) -> bool:
