@@ -96,6 +96,9 @@ class AccountTable:
         if per is None:
             return None
         value: object = scope if per == "scope" else tags.get(per)
+        if value is None and per != "scope":
+            found, consequence = list(tags), "those without it share one account"
+            notice("a call has no tag {}, which its budget is per", found, consequence, per)
         if value is None or type(value) is str:
             return value
         # No subclass, which might compare in a way of its own, under the lock.

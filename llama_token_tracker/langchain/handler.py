@@ -136,6 +136,21 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
         return self.total_llm_token_count
 
     @property
+    def event_starts_to_ignore(self) -> tuple[()]:
+        """What LlamaIndex asks its own handlers first.
+
+        Raises:
+            AttributeError: In any case.
+        """
+        msg = (
+            "this handler is LangChain's, and was given to LlamaIndex, which has another: "
+            "llama_token_tracker.TokenCountingHandler."
+        )
+        raise AttributeError(msg)
+
+    start_trace = event_starts_to_ignore
+
+    @property
     def open_calls(self) -> int:
         """How many calls have started and not ended."""
         return len(self._recorder.runs)

@@ -50,7 +50,7 @@ def as_tokenizer(given: object) -> Tokenizer:
     backend = getattr(given, "backend_tokenizer", given)
     if _is_hugging_face(backend):
         return _checked(_hugging_face(cast("_HuggingFace", backend), _name(given)))
-    if inspect.isclass(given) or not callable(given):
+    if not callable(given):
         msg = f"tokenizer= is {_name(given)}, which is not callable; {_WAY_OUT}."
         raise TokenizerError(msg)
     if callable(getattr(given, "convert_tokens_to_ids", None)):

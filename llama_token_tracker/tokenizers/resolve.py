@@ -72,10 +72,16 @@ def count_tokens(text: str | list[str], *, model: str) -> int | list[int]:
 
     Returns:
         A figure, or a list of figures in the order of the texts.
+
+    Raises:
+        TypeError: `text` is neither.
     """
     tokenizer = get_tokenizer(model)
     if isinstance(text, str):
         return tokenizer.count(text)
+    if not isinstance(text, list | tuple) or not all(isinstance(one, str) for one in text):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"text is {printable(text)}; give a text, or a list of texts."
+        raise TypeError(msg)
     return tokenizer.count_many(text)
 
 

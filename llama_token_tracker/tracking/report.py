@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Final, TypeVar
 
 from llama_token_tracker._lock import LOCK
-from llama_token_tracker._log_once import say_late
-from llama_token_tracker._printable import plain
+from llama_token_tracker._log_once import notice, say_late
+from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
@@ -207,7 +207,10 @@ class Report:
             any, `"(other)"` those of all values beyond the first thousand. The rows add up
             to the totals. A scope's own row leaves out the scopes within it.
         """
-        rows = self._read(lambda account: account.totals.by(name))
+        rows, known = self._read(lambda account: (account.totals.by(name), account.totals.names))
+        if rows and name not in known:
+            consequence = f"all are under None; known are {', '.join(map(printable, known))}"
+            notice("by() was asked for what no call has: {}", name, consequence, printable(name))
         return dict(sorted(rows.items(), key=lambda item: -item[1].total_tokens))
 
     # --- to look at ------------------------------------------------------------------------

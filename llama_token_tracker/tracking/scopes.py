@@ -110,7 +110,9 @@ class Scope(Report):
         self._account = account
         self.name = name
         self.path = name[:_LONGEST]
-        self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
+        self.tags: dict[str, str] = {
+            tag: _one_value(tag, value) for tag, value in tags.items() if value is not None
+        }
         self._budgets = accounts
         self.outer: Scope | None = None
         self._enclosing: AnyScope | None = None
@@ -348,6 +350,21 @@ def _innermost(by_context: AnyScope | None, frame: FrameType | None) -> AnyScope
             return entered
         frame = frame.f_back
     return by_context
+
+
+def _one_value(tag: str, value: object) -> str:
+    """A tag's value as a text.
+
+    Raises:
+        ValueError: It's several.
+    """
+    if issubclass(type(value), list | tuple | dict | set | frozenset):
+        msg = (
+            f"the tag {printable(tag)} is {printable(value)}; give one value, such as a text, or "
+            "a tag for each."
+        )
+        raise ValueError(msg)  # noqa: TRY004 - as for a scope's name
+    return as_tag(value)
 
 
 def as_tag(value: object) -> str:

@@ -111,6 +111,11 @@ class Totals:
         return rows, value
 
     @property
+    def names(self) -> list[str]:
+        """What calls can be split by."""
+        return list(dict.fromkeys((*Kind._fields, "scope", *list(self._by_tag))))
+
+    @property
     def unpriced(self) -> list[Unpriced]:
         """What waits for its price."""
         return list(self._unpriced.values())
