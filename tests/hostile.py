@@ -81,15 +81,21 @@ class HostileDict(dict[Any, Any]):
         _refuse(name)
         return super().__getattribute__(name)
 
-    def _raise(self, *_arguments: Any) -> Any:
-        _refuse("dict")
+    def __getitem__(self, key: Any) -> Any:
+        _refuse("getitem")
+        return super().__getitem__(key)
 
-    __getitem__ = __iter__ = __contains__ = __bool__ = __eq__ = _raise  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    def __iter__(self) -> Iterator[Any]:
+        _refuse("iter")
+        return super().__iter__()
+
+    def __contains__(self, key: object) -> bool:
+        _refuse("contains")
+        return super().__contains__(key)
 
     def __len__(self) -> int:
         _refuse("len")
-        return 0
+        return super().__len__()
 
 
 class HostileList(list[Any]):

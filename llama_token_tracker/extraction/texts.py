@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from enum import Enum
-from typing import Any, TypeAlias, TypeGuard, cast, overload
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import exact, is_text
@@ -106,7 +106,8 @@ def prompt_text(prompt: Any) -> str:
     if is_text(prompt):
         return exact(prompt)
     if is_list(prompt):
-        return "\n".join([_message_text(message) for message in items(prompt)])
+        messages: Any = prompt
+        return "\n".join([_message_text(message) for message in items(messages)])
     return "" if prompt is None else shown(prompt)
 
 
@@ -123,7 +124,7 @@ def response_text(response: Any) -> str:
     text = _field(response, "text")
     if is_text(text):
         return exact(text)
-    is_users = hasattr(type(response), "__pydantic_fields__")
+    is_users = hasattr(cast("Any", type(response)), "__pydantic_fields__")
     return written(response) if is_users else shown(response)
 
 
@@ -134,9 +135,8 @@ def is_list(thing: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 
 def items(listed: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
     """What a list or a tuple holds, whatever its class makes of being read."""
-    if issubclass(type(listed), list):
-        return list.__iter__(cast("list[Any]", listed))
-    return tuple.__iter__(cast("tuple[Any, ...]", listed))
+    kind: Any = list if issubclass(cast("type[Any]", type(listed)), list) else tuple
+    return cast("Iterator[Any]", kind.__iter__(listed))
 
 
 def _field(thing: object, name: str) -> Any:
@@ -173,19 +173,13 @@ def as_text(thing: object) -> str:
     return exact(thing) if is_text(thing) else shown(thing)
 
 
-@overload
-def written(answer: None) -> None: ...
-@overload
-def written(answer: object) -> str: ...
-
-
-def written(answer: object) -> str | None:
+def written(answer: object) -> str:
     """The text of an answer that was read into the user's own class: it went over the wire as JSON.
 
     It's put together of fields alone: serializers and properties are users' code.
     """
-    if answer is None or is_text(answer):
-        return answer
+    if is_text(answer):
+        return exact(answer)
     try:
         return json.dumps(_plain(answer), ensure_ascii=False, separators=(",", ":"))
     except Exception as error:  # noqa: BLE001 - endless within itself, or otherwise no JSON
@@ -195,18 +189,18 @@ def written(answer: object) -> str | None:
 
 def _plain(value: Any) -> object:
     """What JSON knows, made of any value."""
-    kind = type(value)
-    if kind in _JSON or is_text(value):
-        return value if kind in _JSON else exact(value)
-    if issubclass(kind, Enum):
-        return _plain(value._value_)
+    kind = cast("Any", type(value))
+    if kind in _JSON:
+        return value
+    if issubclass(kind, str | Enum):
+        return exact(value) if issubclass(kind, str) else _plain(value._value_)
     if is_list(value):
         return [_plain(one) for one in items(value)]
+    if hasattr(kind, "__pydantic_fields__"):
+        return _plain(value.__dict__)
     if issubclass(kind, dict):
-        return {as_text(key): _plain(one) for key, one in dict.items(value)}
-    fields = getattr(value, "__dict__", None)
-    if type(fields) is dict and hasattr(kind, "__pydantic_fields__"):
-        return _plain(fields)
+        fields = cast("Iterable[tuple[object, object]]", dict.items(value))  # pyright: ignore[reportUnknownMemberType]
+        return {as_text(key): _plain(one) for key, one in fields}
     return str(value) if kind.__module__ in _STANDARD else f"<{kind.__name__}>"
 
 

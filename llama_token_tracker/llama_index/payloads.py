@@ -133,16 +133,16 @@ def formatted(arguments: object) -> StructuredPrompt | None:
     Args:
         arguments: Those of the method: its template, and what was put in.
     """
-    given: dict[str, Any] = arguments if type(arguments) in DICTS else {}  # type: ignore[assignment]
-    template, values = given.get("prompt"), given.get("prompt_args", {})
+    given: Any = arguments if type(arguments) in DICTS else {}
+    template: Any = given.get("prompt")
+    values = cast("dict[str, Any]", given.get("prompt_args", {}))
     if not issubclass(type(template), BasePromptTemplate):
         return None
-    known: Any = template
-    if _is_plain(known, values):
-        return StructuredPrompt(known.format_messages(**values)) or None
-    fields = vars(known)
-    texts = [fields.get("template"), fields.get("template_str"), *fields["kwargs"].values()]
-    texts += [*fields.get("message_templates", ()), *values.values()]
+    if _is_plain(template, values):
+        return StructuredPrompt(template.format_messages(**values)) or None
+    fields = cast("dict[str, Any]", template.__dict__)
+    texts: list[object] = [fields.get("template"), fields.get("template_str")]
+    texts += [*fields.get("message_templates", ()), *fields["kwargs"].values(), *values.values()]
     shown = [prompt_text(text) for text in texts if type(text) in _READABLE]
     return StructuredPrompt([ChatMessage("\n".join(shown))])
 

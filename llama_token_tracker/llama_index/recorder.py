@@ -244,7 +244,8 @@ class Recorder:
         call, response, status, reported = outcome
         prompt, answer = call.prompt, response
         if not call.has_callback:
-            prompt, answer = formatted(prompt), written(response)
+            prompt = formatted(prompt)
+            answer = None if response is None else written(response)
         settings = self.settings
         transcript = transcript_of(
             prompt,

@@ -67,11 +67,11 @@ def count_messages(
     return count_locally(messages_of(prompt), model=model, tools=tools_of(tools))
 
 
-def _prompt(given: object) -> list[object]:
-    is_several = isinstance(given, Iterable) and not (
-        isinstance(given, Mapping) or _is_message(given)
+def _prompt(given: Any) -> list[object]:
+    is_one = (
+        issubclass(type(given), Mapping) or _is_message(given) or not hasattr(given, "__iter__")
     )
-    prompt = list(cast("Iterable[object]", given)) if is_several else [given]
+    prompt: list[object] = [given] if is_one else list(given)
     for number, message in enumerate(prompt):
         if not _is_message(message):
             msg = (
@@ -82,7 +82,7 @@ def _prompt(given: object) -> list[object]:
     return prompt
 
 
-def _is_message(thing: object) -> bool:
+def _is_message(thing: Any) -> bool:
     if isinstance(thing, Mapping):
         return "role" in thing and ("content" in thing or "tool_calls" in thing)
     marks = ("blocks", "response_metadata")

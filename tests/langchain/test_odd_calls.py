@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
@@ -15,7 +16,9 @@ from llama_token_tracker import Budget, BudgetExceededError
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from tests.hostile import HOSTILE, ODD, OPTIONS, HostileList, armed
 
-patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
 
 MESSAGES = st.one_of(
     ODD,

@@ -19,9 +19,11 @@ from llama_token_tracker import (
     TokenCountingHandler,
 )
 from llama_token_tracker._log_once import forget_notices
-from tests.hostile import HOSTILE, ODD, OPTIONS, HostileText, armed
+from tests.hostile import NUMBERS, ODD, OPTIONS, TEXTS, HostileObject, HostileText, armed
 
-patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
 LLM = CBEventType.LLM
 ABOUT = OPTIONS | st.dictionaries(
     st.sampled_from(["class_name", "model", "num_output", "max_tokens", "additional_kwargs"]),
@@ -164,7 +166,9 @@ def test_one_odd_event_keeps_no_other_from_being_read(
 
 
 @patient
-@given(HOSTILE, st.sampled_from(["model", "user"]))
+@given(
+    TEXTS.map(HostileText) | NUMBERS | st.builds(HostileObject), st.sampled_from(["model", "user"])
+)
 def test_tags_and_names_of_any_class(value: Any, name: str):
     """A scope's name may be of a class of its own, and a tag's value may be anything."""
     handler = TokenCountingHandler()

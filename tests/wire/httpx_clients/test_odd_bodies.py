@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from llama_token_tracker import Budget, BudgetExceededError, Tracker
 from llama_token_tracker.wire import WatchingTransport
 
-patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=200)
+# Drawn examples take their time.
+pytestmark = pytest.mark.slow
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=50)
 
 URLS = [
     "https://api.openai.com/v1/chat/completions",
