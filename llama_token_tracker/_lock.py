@@ -21,7 +21,7 @@ _LONGEST_WAIT_S: Final = 5.0
 """So long a fork waits for what is being loaded: an import may wait for whoever forks."""
 
 _Lock = TypeVar("_Lock")
-_locks: "Final[weakref.WeakSet[Any]]" = weakref.WeakSet()
+_locks: Final["weakref.WeakSet[Any]"] = weakref.WeakSet()
 
 
 def fresh_in_children(lock: _Lock) -> _Lock:
@@ -53,7 +53,9 @@ class _Fork:
             LOADING.release()
 
     def end_in_child(self) -> None:
-        others = list(_locks) if self.is_loading_held else [*_locks, LOADING]
+        others: list[Any] = list(_locks)
+        if not self.is_loading_held:
+            others.append(LOADING)
         self.end()
         for lock in others:
             lock._at_fork_reinit()  # as the standard library does with its own

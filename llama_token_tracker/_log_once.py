@@ -1,7 +1,7 @@
 """What a provider sent and we could not read: said once, never raised.
 
 A response in a loop must not flood the log, so each kind of oddity is logged once per
-process, with what was found.
+process, or once for each model, tag or type, with what was found.
 """
 
 import logging
@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from typing import Final
 
 from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._printable import plain, printable
 
 logger = logging.getLogger("llama_token_tracker")
 
-# A hostile response could invent new places for ever; beyond this many kinds we stay quiet.
-_MAX_KINDS: Final = 256
-_FOUND_LIMIT: Final = 120
+_MAX_EACH: Final = 64
+"""A hostile response could invent new names for ever; beyond so many a kind stays quiet."""
+_LONGEST_NAME: Final = 300
+_LAST: Final = "; further ones of this kind are not logged"
 
-_seen: dict[str, object] = {}
+_seen: dict[str, dict[str, object]] = {}
 
 
 class _Thread(threading.local):
@@ -32,13 +34,17 @@ _thread = _Thread()
 _late: deque[tuple[str, str, str]] = deque()
 
 
-def notice(kind: str, found: object, consequence: str) -> None:
-    """Log `found` as a warning the first time this `kind` of oddity turns up.
+def notice(kind: str, found: object, consequence: str, name: str = "") -> None:
+    """Log `found` as a warning the first time this `kind` of oddity turns up, or of this name.
+
+    Kinds stand in the code, so that none can keep another from being logged; names don't, and of
+    each kind's names the first are logged.
 
     Args:
-        kind: What is odd and where, in a few fixed words; the key of "once".
+        kind: What is odd and where, in fixed words; `{}` stands for `name`.
         found: The odd thing; its `repr` is shortened.
         consequence: What the event says instead.
+        name: Of which model, tag or type that is said, each of them once.
 
     Raises:
         BaseException: What was found is an exception that only happened to be raised there: see
@@ -46,12 +52,17 @@ def notice(kind: str, found: object, consequence: str) -> None:
     """
     if isinstance(found, BaseException):
         pass_on(found)
-    if kind not in _seen and len(_seen) >= _MAX_KINDS:
+    known = _seen.get(kind)
+    if known is None:
+        known = _seen.setdefault(kind, {})
+    if name in known or len(known) >= _MAX_EACH:
         return
     mine = object()
     # One step, so that of two threads one logs it.
-    if _seen.setdefault(kind, mine) is mine:
-        said = kind, printable(found), consequence
+    if known.setdefault(name, mine) is mine:
+        if len(known) == _MAX_EACH:
+            consequence += _LAST
+        said = kind.replace("{}", plain(name, _LONGEST_NAME)), printable(found), consequence
         if _thread.blocks:
             _late.append(said)
         else:
@@ -88,13 +99,3 @@ def _log(kind: str, found: str, consequence: str) -> None:
 def forget_notices() -> None:
     """Let every kind of notice be logged again, as in a new process."""
     _seen.clear()
-
-
-def printable(found: object) -> str:
-    """The `repr` of anything, shortened; of what can't be printed, its type."""
-    try:
-        text = repr(found[:_FOUND_LIMIT] if isinstance(found, str) else found)
-    except Exception as error:  # noqa: BLE001 - whatever a foreign __repr__ raises, its type still says enough
-        pass_on(error)
-        return f"an unprintable {type(found).__name__}"
-    return text if len(text) <= _FOUND_LIMIT else f"{text[:_FOUND_LIMIT]}…"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, Self, TypeAlias
 
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import UsageShapeError
 
 Source: TypeAlias = Literal["reported", "counted", "estimated"]
@@ -42,7 +43,8 @@ class Usage:
         seen_output_tokens: The same for what the model wrote.
 
     Raises:
-        UsageShapeError: A count is negative, or a part exceeds its whole or stands without it.
+        UsageShapeError: A count is no whole number or negative, or a part exceeds its whole or
+            stands without it.
     """
 
     input_tokens: int | None = None
@@ -61,7 +63,12 @@ class Usage:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be true of any call."""
-        problem = contradiction(self.reported())
+        counts = self.reported()
+        for name, count in counts.items():
+            if type(count) is not int:
+                msg = f"{name} is {printable(count)}; give a whole number of tokens, or None."
+                raise UsageShapeError(msg)
+        problem = contradiction(counts)
         if problem is not None:
             raise UsageShapeError(problem)
 

@@ -1,14 +1,17 @@
 """What a provider sent and nobody could read: said once."""
 
+import ast
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.callbacks import CBEventType, EventPayload
 
-from llama_token_tracker import TokenCountingHandler
+import llama_token_tracker
+from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Usage
 from llama_token_tracker._log_once import forget_notices, notice, put_off, say_late
 
 
@@ -55,11 +58,58 @@ def test_what_cannot_be_printed_is_named(caplog: pytest.LogCaptureFixture):
     assert "b: found an unprintable int" in caplog.text
 
 
-def test_inventing_kinds_is_no_way_to_flood_the_log(caplog: pytest.LogCaptureFixture):
-    """Beyond some hundred kinds nothing new is logged or remembered."""
+def test_inventing_names_is_no_way_to_flood_the_log(caplog: pytest.LogCaptureFixture):
+    """Beyond some dozen names of a kind nothing new is logged or remembered, which is said."""
     for number in range(1_000):
-        notice(f"kind {number}", number, "it is left out")
-    assert len(caplog.records) == 256
+        notice("odd thing {}", number, "it is left out", f"named {number}")
+    assert len(caplog.records) == 64
+    assert caplog.records[0].getMessage() == "odd thing named 0: found 0; it is left out"
+    assert caplog.records[-1].getMessage().endswith("; further ones of this kind are not logged")
+
+
+def test_no_kind_keeps_another_from_being_said(caplog: pytest.LogCaptureFixture):
+    """After hundreds of models without a price, an end that can't be counted is still told."""
+    token_counter = TokenCountingHandler()
+    tracker = token_counter.tracker
+    for number in range(300):
+        usage = Usage(input_tokens=1, output_tokens=1)
+        tracker.record(
+            TokenCountingEvent(
+                "", "", 1, 1, usage=usage, model=f"model-{number}", provider="nobody"
+            )
+        )
+    assert tracker.unpriced_calls == 300
+    # No response at all can be read of this payload, as it is none.
+    token_counter.on_event_end(CBEventType.LLM, [1], "1")  # type: ignore[arg-type]
+    assert "an end could not be counted" in caplog.text
+
+
+def test_every_kind_stands_in_the_code():
+    """What is said of a kind is bounded by names alone, so a kind holds nothing that varies."""
+    package = Path(llama_token_tracker.__file__).parent
+    calls = [
+        node
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"notice", "_notice_other"}
+    ]
+    assert len(calls) > 50
+    kinds = [call.args[0] for call in calls]
+    assert [ast.unparse(kind) for kind in kinds if not isinstance(kind, ast.Constant)] == ["kind"]
+
+
+def test_a_log_obeys_nothing(caplog: pytest.LogCaptureFixture):
+    """Whatever a name or a thing holds, a terminal that shows the log stays as it is."""
+
+    class Hostile:
+        def __repr__(self) -> str:
+            return "\x1b[2J\n\u202e\0"
+
+    notice("odd {}", Hostile(), "it is left out", "\x1b]0;x\x07\ud800")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.isprintable()
 
 
 def test_of_many_threads_one_says_it(caplog: pytest.LogCaptureFixture):

@@ -96,23 +96,18 @@ class AccountTable:
         if per is None:
             return None
         value: object = scope if per == "scope" else tags.get(per)
+        if value is None and per != "scope":
+            found, consequence = list(tags), "those without it share one account"
+            notice("a call has no tag {}, which its budget is per", found, consequence, per)
         if value is None or type(value) is str:
             return value
         # No subclass, which might compare in a way of its own, under the lock.
         return str.__str__(str(value))
 
     def time(self) -> datetime | None:
-        """The time in UTC, or `None` if it doesn't matter.
-
-        Raises:
-            BudgetError: The clock doesn't tell the time. What the clock raises goes on, too.
-        """
-        return None if self._length is None else time_by(self.budget.clock)
-
-    def time_at_end(self) -> datetime | None:
-        """The time at a call's end; never raises, as the answer is paid for by then."""
+        """The time in UTC; `None` if it doesn't matter, or if the clock fails."""
         try:
-            return self.time()
+            return None if self._length is None else time_by(self.budget.clock)
         except Exception as error:  # noqa: BLE001 - a user's clock may raise anything
             notice("a budget's clock failed", error, "the call counts in the last known window")
             return None

@@ -9,7 +9,7 @@ from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Final
 
-from llama_token_tracker._log_once import printable
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import BudgetError
 
 # Far beyond any bill, and still a float when it's divided.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, Self, TypeAlias
 
-from llama_token_tracker._log_once import printable
+from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets.amounts import count_of, dollars_of
 from llama_token_tracker.budgets.windows import length_of, time_by, utc_now
 from llama_token_tracker.errors import BudgetError, BudgetExceededError

@@ -30,7 +30,7 @@ class Spent:
         usd: The same in US dollars.
         reserved_tokens: What calls under way have reserved.
         reserved_usd: The same in US dollars.
-        unpriced_calls: How many calls were settled without a price.
+        unpriced_calls: How many calls were settled without a price, if money is limited.
         assumed_tokens: How many of `tokens` are assumed: see `Accounts`.
         assumed_usd: The same in US dollars.
         until: When the window ends, or `None` if it never does.
@@ -149,7 +149,7 @@ class _Part:
         # Unknown is not zero: what was reserved is the best that is known.
         account.tokens += self.tokens if tokens is None else tokens
         account.attodollars += (self.attodollars or 0) if attodollars is None else attodollars
-        account.unpriced += attodollars is None
+        account.unpriced += attodollars is None and self.table.limit_attodollars is not None
         account.open -= 1
         account.reserved_tokens -= self.tokens
         account.reserved_attodollars -= self.attodollars or 0
@@ -195,7 +195,7 @@ class Reservation:
         count = None if tokens is None else count_of("tokens", tokens)
         cost = None if usd is None else attodollars_of(usd)
         # Outside the lock: clocks are users'.
-        times = [part.table.time_at_end() for part in self._parts]
+        times = [part.table.time() for part in self._parts]
         with LOCK:
             for part, now in zip(self._parts, times, strict=False):
                 part.settle(count, cost, now)
@@ -288,7 +288,7 @@ class Accounts:
         """
         count, cost = count_of("tokens", tokens), None if usd is None else attodollars_of(usd)
         table = self._table
-        part = _Part(table, table.key(tags, scope), table.time_at_end(), 0, 0, None)
+        part = _Part(table, table.key(tags, scope), table.time(), 0, 0, None)
         with LOCK:
             part.reserve()
             part.settle(count, cost, part.now)
@@ -359,8 +359,8 @@ def reserve_all(
 
     Raises:
         BudgetExceededError: The call would pass a limit. Nothing is reserved, nor is it if a
-            price, a clock or a function for `on_exceed` raises.
-        BudgetError: A figure is none, or a clock doesn't tell the time.
+            price or a function for `on_exceed` raises.
+        BudgetError: A figure is none.
     """
     run_late()  # what nobody holds any more
     count = count_of("input_tokens", input_tokens)

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from llama_token_tracker._log_once import printable
+from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.budgets.amounts import attodollars_of, usd_of
 from llama_token_tracker.budgets.budget import Budget
 from llama_token_tracker.errors import Amount, BudgetExceededError, Over
+
+_LONGEST_NAME: Final = 80
 
 
 class Violation(NamedTuple):
@@ -69,7 +71,7 @@ def _whom(per: str | None, key: str | None) -> str:
     if key is None:
         missing = "outside every scope" if per == "scope" else f"without a tag {printable(per)}"
         return f"calls {missing} (their account is None)"
-    return f"{per} {printable(key)}"
+    return f"{plain(per, _LONGEST_NAME)} {printable(key)}"
 
 
 # --- the problem -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from llama_token_tracker._log_once import printable
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import BudgetError
 
 _LONGEST: Final = timedelta(days=36_525)

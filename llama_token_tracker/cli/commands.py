@@ -4,7 +4,9 @@
 """
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from llama_token_tracker._printable import cleaned, plain
 from llama_token_tracker.cli import files
 from llama_token_tracker.errors import LlamaTokenTrackerError
 from llama_token_tracker.tokenizers import Tokenizer, get_tokenizer
@@ -25,6 +28,13 @@ CALL_FAILED: Final = 1
 """A provider refused a call, or the connection did; what was counted is shown."""
 NOT_RUN: Final = 2
 """Something that the command needs is missing; nothing was sent."""
+_LONGEST_NOTE: Final = 2_000
+_NARROWEST: Final = 20
+_WIDEST: Final = 1_000
+
+NOT_WRITTEN: Final = 1
+"""Whoever was to read the result has closed the pipe."""
+
 INTERRUPTED: Final = 130
 
 
@@ -38,14 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if a call to a provider failed, 2 if something that the command
         needs is missing, 130 if it was interrupted.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    _write_what_can_be_written()
     try:
-        return int(options.run(options))
+        options = _parser().parse_args(arguments)
+        code = int(options.run(options))
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            sys.stdout.flush()
     except LlamaTokenTrackerError as error:
         return _fail(error, NOT_RUN)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read it, such as `head`, has read enough.
+        return _closed(NOT_WRITTEN)
+    except OSError as error:
+        # Such as a disk that is full, or a folder that may not be read.
+        return _closed(_fail(error, NOT_RUN))
+    return code
+
+
+def _write_what_can_be_written() -> None:
+    """Have a terminal that can't show a sign show its number instead, be it in a file's name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _closed(code: int) -> int:
+    """Write nothing more to stdout, not even at the interpreter's end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,7 +155,7 @@ def _count(options: argparse.Namespace) -> int:
         shown = progress.add_task("Counting", total=sum(map(files.size, found)))
         for result in files.count(found, tokenizer):
             results.append(result)
-            name = escape(Path(result.path).name)
+            name = escape(cleaned(Path(result.path).name))
             progress.update(shown, advance=files.size(result.path), description=name)
     counted = [(result.path, result.tokens) for result in results if result.tokens is not None]
     if options.json:
@@ -129,7 +163,7 @@ def _count(options: argparse.Namespace) -> int:
     elif counted:
         own = "its own" if tokenizer.source == "counted" else "a stand-in"
         heading = (f"Model:     {options.model}", f"Tokenizer: {tokenizer.name}, {own}")
-        text.show_files(FileTable(heading=heading, rows=tuple(counted)), Console())
+        text.show_files(FileTable(heading=heading, rows=tuple(counted)), _console())
     for result in results:
         if result.skipped:
             _print_note(f"skipped: {result.path}: {result.skipped}")
@@ -162,7 +196,7 @@ def _demo(options: argparse.Namespace) -> int:
     pages = demo.read_pages(options.paths)
     run = demo.Demo(pages, demo.load_model(options.llm), options.question)
     _run_tasks(run.tasks(), run.task_count)
-    text.show(run.table(), Console())
+    text.show(run.table(), _console())
     if run.problem:
         return _fail(run.problem, CALL_FAILED)
     return OK
@@ -173,11 +207,18 @@ def _run_tasks(tasks: Iterable[str], count: int) -> None:
     with _progress() as progress:
         shown = progress.add_task("Starting", total=count)
         for done, task in enumerate(tasks):
-            progress.update(shown, completed=done, description=escape(task))
+            progress.update(shown, completed=done, description=escape(cleaned(task)))
+
+
+def _console(*, is_stderr: bool = False) -> Console:
+    """A console no wider than anything can be shown on, whatever `COLUMNS` says."""
+    console = Console(stderr=is_stderr)
+    console.width = min(max(console.width, _NARROWEST), _WIDEST)
+    return console
 
 
 def _progress() -> Progress:
-    console = Console(stderr=True)
+    console = _console(is_stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
@@ -189,6 +230,5 @@ def _fail(problem: object, code: int) -> int:
 
 
 def _print_note(text: str) -> None:
-    """Print one line to stderr, whatever line breaks the text has."""
-    line = " ".join(text.split())
-    print(f"llama-token-tracker: {line}", file=sys.stderr)
+    """Print one line to stderr, whatever the text has in it."""
+    print(f"llama-token-tracker: {plain(text, _LONGEST_NOTE)}", file=sys.stderr)

@@ -26,6 +26,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import BaseNode
 
+from llama_token_tracker.cli import files
 from llama_token_tracker.errors import LlamaTokenTrackerError
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.llama_index.handler import TokenCountingHandler
@@ -88,15 +89,10 @@ def _files(path: Path) -> list[Path]:
 
 def _read(file: Path) -> Page:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    except OSError as error:
-        msg = f"{file} can't be read ({error.strerror}); make it readable or leave it out."
+        text = files.read(str(file))
+    except files.UnreadableError as error:
+        msg = f"{file}: {error}; mend it or leave it out."
         raise DemoError(msg) from error
-    if "\0" in text:
-        msg = f"{file} is not UTF-8 text; convert it or leave it out."
-        raise DemoError(msg)
     if not text.strip():
         msg = f"{file} is empty; leave it out."
         raise DemoError(msg)

@@ -1,23 +1,38 @@
 """The files that `count` is given, found and counted.
 
-What isn't text is skipped and named, never guessed at.
+What isn't text is skipped and named, never guessed at; and nothing is read for ever.
 """
 
 import glob
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from llama_token_tracker._printable import plain
 from llama_token_tracker.errors import LlamaTokenTrackerError
 from llama_token_tracker.tokenizers import Tokenizer
 
 STDIN: Final = "-"
 
+MOST_BYTES: Final = 32 * 1024 * 1024
+"""A longer file is skipped: a text that long is a prompt to no model."""
+
+_LONGEST_PATH: Final = 300
+_READ_AT_ONCE: Final = 1024 * 1024
+# Where there is no such flag, there are no pipes that have a name among the files.
+_WITHOUT_WAITING: Final = getattr(os, "O_NONBLOCK", 0)
+
 
 class PathError(LlamaTokenTrackerError):
     """A path leads to nothing that could be counted."""
+
+
+class UnreadableError(LlamaTokenTrackerError):
+    """A file is none whose text could be counted; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +64,15 @@ def find(paths: Iterable[str]) -> list[str]:
 
 
 def _files(given: str) -> Sequence[str]:
+    try:
+        return [given] if given == STDIN else _found(given)
+    except OSError as error:
+        msg = f"{plain(given, _LONGEST_PATH)} can't be read: {error.strerror or error}"
+        raise PathError(msg) from error
+
+
+def _found(given: str) -> Sequence[str]:
     path = Path(given)
-    if given == STDIN:
-        return [given]
     if path.is_dir():
         files = _within(path)
         if not files:
@@ -93,16 +114,11 @@ def count(files: Iterable[str], tokenizer: Tokenizer) -> Iterator[Counted]:
     """
     for file in files:
         try:
-            text = _read(file)
-        except UnicodeDecodeError as error:
-            yield Counted(file, None, f"no UTF-8 text: byte {error.start} can't be decoded")
-        except OSError as error:
-            yield Counted(file, None, f"can't be read: {error.strerror or error}")
+            text = read(file)
+        except UnreadableError as error:
+            yield Counted(file, None, str(error))
         else:
-            if "\0" in text:
-                yield Counted(file, None, "binary: it holds NUL bytes")
-            else:
-                yield Counted(file, tokenizer.count(text))
+            yield Counted(file, tokenizer.count(text))
 
 
 def size(file: str) -> int:
@@ -113,7 +129,57 @@ def size(file: str) -> int:
         return 0
 
 
-def _read(file: str) -> str:
-    content = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
-    # A byte order mark is the file's, not the text's; line ends stay as they would be sent.
-    return content.decode("utf-8-sig")
+def read(file: str) -> str:
+    """Read the text of a file, or of standard input.
+
+    Raises:
+        UnreadableError: It can't be read, is no text, or is too long.
+    """
+    try:
+        content = _of_stdin() if file == STDIN else _of_file(file)
+        # A byte order mark is the file's, not the text's; line ends stay as they would be sent.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"no UTF-8 text: byte {error.start} can't be decoded"
+        raise UnreadableError(msg) from error
+    except OSError as error:
+        msg = f"can't be read: {error.strerror or error}"
+        raise UnreadableError(msg) from error
+
+
+def _of_stdin() -> bytes:
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        msg = "can't be read: it is closed"
+        raise UnreadableError(msg)
+    return _content(sys.stdin.buffer)
+
+
+def _of_file(file: str) -> bytes:
+    # Else the opening of a pipe would wait for somebody who writes to it.
+    with open(file, "rb", opener=_open) as opened:
+        content = _content(opened)
+        if not content and stat.S_ISFIFO(os.fstat(opened.fileno()).st_mode):
+            msg = "an empty pipe: nobody writes to it"
+            raise UnreadableError(msg)
+    return content
+
+
+def _open(file: str, flags: int) -> int:
+    descriptor = os.open(file, flags | _WITHOUT_WAITING)
+    if _WITHOUT_WAITING:
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _content(opened: BinaryIO) -> bytes:
+    """Read a file, but no further than to where it's seen that it can't be counted."""
+    content = bytearray()
+    while piece := opened.read(_READ_AT_ONCE):
+        if b"\0" in piece:
+            msg = "binary: it holds NUL bytes"
+            raise UnreadableError(msg)
+        content += piece
+        if len(content) > MOST_BYTES:
+            msg = f"longer than {MOST_BYTES >> 20} MiB; split it, and count its parts"
+            raise UnreadableError(msg)
+    return bytes(content)

@@ -40,7 +40,7 @@ def to_count(value: object, place: str) -> int | None:
         pass_on(error)
         number = math.nan
     if isinstance(value, bool) or not 0 <= number <= MAX_TOKENS or number != int(number):
-        notice(f"not a count of tokens at {place}", value, "it is left out")
+        notice("not a count of tokens at {}", value, "it is left out", place)
         return None
     return int(number)
 
@@ -76,8 +76,7 @@ def _fields_of(value: object) -> Fields | None:
     try:
         return dict(cast("Mapping[str, object]", value))
     except Exception as error:  # noqa: BLE001 - a foreign mapping may raise anything when read
-        kind = f"unreadable {type(value).__name__}"
-        notice(kind, error, "its fields are left out")
+        notice("unreadable {}", error, "its fields are left out", type(value).__name__)
         return None
 
 
@@ -93,5 +92,6 @@ class _Attributes:
         try:
             return getattr(self._value, name, None)
         except Exception as error:  # noqa: BLE001 - a foreign property may raise anything
-            notice(f"unreadable attribute of {type(self._value).__name__}", error, "it is left out")
+            kind = type(self._value).__name__
+            notice("unreadable attribute of {}", error, "it is left out", kind)
             return None

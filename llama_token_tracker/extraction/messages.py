@@ -2,7 +2,7 @@
 
 LlamaIndex's and LangChain's messages are known by the names of their fields, not by their classes.
 What is taken from them are strings and numbers, so that nothing changes if a message does. Nothing
-is fetched.
+is fetched, and no file is looked at.
 """
 
 import base64
@@ -11,11 +11,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, Final, cast
 
 from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import is_text
 from llama_token_tracker.extraction.images import image_size
 from llama_token_tracker.extraction.parts import (
     Document,
@@ -29,7 +29,7 @@ from llama_token_tracker.extraction.parts import (
     ToolCall,
     ToolResult,
 )
-from llama_token_tracker.extraction.texts import response_text, shown
+from llama_token_tracker.extraction.texts import as_text, is_list, items, response_text, shown
 
 # A JPEG's size may stand behind a preview picture; nobody's is larger than this.
 _HEAD_BYTES: Final = 262_144
@@ -43,8 +43,8 @@ def messages_of(prompt: object) -> tuple[Message, ...]:
         prompt: One message or several: LlamaIndex's or LangChain's, dicts with `role` and
             `content` as OpenAI, Anthropic or Bedrock have them, or `Message`s as they are.
     """
-    if isinstance(prompt, list | tuple):
-        return tuple([_message(message) for message in cast("Sequence[object]", prompt)])
+    if is_list(prompt):
+        return tuple([_message(message) for message in items(prompt)])
     return (_message(prompt),)
 
 
@@ -80,14 +80,14 @@ def _message(given: object) -> Message:
         if isinstance(given, Message):
             return given
         if isinstance(given, str):
-            return Message.of("user", given)
+            return Message.of("user", as_text(given))
         if isinstance(given, Mapping):
             return _of_dict(cast("Mapping[str, Any]", given))
         if not hasattr(message, "blocks") and hasattr(message, "response_metadata"):
             return _of_langchain(message)
         return _of_llama_index(message)
     except Exception as error:  # noqa: BLE001 - a foreign message may raise anything when read
-        notice(f"unreadable {_kind(message)}", error, "it is counted as it prints")
+        notice("unreadable {}", error, "it is counted as it prints", _kind(message))
         return Message("user", (Text(shown(message)), Opaque("what can't be read")))
 
 
@@ -96,17 +96,17 @@ def as_message(role: str, parts: tuple[Part, ...], name: object = None) -> Messa
     if role == "tool":
         inner = tuple([p for p in parts if isinstance(p, Text | Image | Document | Opaque)])
         parts = (ToolResult(inner),)
-    return Message(role, parts, name if isinstance(name, str) else None)
+    return Message(role, parts, as_text(name) if is_text(name) else None)
 
 
 # --- LlamaIndex ----------------------------------------------------------------------------
 
 
 def _of_llama_index(message: Any) -> Message:
-    role = str(getattr(message.role, "value", message.role))
+    role = as_text(getattr(message.role, "value", message.role))
     blocks = message.blocks
     if len(blocks) == 1 and getattr(blocks[0], "block_type", "") == "text":
-        parts: tuple[Part, ...] = (Text(str(blocks[0].text)),)
+        parts: tuple[Part, ...] = (Text(as_text(blocks[0].text)),)
     else:
         parts = tuple(_of_blocks(blocks))
     additional = message.additional_kwargs
@@ -125,7 +125,7 @@ def _of_blocks(blocks: Iterable[Any]) -> Iterator[Part]:
         if read is not None:
             yield read(block)
         elif kind == "citable":
-            yield Text(str(block.title))
+            yield Text(as_text(block.title))
             yield from _of_blocks(block.content)
         elif kind == "citation":
             yield from _of_blocks([block.cited_content])
@@ -134,19 +134,20 @@ def _of_blocks(blocks: Iterable[Any]) -> Iterator[Part]:
 
 
 def _image_block(block: Any) -> Part:
-    return _image(block.image or _path_head(block.path) or _data_url(block.url), block.detail)
+    # A path is left alone, as a URL is: what names a file may be a stranger's word.
+    return _image(block.image or _data_url(block.url), block.detail)
 
 
 def _document_block(block: Any) -> Part:
-    data = block.data or _path_head(block.path)
+    data = block.data
     content = _plain_bytes(data) if isinstance(data, str | bytes) else b""
     return _document(content)
 
 
 _BLOCKS: Final[dict[str, Callable[[Any], Part]]] = {
-    "text": lambda block: Text(str(block.text)),
-    "thinking": lambda block: Thinking(str(block.content or "")),
-    "tool_call": lambda block: ToolCall(str(block.tool_name), _json(block.tool_kwargs)),
+    "text": lambda block: Text(as_text(block.text)),
+    "thinking": lambda block: Thinking(as_text(block.content or "")),
+    "tool_call": lambda block: ToolCall(as_text(block.tool_name), _json(block.tool_kwargs)),
     "image": _image_block,
     "document": _document_block,
 }
@@ -159,11 +160,11 @@ def _calls_beside(calls: Any) -> Iterator[ToolCall]:
             outer = cast("dict[str, Any]", call)
             fields = outer.get("function", outer)
             arguments = fields.get("arguments", fields.get("input", ""))
-            yield ToolCall(str(fields.get("name", "")), _json(arguments))
+            yield ToolCall(as_text(fields.get("name", "")), _json(arguments))
         else:
             function: Any = getattr(call, "function", call)
             arguments = getattr(function, "arguments", "")
-            yield ToolCall(str(getattr(function, "name", "")), _json(arguments))
+            yield ToolCall(as_text(getattr(function, "name", "")), _json(arguments))
 
 
 # --- LangChain -----------------------------------------------------------------------------
@@ -176,7 +177,7 @@ _CALL_BLOCKS: Final = frozenset(
 
 
 def _of_langchain(message: Any) -> Message:
-    kind = str(message.type)
+    kind = as_text(message.type)
     content, calls = message.content, getattr(message, "tool_calls", None)
     if not isinstance(content, str):
         blocks = cast("list[Any]", content)
@@ -185,8 +186,8 @@ def _of_langchain(message: Any) -> Message:
         parts = tuple(map(_of_langchain_block, content))
     else:
         parts = tuple(_of_content(content or None))
-    parts += tuple(ToolCall(str(call["name"]), _json(call["args"])) for call in calls or ())
-    role = _ROLES.get(kind) or str(getattr(message, "role", kind))
+    parts += tuple(ToolCall(as_text(call["name"]), _json(call["args"])) for call in calls or ())
+    role = _ROLES.get(kind) or as_text(getattr(message, "role", kind))
     return as_message(role, parts, message.name)
 
 
@@ -205,9 +206,9 @@ def _of_langchain_block(block: Any) -> Part:
     """
     match block:
         case {"type": "reasoning", "reasoning": str(text)}:
-            return Thinking(text)
+            return Thinking(as_text(text))
         case {"type": "reasoning_content", "reasoning_content": {"text": str(text)}}:
-            return Thinking(text)
+            return Thinking(as_text(text))
         case {"type": "image", "base64": str(data)} | {"type": "image", "data": str(data)}:
             return _image(data)
         case {"type": "file", "base64": str(data)} | {"type": "file", "data": str(data)}:
@@ -220,7 +221,7 @@ def _of_langchain_block(block: Any) -> Part:
 
 
 def _of_dict(message: Mapping[str, Any]) -> Message:
-    role, content = str(message.get("role", "user")), message.get("content")
+    role, content = as_text(message.get("role", "user")), message.get("content")
     parts = tuple(_of_content(content))
     parts = (*parts, *_calls_beside(message.get("tool_calls")))
     return as_message(role, parts, message.get("name"))
@@ -229,14 +230,21 @@ def _of_dict(message: Mapping[str, Any]) -> Message:
 def _of_content(content: Any) -> Iterator[Part]:
     if content is None:
         return
-    if isinstance(content, str):
-        yield Text(content)
+    if is_text(content):
+        yield Text(as_text(content))
         return
-    for block in content:
+    if issubclass(type(content), Mapping):
+        content = [content]
+    if not is_list(content):
+        # An iterator would be used up by being looked at.
+        yield Text(as_text(content))
+        yield Opaque("content that is neither text nor a list")
+        return
+    for block in items(content):
         if isinstance(block, Mapping):
             yield _of_dict_block(cast("Mapping[str, Any]", block))
         else:
-            yield Text(shown(block))
+            yield Text(as_text(block))
 
 
 def _of_dict_block(block: Mapping[str, Any]) -> Part:
@@ -248,9 +256,9 @@ def _of_dict_block(block: Mapping[str, Any]) -> Part:
     """
     match block:
         case {"type": "tool_use", "name": name, "input": arguments}:
-            return ToolCall(str(name), _json(arguments))
+            return ToolCall(as_text(name), _json(arguments))
         case {"toolUse": {"name": name, "input": arguments}}:
-            return ToolCall(str(name), _json(arguments))
+            return ToolCall(as_text(name), _json(arguments))
         case {"type": "tool_result"}:
             return ToolResult(_inner(block.get("content")))
         case {"toolResult": result}:
@@ -269,13 +277,13 @@ def _of_dict_text(block: Mapping[str, Any]) -> Part:
     """Read a block that is text of some kind, if anything."""
     match block:
         case {"thinking": str(text)} | {"reasoningContent": {"reasoningText": {"text": str(text)}}}:
-            return Thinking(text)
+            return Thinking(as_text(text))
         case {"text": str(text)}:
-            return Text(text)
+            return Text(as_text(text))
         case {"json": value}:
             return Text(_json(value))
         case _:
-            kind = str(block.get("type", ""))
+            kind = as_text(block.get("type", ""))
             return Opaque(kind or ", ".join(map(str, block)) or "content")
 
 
@@ -320,12 +328,12 @@ def _tool(given: object) -> Tool:
         )
         schema = schema or {}
         return Tool(
-            str(fields.get("name", "")),
-            str(fields.get("description") or ""),
+            as_text(fields.get("name", "")),
+            as_text(fields.get("description") or ""),
             json.loads(_json(schema.get("json", schema))),
         )
     except Exception as error:  # noqa: BLE001 - a foreign tool may raise anything when read
-        notice(f"unreadable tool {_kind(tool)}", error, "it is counted as it prints")
+        notice("unreadable tool {}", error, "it is counted as it prints", _kind(tool))
         return Tool("", shown(tool))
 
 
@@ -337,8 +345,8 @@ def _kind(thing: Any) -> str:
 
 
 def _json(value: object) -> str:
-    if isinstance(value, str):
-        return value
+    if is_text(value):
+        return as_text(value)
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except Exception as error:  # noqa: BLE001 - what JSON can't say is printed
@@ -376,13 +384,3 @@ def _data_url(url: object) -> str | None:
     """The data of a `data:` URL; any other URL is left where it is."""
     text = str(url or "")
     return text.partition(",")[2] if text.startswith("data:") else None
-
-
-def _path_head(path: object) -> bytes | None:
-    if not path:
-        return None
-    try:
-        with Path(str(path)).open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except OSError:
-        return None

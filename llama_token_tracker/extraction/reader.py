@@ -42,7 +42,7 @@ def extract_usage(response: object) -> Usage | None:
     try:
         return _thoroughly(response)
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
-        notice(f"unreadable {type(response).__name__}", error, "it counts as silent")
+        notice("unreadable {}", error, "it counts as silent", type(response).__name__)
         return None
 
 
@@ -278,7 +278,7 @@ class StreamedUsage:
                 return any(news)
             return self._take_in(_findings(raw, copies))
         except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
-            notice(f"unreadable {type(chunk).__name__}", error, "it counts as silent")
+            notice("unreadable {}", error, "it counts as silent", type(chunk).__name__)
             return False
 
     def _take_in(self, found: list[Finding]) -> bool:

@@ -215,5 +215,5 @@ class Plan:
 def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:
     """Drop the parts that cannot be true of their wholes; the bill is in the wholes."""
     problem = contradiction(buckets)
-    notice(f"contradiction in {shape}", problem, "the parts of the sums are left out")
+    notice("contradiction in {}", problem, "the parts of the sums are left out", shape)
     return {name: count for name, count in buckets.items() if name not in WHOLES}

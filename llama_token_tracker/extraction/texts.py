@@ -1,10 +1,13 @@
 """Prompts, messages and responses as LlamaIndex prints them, without knowing their classes."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, cast
+import json
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import exact, is_text
 
 _TUPLES = (tuple,)
 
@@ -92,7 +95,7 @@ def texts_of(words: Words) -> tuple[str, str]:
 
 def _role(role: Any) -> str:
     value = _field(role, "value")
-    return value if type(value) is str else shown(role)
+    return exact(value) if is_text(value) else shown(role)
 
 
 def printed(lines: Iterable[Line]) -> str:
@@ -102,18 +105,18 @@ def printed(lines: Iterable[Line]) -> str:
 
 def prompt_text(prompt: Any) -> str:
     """The text of an event's `prompt`: as LlamaIndex prints it, messages on lines."""
-    if _is(prompt, str):
-        return cast("str", prompt)
-    if _is(prompt, list, tuple):
-        messages = cast("Sequence[Any]", prompt)
-        return "\n".join([_message_text(message) for message in messages])
+    if is_text(prompt):
+        return exact(prompt)
+    if is_list(prompt):
+        messages: Any = prompt
+        return "\n".join([_message_text(message) for message in items(messages)])
     return "" if prompt is None else shown(prompt)
 
 
 def response_text(response: Any) -> str:
     """The text of an event's `completion`: as LlamaIndex prints it."""
-    if response is None:
-        return ""
+    if response is None or is_text(response):
+        return "" if response is None else exact(response)
     try:
         message = response.message
     except Exception as error:  # noqa: BLE001 - a completion has none, and a foreign one may raise
@@ -122,12 +125,21 @@ def response_text(response: Any) -> str:
     if message is not None:
         return _message_text(message)
     text = _field(response, "text")
-    return cast("str", text) if _is(text, str) else _as_sent(response)
+    if is_text(text):
+        return exact(text)
+    is_users = hasattr(cast("Any", type(response)), "__pydantic_fields__")
+    return written(response) if is_users else shown(response)
 
 
-def _is(thing: object, *kinds: type) -> bool:
-    """`isinstance`, but asking the thing's class: an object may raise when it's asked itself."""
-    return issubclass(type(thing), kinds)
+def is_list(thing: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether something is a list or a tuple, asked of its class: itself may raise."""
+    return issubclass(type(thing), list | tuple)
+
+
+def items(listed: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
+    """What a list or a tuple holds, whatever its class makes of being read."""
+    kind: Any = list if issubclass(cast("type[Any]", type(listed)), list) else tuple
+    return cast("Iterator[Any]", kind.__iter__(listed))
 
 
 def _field(thing: object, name: str) -> Any:
@@ -145,7 +157,7 @@ def _message_text(message: Any) -> str:
         block = blocks[0]
         if block.block_type == "text" and len(blocks) == 1:
             text = block.text
-            return f"{_role(message.role)}: {text if type(text) is str else shown(text)}"
+            return f"{_role(message.role)}: {as_text(text)}"
     except Exception as error:  # noqa: BLE001 - no single block of text: all else is as it's printed
         pass_on(error)
     return shown(message)
@@ -154,17 +166,47 @@ def _message_text(message: Any) -> str:
 def shown(thing: Any) -> str:
     """`str(thing)`, whatever `thing` does when asked."""
     try:
-        return str(thing)
+        return exact(str(thing))
     except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
-        notice(f"unprintable {type(thing).__name__}", error, "its text is left empty")
+        notice("unprintable {}", error, "its text is left empty", type(thing).__name__)
         return ""
 
 
-def _as_sent(answer: Any) -> str:
-    """The text of an answer; one in the user's own class went over the wire as JSON."""
+def as_text(thing: object) -> str:
+    """A text as a plain one, and of anything else what it prints."""
+    return exact(thing) if is_text(thing) else shown(thing)
+
+
+def written(answer: object) -> str:
+    """The text of an answer that was read into the user's own class: it went over the wire as JSON.
+
+    It's put together of fields alone: serializers and properties are users' code.
+    """
+    if is_text(answer):
+        return exact(answer)
     try:
-        if hasattr(answer, "model_dump_json"):
-            return str(answer.model_dump_json())
-    except Exception as error:  # noqa: BLE001 - whatever JSON can't say is printed
-        pass_on(error)
-    return shown(answer)
+        return json.dumps(_plain(answer), ensure_ascii=False, separators=(",", ":"))
+    except Exception as error:  # noqa: BLE001 - endless within itself, or otherwise no JSON
+        notice("an answer can't be written as JSON", error, "its text is left empty")
+        return ""
+
+
+def _plain(value: Any) -> object:
+    """What JSON knows, made of any value."""
+    kind = cast("Any", type(value))
+    if kind in _JSON:
+        return value
+    if issubclass(kind, str | Enum):
+        return exact(value) if issubclass(kind, str) else _plain(value._value_)
+    if is_list(value):
+        return [_plain(one) for one in items(value)]
+    if hasattr(kind, "__pydantic_fields__"):
+        return _plain(value.__dict__)
+    if issubclass(kind, dict):
+        fields = cast("Iterable[tuple[object, object]]", dict.items(value))  # pyright: ignore[reportUnknownMemberType]
+        return {as_text(key): _plain(one) for key, one in fields}
+    return str(value) if kind.__module__ in _STANDARD else f"<{kind.__name__}>"
+
+
+_JSON = (str, int, float, bool, type(None))
+_STANDARD = ("datetime", "decimal", "uuid")

@@ -137,6 +137,21 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
         return self.total_llm_token_count
 
     @property
+    def event_starts_to_ignore(self) -> tuple[()]:
+        """What LlamaIndex asks its own handlers first.
+
+        Raises:
+            AttributeError: In any case.
+        """
+        msg = (
+            "this handler is LangChain's, and was given to LlamaIndex, which has another: "
+            "llama_token_tracker.TokenCountingHandler."
+        )
+        raise AttributeError(msg)
+
+    start_trace = event_starts_to_ignore
+
+    @property
     def open_calls(self) -> int:
         """How many calls have started and not ended."""
         return len(self._recorder.runs)
@@ -185,9 +200,8 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
         Raises:
             BudgetExceededError: It would pass the limit of a budget; nothing is sent.
         """
-        prompt = "\n".join(prompts)
         self._recorder.start(
-            "completion", prompt, serialized, run_id, parent_run_id, metadata, kwargs
+            "completion", prompts, serialized, run_id, parent_run_id, metadata, kwargs
         )
 
     def on_chat_model_start(
@@ -206,9 +220,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
         Raises:
             BudgetExceededError: It would pass the limit of a budget; nothing is sent.
         """
-        # A copy: the user's list may grow while the call runs.
-        prompt = tuple(message for part in messages for message in part)
-        self._recorder.start("chat", prompt, serialized, run_id, parent_run_id, metadata, kwargs)
+        self._recorder.start("chat", messages, serialized, run_id, parent_run_id, metadata, kwargs)
 
     def on_llm_new_token(
         self,
@@ -222,7 +234,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
         run = self._recorder.runs.get(str(run_id))
         if run is not None:
             run.has_sent = True
-            if chunk is not None:
+            if issubclass(type(chunk), Generation):
                 run.chunks.append(chunk)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:

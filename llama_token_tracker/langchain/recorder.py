@@ -12,14 +12,16 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
+from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
 from llama_token_tracker.extraction import Reported, extract_fullest, knows
+from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
-from llama_token_tracker.extraction.texts import shown
+from llama_token_tracker.extraction.texts import as_text, is_list, items
 from llama_token_tracker.langchain.runs import OpenRuns, Run
 from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner, is_running
@@ -94,7 +96,7 @@ class RunRecorder:
     def start(
         self,
         operation: Operation,
-        prompt: object,
+        asked: object,
         serialized: object,
         run_id: UUID,
         parent_run_id: UUID | None,
@@ -106,22 +108,14 @@ class RunRecorder:
         Raises:
             BudgetExceededError: It would pass a limit.
         """
+        params, size = options.get("invocation_params"), options.get("batch_size")
         try:
-            params = options.get("invocation_params")
-            given, known = _fields(params), _fields(metadata)
-            limit = known.get("ls_max_tokens")
-            run = Run(
-                str(run_id),
-                operation,
-                prompt,
-                model=_model(known, given, serialized),
-                provider=LANGCHAIN_PROVIDERS.get(str(known.get("ls_provider"))),
-                tools=given.get("tools") or given.get("toolConfig"),
-                # LangChain puts the limit of the answer under one name.
-                limits=given if limit is None else {**given, "max_tokens": limit},
-                context=self.tracker.context(_tags(known)),
-            )
-            size = int(options.get("batch_size") or 1)
+            run = self._opened(operation, asked, serialized, run_id, metadata, params)
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a start could not be read", error, "its call is counted without it")
+            run = Run(str(run_id), operation, None)
+        try:
+            size = size if type(size) is int else 1
             is_news = self.runs.start(run, run_id, str(parent_run_id), params, size)
             _started.set(run.event_id)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
@@ -129,6 +123,29 @@ class RunRecorder:
         else:
             if is_news:
                 self._reserve(run)
+
+    def _opened(
+        self,
+        operation: Operation,
+        asked: object,
+        serialized: object,
+        run_id: UUID,
+        metadata: object,
+        params: object,
+    ) -> Run:
+        given, known = _fields(params), _fields(metadata)
+        limit, provider = known.get("ls_max_tokens"), known.get("ls_provider")
+        return Run(
+            str(run_id),
+            operation,
+            _messages(asked) if operation == "chat" else _text(asked),
+            model=_model(known, given, serialized),
+            provider=LANGCHAIN_PROVIDERS.get(as_text(provider)),
+            tools=given.get("tools") or given.get("toolConfig"),
+            # LangChain puts the limit of the answer under one name.
+            limits=given if limit is None else {**given, "max_tokens": limit},
+            context=self.tracker.context(_tags(known)),
+        )
 
     def _reserve(self, run: Run) -> None:
         """Hold in the budgets what a call may use.
@@ -165,6 +182,13 @@ class RunRecorder:
             self.tracker.add(run.pending)
             run.is_over = True
             return
+        try:
+            self._record(run, response, status)
+        except Exception as error:  # noqa: BLE001 - a paid call must not be lost
+            notice("an answer could not be read", error, "its call counts without it")
+            self._record(run, None, status)
+
+    def _record(self, run: Run, response: LLMResult | None, status: Status) -> None:
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
@@ -177,7 +201,7 @@ class RunRecorder:
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
-        completion = "" if not self.settings.keeps_text else "".join([one.text for one in answers])
+        completion = "" if not self.settings.keeps_text else _joined(answers)
         transcript = PartsTranscript(
             (prompt, completion),
             None if reported.input_tokens is not None else _prompt(run.prompt),
@@ -208,8 +232,20 @@ def _may_send(run: str | None, request: str) -> bool:
 # --- what a start tells --------------------------------------------------------------------
 
 
-def _fields(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+def _fields(value: object) -> dict[str, Any]:
+    found = as_fields(value) if issubclass(type(value), Mapping) else None
+    return cast("dict[str, Any]", found) if type(found) is dict else {}
+
+
+def _text(prompts: object) -> str:
+    """The prompts of a completion, one under the other."""
+    return "\n".join(map(as_text, items(prompts))) if is_list(prompts) else as_text(prompts)
+
+
+def _messages(asked: object) -> tuple[object, ...]:
+    """The messages of a chat, copied, as the user's list may grow while the call runs."""
+    parts = items(asked) if is_list(asked) else (asked,)
+    return tuple([one for part in parts for one in (items(part) if is_list(part) else (part,))])
 
 
 def _model(
@@ -217,12 +253,12 @@ def _model(
 ) -> str | None:
     """The model's id, as it is asked for."""
     named = metadata.get("ls_model_name")
-    if isinstance(named, str) and named:
-        return named
+    if is_text(named) and exact(named):
+        return exact(named)
     for fields in (params, _fields(_fields(serialized).get("kwargs"))):
         for key in _MODEL_KEYS:
-            if isinstance(model := fields.get(key), str) and model:
-                return model
+            if is_text(model := fields.get(key)) and exact(model):
+                return exact(model)
     return None
 
 
@@ -230,7 +266,7 @@ def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:
     tags = {
         name: value
         for name, value in metadata.items()
-        if isinstance(value, str | int)
+        if issubclass(type(value), str | int)
         and (name == _TELLING or not str(name).startswith(_INTERNAL))
     }
     return dict(list(tags.items())[:_MAX_TAGS])
@@ -292,6 +328,10 @@ def _answers(run: Run, response: LLMResult | None) -> list[Generation]:
     return answers
 
 
+def _joined(answers: Iterable[Generation]) -> str:
+    return "".join([as_text(one.text) for one in answers])
+
+
 def _generations(response: LLMResult) -> list[Generation]:
     answers: list[Any] = [one for several in response.generations for one in several]
     return answers
@@ -303,7 +343,7 @@ def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
     if messages:
         parts = tuple([part for message in messages_of(messages) for part in message.parts])
     else:
-        parts = (Text("".join([one.text for one in answers])),)
+        parts = (Text(_joined(answers)),)
     return tuple([part for part in parts if part != Text("")])
 
 
@@ -339,16 +379,16 @@ def _usage(response: LLMResult | None, answers: Sequence[Generation]) -> Usage |
 # --- what was asked ------------------------------------------------------------------------
 
 
-def _prompt(prompt: object) -> str | tuple[Message, ...]:
-    return prompt if isinstance(prompt, str) else messages_of(prompt)
+def _prompt(prompt: object) -> str | tuple[Message, ...] | None:
+    return prompt if prompt is None or isinstance(prompt, str) else messages_of(prompt)
 
 
 def _prompt_text(prompt: Any) -> str:
     """Messages as LangChain prints them."""
-    if isinstance(prompt, str):
-        return prompt
+    if prompt is None or isinstance(prompt, str):
+        return prompt or ""
     try:
-        return get_buffer_string(prompt)
+        return as_text(get_buffer_string(prompt))
     except Exception as error:  # noqa: BLE001 - a message of no kind that LangChain knows
         pass_on(error)
-        return "\n".join(map(shown, prompt))
+        return "\n".join(map(as_text, prompt))

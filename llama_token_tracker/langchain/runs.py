@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
@@ -25,6 +25,9 @@ from llama_token_tracker.tokenizers.estimate import expected_input, stated_outpu
 from llama_token_tracker.tracking.charging import release
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
+
+_NOTHING: Final = object()
+"""What was told before anything was: an answer may be anything, `None` included."""
 
 
 class Run(Call):
@@ -117,7 +120,7 @@ class Batch:
         self.runs: list[Run] = []
         # How many of the first runs have ended, and have sent their request.
         self._ended = self._asked = 0
-        self.told: object = None
+        self.told: object = _NOTHING
         self.error: BaseException | None = None
         self.is_paid_by_first = False
 

@@ -226,6 +226,19 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._recorder.settings = self.settings._replace(tokenizers=tokenizers)
 
     @property
+    def raise_error(self) -> bool:
+        """What LangChain asks its own handlers first.
+
+        Raises:
+            AttributeError: In any case.
+        """
+        msg = (
+            "this handler is LlamaIndex's, and was given to LangChain, which has another: "
+            "llama_token_tracker.langchain.TokenCountingCallbackHandler(tracker=handler.tracker)."
+        )
+        raise AttributeError(msg)
+
+    @property
     def open_calls(self) -> int:
         """How many calls have started and not ended."""
         return len(self._recorder.calls.by_id)

@@ -28,6 +28,7 @@ from llama_token_tracker._background import soon
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import MAX_OPEN
+from llama_token_tracker.extraction.texts import is_list, items
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
@@ -148,8 +149,10 @@ def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
     texts = arguments.get("texts")
     if texts is None:
         texts = [arguments.get("text", arguments.get("query"))]
+    if not is_list(texts):
+        return  # an iterator would be used up by being looked at
     cache = getattr(model, "embeddings_cache", None)
-    _embedding[span_id] = Embedding(cache, list(texts), batch_size)
+    _embedding[span_id] = Embedding(cache, list(items(texts)), batch_size)
 
 
 _restored: Final[dict[str, Any]] = {}

@@ -1,17 +1,18 @@
 """What the payloads of LlamaIndex's callback events say of a call."""
 
-import mimetypes
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final, cast
 
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
-from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 
 from llama_token_tracker._names import PROVIDERS
+from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
 from llama_token_tracker.extraction.messages import answer_of, messages_of
-from llama_token_tracker.extraction.parts import Message
+from llama_token_tracker.extraction.parts import Message, Opaque
 from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
 
@@ -19,7 +20,10 @@ from llama_token_tracker.tokenizers.estimate import expected_input, expected_tex
 # tuple, as type checkers would take what they can't know of its contents for a mistake.
 DICTS: Final = (dict,)
 LISTS: Final = (list,)
-_LONGEST_PATH: Final = 4096
+_IMAGES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff", ".webp")
+_TEMPLATES: Final = (PromptTemplate, ChatPromptTemplate)
+_VALUES: Final = (str, int, float, bool)
+_READABLE: Final = (*_VALUES, ChatMessage)
 _OWN_TAGS: Final = "llamaindex."
 
 
@@ -67,7 +71,8 @@ def _settings(about: Any) -> dict[str, Any]:
     """What a model's settings say of its output, in the words that most providers use."""
     output: Any = about.get("num_output") if type(about) in DICTS else None
     # LlamaIndex's default stands for "not stated".
-    return {} if output == DEFAULT_NUM_OUTPUTS else {"max_tokens": output}
+    is_default = type(output) is int and output == DEFAULT_NUM_OUTPUTS
+    return {} if is_default else {"max_tokens": output}
 
 
 def users_tags(tags: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -105,29 +110,55 @@ def transcript_of(
     )
 
 
+class StructuredPrompt(tuple[Any, ...]):
+    """The messages of a structured call, with which a schema goes along that isn't known here."""
+
+    __slots__ = ()
+
+
 def _countable(prompt: object) -> str | tuple[Message, ...] | None:
     if prompt is None:
         return None
+    if type(prompt) is StructuredPrompt:
+        *before, last = messages_of(prompt)
+        return (*before, replace(last, parts=(*last.parts, Opaque("the schema of an answer"))))
     if type(prompt) is tuple:
         return messages_of(cast("tuple[object, ...]", prompt))
     return prompt_text(prompt)
 
 
-def formatted(prompt: object) -> object:
-    """The prompt of a structured call: its template with everything put in."""
-    if not isinstance(prompt, dict):
-        return prompt
-    arguments = cast("dict[str, Any]", prompt)
-    template, values = arguments.get("prompt"), arguments.get("prompt_args", {})
-    if not isinstance(template, BasePromptTemplate):
+def formatted(arguments: object) -> StructuredPrompt | None:
+    """The prompt of a structured call, as far as that can be told without running users' code.
+
+    Args:
+        arguments: Those of the method: its template, and what was put in.
+    """
+    given: Any = arguments if type(arguments) in DICTS else {}
+    template: Any = given.get("prompt")
+    values = cast("dict[str, Any]", given.get("prompt_args", {}))
+    if not issubclass(type(template), BasePromptTemplate):
         return None
-    return tuple(template.format_messages(**values))
+    if _is_plain(template, values):
+        return StructuredPrompt(template.format_messages(**values)) or None
+    fields = cast("dict[str, Any]", template.__dict__)
+    texts: list[object] = [fields.get("template"), fields.get("template_str")]
+    texts += [*fields.get("message_templates", ()), *fields["kwargs"].values(), *values.values()]
+    shown = [prompt_text(text) for text in texts if type(text) in _READABLE]
+    return StructuredPrompt([ChatMessage("\n".join(shown))])
+
+
+def _is_plain(template: Any, values: dict[str, Any]) -> bool:
+    """Whether putting values into a template runs no code but LlamaIndex's."""
+    if type(template) not in _TEMPLATES or template.function_mappings or template.output_parser:
+        return False
+    return all(type(value) in _VALUES for value in (*template.kwargs.values(), *values.values()))
 
 
 def is_image(chunk: object) -> bool:
-    """Whether an embedded thing is no text, but an image or the name of its file."""
-    if not issubclass(type(chunk), str):
+    """Whether what no method for texts has embedded is an image, or the name of its file.
+
+    By its name alone: nobody looks into the file system because of what a text says.
+    """
+    if not is_text(chunk):
         return True
-    text = cast("str", chunk)
-    kind = mimetypes.guess_type(text)[0] if len(text) < _LONGEST_PATH else None
-    return kind is not None and kind.startswith("image/") and Path(text).is_file()
+    return exact(chunk).lower().endswith(_IMAGES) and "\n" not in exact(chunk)

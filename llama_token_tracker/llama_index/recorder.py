@@ -25,7 +25,7 @@ from llama_token_tracker.events.transcripts import (
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
 from llama_token_tracker.extraction.reader import UsageParts
-from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, shown
+from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, shown, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, embedding
@@ -135,7 +135,11 @@ class Recorder:
         requests, silent = self._requests_of(call, [text for text, _ in named])
         groups = [EmbeddedTexts(told, request.reported()) for request, told in requests]
         by_text, is_certain = dict(named), call.served is not None
-        for is_picture, texts in groupby(silent, lambda text: is_image(by_text[text])):
+        # What went through a method for texts is text, whatever it says.
+        texts_alone = bool(call.texts)
+        for is_picture, texts in groupby(
+            silent, lambda text: not texts_alone and is_image(by_text[text])
+        ):
             together = tuple(texts)
             if is_picture:
                 notice("an image was embedded", together, "it is counted as nothing, and marked")
@@ -165,10 +169,13 @@ class Recorder:
             known is handler for known in getattr(manager, "handlers", ())
         ):
             return
-        about = llm.to_payload() if isinstance(llm, BaseLLM) else None
-        call = OpenCall(span_id, dict(arguments), about, span_id)
+        call = OpenCall(span_id, dict(arguments), None, span_id)
         call.has_callback = call.trusts_raw = False
-        call.context = self.tracker.context(users_tags(active_instrument_tags.get()))
+        try:
+            call.about = llm.to_payload() if isinstance(llm, BaseLLM) else None
+            call.context = self.tracker.context(users_tags(active_instrument_tags.get()))
+        except Exception as error:  # noqa: BLE001 - a model's settings are users' code
+            notice("a structured call could not be read", error, "it is counted without that")
         self.calls.start(call)
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
@@ -250,11 +257,14 @@ class Recorder:
     def record(self, outcome: Outcome) -> None:
         """Record an innermost call, of which something is unusual."""
         call, response, status, reported = outcome
-        prompt = call.prompt if call.has_callback else formatted(call.prompt)
+        prompt, answer = call.prompt, response
+        if not call.has_callback:
+            prompt = formatted(prompt)
+            answer = None if response is None else written(response)
         settings = self.settings
         transcript = transcript_of(
             prompt,
-            response,
+            answer,
             call.options,
             keeps_text=settings.keeps_text,
             is_reported=reported.covers_call,

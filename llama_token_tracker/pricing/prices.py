@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import PriceError
 from llama_token_tracker.pricing import catalog
 from llama_token_tracker.pricing.own import Price
@@ -107,9 +108,10 @@ class Prices:
             cost = found.cost(usage, at, is_whole=is_whole)
         if cost is None:
             notice(
-                f"no price per token is known of the model {model!r:.300}",
+                "no price per token is known of the model {}",
                 reason,
                 "its calls cost None; give a price as prices=, or the model behind it as models=",
+                printable(model, 300),
             )
         return cost
 

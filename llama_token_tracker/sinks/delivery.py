@@ -5,7 +5,8 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from llama_token_tracker._background import Worker
-from llama_token_tracker._log_once import notice, printable
+from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import SinkError
 from llama_token_tracker.events.event import TokenCountingEvent
 
@@ -48,8 +49,8 @@ class Delivery:
             do: Has a function be called with arguments, as part of a change.
         """
         if self.worker.waiting >= MAX_WAITING:
-            kind = f"the sink {self._name} takes no events"
-            notice(kind, f"{MAX_WAITING} that wait", "further ones are dropped")
+            found = f"{MAX_WAITING} that wait"
+            notice("the sink {} takes no events", found, "further ones are dropped", self._name)
             return
         do(self.worker.queue, partial(self._hand_over, event))
 
@@ -65,4 +66,4 @@ class Delivery:
         try:
             self._sink(event)
         except BaseException as error:  # noqa: BLE001 - a sink is the user's, and may raise anything
-            notice(f"the sink {self._name} raised", error, "its event is left out there")
+            notice("the sink {} raised", error, "its event is left out there", self._name)

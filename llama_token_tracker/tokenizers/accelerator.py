@@ -87,14 +87,15 @@ def accelerated(encoding: str) -> Callable[[Sequence[str]], list[int] | None] | 
             return count_many([repair(text) for text in texts])
         # Whatever it fails of, tiktoken counts instead.
         except Exception as error:  # noqa: BLE001
-            notice(f"toktok failed to count with {encoding}", error, "tiktoken counts instead")
+            notice("toktok failed to count with {}", error, "tiktoken counts instead", encoding)
             return None
 
     if count_many([probe[0] for probe in PROBES]) != [probe[column] for probe in PROBES]:
         notice(
-            f"toktok-rs disagrees with tiktoken on {encoding}",
+            "toktok-rs disagrees with tiktoken on {}",
             version("toktok-rs"),
             "it is not used; please report it with that version",
+            encoding,
         )
         return None
     return count_many

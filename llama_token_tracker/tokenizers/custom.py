@@ -51,7 +51,7 @@ def as_tokenizer(given: object) -> Tokenizer:
     backend = getattr(given, "backend_tokenizer", given)
     if _is_hugging_face(backend):
         return _checked(_hugging_face(cast("_HuggingFace", backend), _name(given)))
-    if inspect.isclass(given) or not callable(given):
+    if not callable(given):
         msg = f"tokenizer= is {_name(given)}, which is not callable; {_WAY_OUT}."
         raise TokenizerError(msg)
     if callable(getattr(given, "convert_tokens_to_ids", None)):
@@ -102,7 +102,8 @@ class _CallableCounter:
     def _estimate(self, text: str, error: BaseException) -> int:
         from llama_token_tracker.tokenizers.resolve import stand_in
 
-        notice(f"the tokenizer {self.name} failed", error, "the text is counted with a stand-in")
+        consequence = "the text is counted with a stand-in"
+        notice("the tokenizer {} failed", error, consequence, self.name)
         self.has_failed = True
         return stand_in().count(text)
 
@@ -175,7 +176,7 @@ def _hugging_face(tokenizer: _HuggingFace, name: str) -> _CallableCounter:
         copy = type(tokenizer).from_str(tokenizer.to_str())
     # `tokenizers` raises bare `Exception` where a part is written in Python.
     except Exception as error:  # noqa: BLE001
-        notice(f"the tokenizer {name} can't be copied", error, "it is used as it is")
+        notice("the tokenizer {} can't be copied", error, "it is used as it is", name)
         copy = tokenizer
     else:
         copy.no_truncation()

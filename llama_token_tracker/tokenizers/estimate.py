@@ -3,10 +3,13 @@
 They size a budget's reservation; once the call has ended, its usage takes their place.
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, SupportsIndex, cast
 
+from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.extraction.fields import MAX_TOKENS
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking, ToolCall, ToolResult
 from llama_token_tracker.usage import Source
@@ -48,6 +51,8 @@ _NESTED: Final = (
     "textGenerationConfig",
 )
 """Names of mappings that it stands in, if not beside the other arguments."""
+
+_NOT_STATED: Final = "it is taken to state no limit, and default_max_tokens is reserved"
 
 
 class ByteTokenizer:
@@ -124,28 +129,48 @@ def stated_output(*arguments: object) -> int | None:
         The limit, for all answers that are asked for together; `None` if none is stated.
     """
     for given in arguments:
-        if isinstance(given, Mapping):
-            found = cast("Mapping[str, Any]", given)
-            limit = _limit(found)
+        # Asked of its class, as an object may raise when it's asked itself.
+        if issubclass(type(given), Mapping):
+            try:
+                limit = _limit(cast("Mapping[str, Any]", given))
+            except Exception as error:  # noqa: BLE001 - a foreign mapping may raise anything
+                notice("a call's options could not be read", error, _NOT_STATED)
+                continue
             if limit is not None:
-                return limit * _answers(found)
+                return limit
     return None
 
 
 def _limit(given: Mapping[str, Any]) -> int | None:
     nested = [given.get(name) for name in _NESTED]
     for place in (given, *nested):
-        if isinstance(place, Mapping):
+        if issubclass(type(place), Mapping):
             found = cast("Mapping[str, Any]", place)
             for name in _OUTPUT_LIMITS:
-                limit = found.get(name)
-                # -1 and the like: no limit.
-                if type(limit) is int and limit > 0:
-                    return limit
+                limit = _number(found.get(name), name)
+                if limit is not None:
+                    # So many answers are asked for at once.
+                    return min(limit * (_number(given.get("n"), "n") or 1), MAX_TOKENS)
     return None
 
 
-def _answers(given: Mapping[str, Any]) -> int:
-    """Read how many answers are asked for at once."""
-    number = given.get("n")
-    return number if type(number) is int and number > 1 else 1
+def _number(value: object, name: str) -> int | None:
+    """Read an option; `None` for none, as is what's below 1: -1 and the like say "no limit"."""
+    if value is None:
+        return None
+    number = value if type(value) is int else _whole(value)
+    if number is None or number > MAX_TOKENS:
+        notice("no number of tokens in a call's {}", value, _NOT_STATED, name)
+        return None
+    return number if number > 0 else None
+
+
+def _whole(value: object) -> int | None:
+    """A whole number of any other class, such as numpy's, or a float's."""
+    try:
+        if type(value) is float:
+            return int(value) if value.is_integer() else None
+        return None if type(value) is bool else operator.index(cast("SupportsIndex", value))
+    except Exception as error:  # noqa: BLE001 - no number at all, or one of a foreign kind
+        pass_on(error)
+        return None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker._names import CLAUDE_ON_BEDROCK, bare_bedrock_id
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import CountRefusedError
 from llama_token_tracker.extraction.messages import messages_of, tools_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Tool, ToolCall, ToolResult
@@ -21,7 +22,7 @@ Json: TypeAlias = dict[str, Any]
 
 
 def count_messages(
-    messages: Iterable[object],
+    messages: object,
     *,
     model: str,
     tools: object = (),
@@ -32,7 +33,8 @@ def count_messages(
     """Count the input tokens of a prompt before it is sent.
 
     Args:
-        messages: LlamaIndex's messages, dicts with `role` and `content`, or any `Message`.
+        messages: LlamaIndex's messages, LangChain's, dicts with `role` and `content`, or any
+            `Message`; a single one of these, or a text, which is taken as the user's message.
         model: The model, by any of its names; with `via`, the name that the provider knows.
         tools: The tools to send along, as OpenAI, Anthropic or Bedrock spell them, or
             LlamaIndex's.
@@ -48,8 +50,9 @@ def count_messages(
 
     Raises:
         CountRefusedError: With `strict`, the provider gave no count.
+        TypeError: Something in it is no message.
     """
-    prompt = list(messages)
+    prompt = _prompt(messages)
     if via is not None:
         try:
             tokens = _counting_api(via)(via, prompt, model, tools, timeout_s)
@@ -62,6 +65,28 @@ def count_messages(
             return MessageCount(local.tokens, "estimated", (why, *local.estimates))
         return MessageCount(tokens, "reported")
     return count_locally(messages_of(prompt), model=model, tools=tools_of(tools))
+
+
+def _prompt(given: Any) -> list[object]:
+    is_one = (
+        issubclass(type(given), Mapping) or _is_message(given) or not hasattr(given, "__iter__")
+    )
+    prompt: list[object] = [given] if is_one else list(given)
+    for number, message in enumerate(prompt):
+        if not _is_message(message):
+            msg = (
+                f"message {number} is {printable(message)}; give messages of LlamaIndex or "
+                "LangChain, dicts with `role` and `content`, or a text."
+            )
+            raise TypeError(msg)
+    return prompt
+
+
+def _is_message(thing: Any) -> bool:
+    if isinstance(thing, Mapping):
+        return "role" in thing and ("content" in thing or "tool_calls" in thing)
+    marks = ("blocks", "response_metadata")
+    return isinstance(thing, str | Message) or any(hasattr(thing, mark) for mark in marks)
 
 
 _CountingApi: TypeAlias = Callable[[Any, list[object], str, object, float], int]

@@ -5,6 +5,7 @@ from typing import Final, overload
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice, put_off, say_late
+from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import TokenizerError
 from llama_token_tracker.tokenizers import claude
 from llama_token_tracker.tokenizers.base import TextTokenizer
@@ -71,10 +72,16 @@ def count_tokens(text: str | list[str], *, model: str) -> int | list[int]:
 
     Returns:
         A figure, or a list of figures in the order of the texts.
+
+    Raises:
+        TypeError: `text` is neither.
     """
     tokenizer = get_tokenizer(model)
     if isinstance(text, str):
         return tokenizer.count(text)
+    if not isinstance(text, list | tuple) or not all(isinstance(one, str) for one in text):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"text is {printable(text)}; give a text, or a list of texts."
+        raise TypeError(msg)
     return tokenizer.count_many(text)
 
 
@@ -104,9 +111,10 @@ def _resolve(model: str) -> TextTokenizer:
 def _say_if_estimated(model: str, tokenizer: TextTokenizer) -> None:
     if tokenizer.source == "estimated":
         notice(
-            f"no tokenizer of the model {model!r:.80} is known or installed",
+            "no tokenizer of the model {} is known or installed",
             tokenizer.name,
             "its figures are estimated with that; to count with its own, give it as tokenizer=",
+            printable(model),
         )
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from llama_token_tracker._log_once import notice, printable
+from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets import Accounts, Budget, BudgetError, Reservation, reserve_all
 from llama_token_tracker.events.call import Call
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -107,10 +108,10 @@ def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:
         prices: What tokens cost.
 
     Raises:
-        BudgetExceededError: It would pass a limit. Nothing is reserved.
+        BudgetExceededError: It would pass a limit. Nothing is reserved. A user's `on_exceed` may
+            raise anything; nothing else does.
     """
-    call.identify()
-    sent, back = call.expected_tokens()
+    sent, back = _expected(call)
     context = call.context
     provider, model, operation = call.provider, call.model, call.operation
 
@@ -120,16 +121,30 @@ def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:
         cost = prices.cost(usage, provider=provider, model=model, at=now, operation=operation)
         return None if cost is None else cost.usd
 
-    reservation = reserve_all(
-        accounts,
-        {} if context is None else dict(context.tags),
-        None if context is None else context.path,
-        input_tokens=sent,
-        output_tokens=back,
-        usd=price,
-    )
+    try:
+        reservation = reserve_all(
+            accounts,
+            {} if context is None else dict(context.tags),
+            None if context is None else context.path,
+            input_tokens=sent,
+            output_tokens=back,
+            usd=price,
+        )
+    except BudgetError as error:
+        notice("what a call may use could not be reserved", error, "it is charged at its end")
+        return
     needs_price = any(one.budget.usd is not None for one in accounts)
     call.reservation = CallReservation(reservation, needs_price)
+
+
+def _expected(call: Call) -> tuple[int, int | None]:
+    """What a call may use; of one that can't be read, what it doesn't state is assumed."""
+    try:
+        call.identify()
+        return call.expected_tokens()
+    except Exception as error:  # noqa: BLE001 - counting must not stop the call
+        notice("what a call may use could not be read", error, "default_max_tokens is reserved")
+        return 0, None
 
 
 def spend(accounts: Sequence[Accounts], event: TokenCountingEvent) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Final, cast
 
-from llama_token_tracker._interrupts import Change, make
+from llama_token_tracker._interrupts import Change, make, pass_on
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -144,6 +144,29 @@ class Pending:
         return is_first
 
 
+def _added(
+    calls: list[Pending], add: Callable[[Sequence[Pending], Change], object], change: Change
+) -> list[Pending]:
+    """Have calls be listed; those whose events are odd are left out, and none else."""
+    steps = len(change.steps)
+    try:
+        add(calls, change)
+    except Exception as error:
+        pass_on(error)
+        if len(calls) == 1:
+            # By its kind, as the lock is held: a foreign error may do anything when it's printed.
+            notice("a call could not be listed", type(error).__name__, "it is left out")
+            del change.steps[steps:]
+            return []
+        listed = [call for call in calls if _added([call], add, Change())]
+        if len(listed) == len(calls):
+            raise
+        del change.steps[steps:]
+        add(listed, change)
+        return listed
+    return calls
+
+
 class PendingCalls:
     """The calls that wait, in the order in which they ended.
 
@@ -233,7 +256,7 @@ class PendingCalls:
         made = list(takewhile(Pending.is_made, front))
         # One that was recorded again, because that was interrupted, may stand here twice.
         calls = [call for call in dict.fromkeys(made) if not call.is_listed]
-        add(calls, change)
+        calls = _added(calls, add, change)
         for call in calls:
             change.do(setattr, call, "is_listed", True)
         for _ in made:

@@ -10,7 +10,8 @@ from typing import Final, TypeVar
 
 from llama_token_tracker._interrupts import make
 from llama_token_tracker._lock import LOADING, LOCK
-from llama_token_tracker._log_once import put_off, say_late
+from llama_token_tracker._log_once import notice, put_off, say_late
+from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
@@ -23,6 +24,7 @@ from llama_token_tracker.views.card import Card
 
 _T = TypeVar("_T")
 
+_LONGEST_NAME: Final = 80
 _PRICING_ROUNDS: Final = 3
 """So often prices are looked up of calls that came while prices were looked up."""
 
@@ -208,7 +210,10 @@ class Report:
             any, `"(other)"` those of all values beyond the first thousand. The rows add up
             to the totals. A scope's own row leaves out the scopes within it.
         """
-        rows = self._read(lambda account: account.totals.by(name))
+        rows, known = self._read(lambda account: (account.totals.by(name), account.totals.names))
+        if rows and name not in known:
+            consequence = f"all are under None; known are {', '.join(map(printable, known))}"
+            notice("by() was asked for what no call has: {}", name, consequence, printable(name))
         return dict(sorted(rows.items(), key=lambda item: -item[1].total_tokens))
 
     # --- to look at ------------------------------------------------------------------------
@@ -236,7 +241,7 @@ class Report:
         with LOADING:
             from llama_token_tracker.views import text
 
-        name = type(self).__name__
+        name = plain(type(self).__name__, _LONGEST_NAME)
         return text.safely(lambda: f"<{name}: {text.short(self._card())}>", name)
 
     def _repr_html_(self) -> str:

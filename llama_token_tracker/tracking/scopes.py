@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._lock import LOCK
+from llama_token_tracker._printable import exact, is_text, printable
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
@@ -99,14 +100,20 @@ class Scope(Report):
         tags: dict[str, Any],
         accounts: tuple[Accounts, ...] = (),
     ) -> None:
-        if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
-            msg = f"a scope was named {name!r}; give it a name that is a text, such as a request's."
+        if not is_text(name) or not str.strip(name):
+            msg = (
+                f"a scope was named {printable(name)}; give it a name that is a text, such as a "
+                "request's."
+            )
             raise ValueError(msg)
+        name = exact(name)
         self._tracker = tracker
         self._account = account
         self.name = name
         self.path = name[:_LONGEST]
-        self.tags: dict[str, str] = {tag: as_tag(value) for tag, value in tags.items()}
+        self.tags: dict[str, str] = {
+            tag: _one_value(tag, value) for tag, value in tags.items() if value is not None
+        }
         self._budgets = accounts
         self.outer: Scope | None = None
         self._enclosing: AnyScope | None = None
@@ -122,7 +129,7 @@ class Scope(Report):
             RuntimeError: It was entered before.
         """
         if self._has_begun:
-            msg = f"scope {self.name!r} was entered before; make a new one for each block."
+            msg = f"scope {printable(self.name)} was entered before; make a new one for each block."
             raise RuntimeError(msg)
         self._has_begun = True
         self.nest_in(current_scope(self._tracker))
@@ -193,7 +200,7 @@ class Scope(Report):
         return accounts
 
     def __repr__(self) -> str:
-        return f"<Scope {self.path!r} {self.tags}>"
+        return f"<Scope {printable(self.path, 2 * _LONGEST)} {self.tags}>"
 
 
 class SharedScope:
@@ -348,12 +355,27 @@ def _innermost(by_context: AnyScope | None, frame: FrameType | None) -> AnyScope
     return by_context
 
 
+def _one_value(tag: str, value: object) -> str:
+    """A tag's value as a text.
+
+    Raises:
+        ValueError: It's several.
+    """
+    if issubclass(type(value), list | tuple | dict | set | frozenset):
+        msg = (
+            f"the tag {printable(tag)} is {printable(value)}; give one value, such as a text, or "
+            "a tag for each."
+        )
+        raise ValueError(msg)  # noqa: TRY004 - as for a scope's name
+    return as_tag(value)
+
+
 def as_tag(value: object) -> str:
     """A tag's value as a text of bounded length, whatever it does when asked."""
     if type(value) is str:
         return value[:_LONGEST]
     try:
-        return str(value)[:_LONGEST]
+        return exact(str(value))[:_LONGEST]
     except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
         pass_on(error)
         return f"<{type(value).__name__}>"

@@ -4,10 +4,20 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import plain
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account, Entries
 from llama_token_tracker.tracking.row import Row
-from llama_token_tracker.views.card import RECENT, TOP, Call, Card, Line, label_of, parts_of
+from llama_token_tracker.views.card import (
+    RECENT,
+    TITLE_LENGTH,
+    TOP,
+    Call,
+    Card,
+    Line,
+    label_of,
+    parts_of,
+)
 from llama_token_tracker.views.figures import plural
 
 ADDED_BY_HAND: Final = "(added by hand)"
@@ -63,7 +73,7 @@ class Snapshot(NamedTuple):
         calls, earlier = self._recent(total)
         llm = Line("LLM calls", self.llm)
         return Card(
-            title=title,
+            title=plain(title, TITLE_LENGTH),
             total=Line("All", total),
             llm=llm,
             parts=parts_of(self.llm.usage, llm.input, llm.output),

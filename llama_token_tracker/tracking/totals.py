@@ -62,7 +62,7 @@ Unpriced: TypeAlias = tuple[TokenCountingEvent, int, int]
 
 _Rows: TypeAlias = dict[Any, Row]
 
-_update: Final[Callable[..., object]] = operator.ior
+_update: Final[Callable[..., object]] = operator.ior  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # typeshed's gap
 
 
 class Totals:
@@ -93,6 +93,11 @@ class Totals:
                 unpriced[id(waiting)] = waiting
         draft.finish(change)
         change.do(_update, self._unpriced, unpriced)
+
+    @property
+    def names(self) -> list[str]:
+        """What calls can be split by."""
+        return list(dict.fromkeys((*Kind._fields, "scope", *list(self._by_tag))))
 
     @property
     def unpriced(self) -> list[Unpriced]:
@@ -235,7 +240,7 @@ class _Draft:
         if table is None:
             table = self._tagged[name] = _Table(self._by_tag.get(name, {}))
         if value not in table and table.size >= MAX_VALUES:
-            _notice_other(f"too many values of {name}", value)
+            _notice_other("too many values of {}", value, name)
             value = OTHER
         return table, value
 
@@ -248,11 +253,11 @@ class _Draft:
             table.finish(change)
 
 
-def _notice_other(kind: str, found: object) -> None:
+def _notice_other(kind: str, found: object, name: str = "") -> None:
     # The caller holds the lock: what listens to the log, or prints the name, may wait for it.
     with put_off():
-        name = found if type(found) is str else type(found).__name__
-        notice(kind, name, f"further ones are filed as {OTHER}")
+        value = found if type(found) is str else type(found).__name__
+        notice(kind, value, f"further ones are filed as {OTHER}", name)
 
 
 def _copied(rows: Mapping[Any, Row]) -> dict[Any, Row]:

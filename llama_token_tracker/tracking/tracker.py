@@ -14,7 +14,9 @@ from llama_token_tracker._background import WORKER, run_late
 from llama_token_tracker._interrupts import Change, is_sent, make
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets import Accounts, Budget
+from llama_token_tracker.errors import PriceError
 from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
@@ -48,6 +50,7 @@ class Tracker(Report):
 
     Raises:
         ValueError: `max_events` is negative.
+        PriceError: `prices` is none of `Prices`.
         BudgetError: `budget` holds something that is no budget.
         SinkError: `sinks` holds something that can't be called.
     """
@@ -64,6 +67,9 @@ class Tracker(Report):
         if max_events is not None and max_events < 0:
             msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
             raise ValueError(msg)
+        if prices is not None and not isinstance(prices, Prices):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"prices is {printable(prices)}; give Prices({{model: price}})."
+            raise PriceError(msg)
         self.prices = prices or Prices()
         self._budgets: tuple[Accounts, ...] = accounts_of(budget)
         self.is_limited = bool(self._budgets)
@@ -105,10 +111,10 @@ class Tracker(Report):
         Args:
             name: What it's called.
             budget: A limit, or several, for the calls in it.
-            tags: Whom or what its calls are for: `user="ada"`.
+            tags: Whom or what its calls are for: `user="ada"`; `None` stands for none.
 
         Raises:
-            ValueError: The name is no text, or empty.
+            ValueError: The name is no text, or empty; or a tag has several values.
         """
         account = self.new_account(
             max_events=self._account.max_events, include_failed=self._account.include_failed
@@ -154,7 +160,13 @@ class Tracker(Report):
         Args:
             event: What is known of it.
             context: Where it started.
+
+        Raises:
+            TypeError: It's no event.
         """
+        if not isinstance(event, TokenCountingEvent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"the event to record is {printable(event)}; give a TokenCountingEvent."
+            raise TypeError(msg)
         event.price_with(self.prices)
         if context is not None:
             context.mark(event)
@@ -380,10 +392,10 @@ class Tracking(Report, Generic[_Recorder]):
         Args:
             name: What it's called.
             budget: A limit, or several, for the calls in it.
-            tags: Whom or what its calls are for; see `by`.
+            tags: Whom or what its calls are for; see `by`. `None` stands for none.
 
         Raises:
-            ValueError: The name is no text, or empty.
+            ValueError: The name is no text, or empty; or a tag has several values.
             BudgetError: `budget` holds something that is no budget.
         """
         return self.tracker.scope(name, budget=budget, **tags)

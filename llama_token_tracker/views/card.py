@@ -8,8 +8,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, NamedTuple, Self
 
+from llama_token_tracker._printable import plain
 from llama_token_tracker.usage import Source, Usage, weaker
-from llama_token_tracker.views.figures import MARKS, dollars, plain, plural
+from llama_token_tracker.views.figures import MARKS, dollars, plural
 from llama_token_tracker.views.protocols import Event, Row
 
 TOP: Final = 8

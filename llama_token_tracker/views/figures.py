@@ -1,9 +1,8 @@
-"""Formatting of single values, the same in every view: tokens, dollars, foreign texts.
+"""Formatting of single values, the same in every view: tokens and dollars.
 
 A figure that wasn't reported by the provider bears a mark, `MARKS`, in front.
 """
 
-import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
@@ -16,12 +15,6 @@ MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
 NOT_REPORTED: Final = "not reported"
 UNKNOWN: Final = "unknown"
 
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Joiners make one letter or one picture of several; they turn nothing around.
-_JOINERS: Final = "\u200c\u200d"
-_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
-_CONTROL_PICTURES: Final = 0x2400
-_MOST_MARKS: Final = 2
 _LEAST: Final = Decimal("0.0001")
 
 
@@ -37,46 +30,6 @@ def with_fallback(draw: Callable[[], str], fallback: Callable[[str], str]) -> st
     except Exception as error:  # noqa: BLE001 - what is shown must never break what shows it
         notice("a card could not be drawn", error, "it says so")
         return fallback(f"can't be shown: {type(error).__name__}")
-
-
-def plain(text: object, limit: int) -> str:
-    """Shorten a foreign text to one line that can't do anything to what stands around it.
-
-    Control characters become their pictures, characters that turn the direction of writing or
-    can't be seen become `\N{REPLACEMENT CHARACTER}`, and piled-up accents are cut.
-
-    Args:
-        text: Anything; of what is no text, its type is named.
-        limit: The most characters that are shown.
-    """
-    if not isinstance(text, str):
-        return f"<{type(text).__name__}>"
-    # A margin, for line breaks and accents may go; the rest of a long text isn't even looked at.
-    start = str.__getitem__(text, slice(0, 4 * limit))
-    shown = "".join(_visible(start))
-    shown = " ".join(shown.split())
-    if len(shown) > limit or len(text) > len(start):
-        shown = shown[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return shown
-
-
-def _visible(text: str) -> list[str]:
-    visible: list[str] = []
-    marks = 0
-    for sign in text:
-        category = unicodedata.category(sign)
-        marks = marks + 1 if category in {"Mn", "Me"} else 0
-        if marks > _MOST_MARKS:
-            continue
-        if sign.isspace():
-            visible.append(" ")
-        elif category not in _UNSEEN or sign in _JOINERS:
-            visible.append(sign)
-        elif ord(sign) < ord(" "):
-            visible.append(chr(_CONTROL_PICTURES + ord(sign)))
-        else:
-            visible.append(_REPLACEMENT)
-    return visible
 
 
 def tokens(count: int | None, source: str = "reported") -> str:

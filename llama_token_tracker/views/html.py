@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Final
 
+from llama_token_tracker._printable import plain
 from llama_token_tracker.views.card import (
     TITLE_LENGTH,
     Call,
@@ -22,7 +23,6 @@ from llama_token_tracker.views.card import (
 from llama_token_tracker.views.figures import (
     NOT_REPORTED,
     dollars,
-    plain,
     plural,
     tokens,
     with_fallback,

@@ -11,8 +11,9 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from llama_token_tracker._printable import cleaned, plain
 from llama_token_tracker.views.card import Call, Card, Figure, Line, amount
-from llama_token_tracker.views.figures import dollars, mark, plain, plural, tokens, with_fallback
+from llama_token_tracker.views.figures import dollars, mark, plural, tokens, with_fallback
 from llama_token_tracker.views.table import FileTable, Step, StepTable
 
 COLUMNS: Final = 80
@@ -46,15 +47,15 @@ def show_files(table: FileTable, console: Console) -> None:
     grid.add_column("Tokens", justify="right", no_wrap=True)
     for name, count in table.rows:
         # A file's name may hold anything, line breaks included.
-        grid.add_row(Text(" ".join(name.splitlines())), f"{count:,}")
+        grid.add_row(Text(cleaned(name)), f"{count:,}")
     grid.add_section()
     grid.add_row(f"{len(table.rows):,} in all", f"{table.total:,}", style="bold")
-    heading = [Text(line) for line in table.heading]
+    heading = [Text(cleaned(line)) for line in table.heading]
     console.print(Group(*heading, grid), highlight=False)
 
 
 def _render(table: StepTable) -> RenderableType:
-    heading = [Text(line) for line in table.heading]
+    heading = [Text(cleaned(line)) for line in table.heading]
     notes = Grid.grid(padding=(0, 1))
     for word, meaning in table.notes:
         notes.add_row(Text(f"{word}:", style="dim"), Text(meaning, style="dim"))
@@ -78,7 +79,7 @@ def _grid(table: StepTable) -> Grid:
 def _cells(row: Step) -> list[Text]:
     figures = (row.embedding, row.prompt, row.completion, row.total)
     return [
-        Text(row.label),
+        Text(cleaned(row.label)),
         *(Text("" if figure is None else f"{figure:,}") for figure in figures),
         Text("\n".join(row.sources)),
         Text("\n".join(row.statuses)),

@@ -100,8 +100,8 @@ class Dialect:
         return (text for path in paths for text in texts_at(fields, self._paths[path]))
 
     def _limit(self, fields: Json) -> int | None:
-        limits = (limit for limit in self._values(fields, self.limits) if type(limit) is int)
-        return next(limits, None) or stated_output(fields)
+        limits = ({"max_tokens": limit} for limit in self._values(fields, self.limits))
+        return stated_output(*limits, fields)
 
     def _prompt(self, fields: Json) -> str | tuple[Message, ...]:
         given: object = next(self._values(fields, (self.messages,)), None)

@@ -167,7 +167,7 @@ def test_a_tokenizer_of_ours_is_taken_as_it_is() -> None:
     [
         (None, "a NoneType, which is not callable"),
         (42, "a int, which is not callable"),
-        (dict, "the class dict, which is not callable"),
+        (dict, "The tokenizer the class dict raised ValueError"),
         (len, "returned int 12"),
         (lambda text: None, "returned NoneType None"),
         (lambda text: {"tokens": [1]}, "a mapping without input_ids"),

@@ -373,7 +373,7 @@ def test_a_scope_is_entered_once(handler):
 
 
 def test_a_tag_may_be_anything(handler, llm):
-    """Its text is taken, of bounded length; one that can't be printed says what it is."""
+    """Its text is taken, of bounded length; `None` is no tag."""
 
     class Odd:
         def __str__(self) -> str:
@@ -382,4 +382,4 @@ def test_a_tag_may_be_anything(handler, llm):
     with handler.scope("x", a=Odd(), b="y" * 1_000, c=None, d=Decimal(3)):
         llm.complete("x")
     tags = handler.llm_token_counts[0].tags
-    assert tags == {"a": "<Odd>", "b": "y" * 256, "c": "None", "d": "3"}
+    assert tags == {"a": "<Odd>", "b": "y" * 256, "d": "3"}

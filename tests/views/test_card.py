@@ -16,8 +16,9 @@ from llama_index.core.callbacks.token_counting import TokenCountingEvent as Llam
 from rich.cells import cell_len
 
 from llama_token_tracker import TokenCountingHandler, Tracker
+from llama_token_tracker._printable import plain
 from llama_token_tracker.views.card import RECENT, TOP
-from llama_token_tracker.views.figures import dollars, plain, tokens
+from llama_token_tracker.views.figures import dollars, tokens
 from tests.views.cards import Page, afternoon, nasty, number, record
 
 ALLOWED = {

@@ -94,7 +94,7 @@ def _decoders(encoding: str) -> list[_Decoder]:
             found.append(make())
         except ImportError as error:
             way_out = f"figures are missing; pip install httpx[{_EXTRAS[name]}]"
-            notice(f"nothing here undoes the Content-Encoding {name}", error, way_out)
+            notice("nothing here undoes the Content-Encoding {}", error, way_out, name)
     return found
 
 
