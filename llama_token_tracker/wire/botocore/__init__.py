@@ -121,7 +121,7 @@ class Watch:
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                watch_answer(exchange, http_response, parsed)
+                watch_answer(exchange, parsed)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
             exchange.settle("complete")

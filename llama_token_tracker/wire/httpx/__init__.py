@@ -213,8 +213,6 @@ class _Sent:
             elif response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                # Of embeddings nothing but the figures is of interest.
-                exchange.keeps_pieces &= exchange.operation != "embedding"
                 exchange.answered()
                 watch_answer(exchange, dialect, response, headers, is_async=is_async)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
