@@ -78,7 +78,7 @@ def watch_body(body: Any, reader: Reader) -> bool:
     elif isinstance(raw, BytesIO):
         # Of somebody who stands for AWS, as in tests: all of it is there.
         reader.take_in(raw.getvalue()[raw.tell() :], None)
-    elif type(content := getattr(body, "content", None)).__module__ == "aiohttp.streams":
+    elif (content := getattr(body, "content", None)).__class__.__module__ == "aiohttp.streams":
         _watch_content(body, content, reader)
     else:
         notice("a body of Bedrock's is of no known kind", type(body), "it isn't read along")
