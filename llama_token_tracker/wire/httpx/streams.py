@@ -183,6 +183,12 @@ class _Watched:
         # At exit nobody counts any more.
         weakref.finalize(self, answer.leave).atexit = False
 
+    def __getattr__(self, name: str) -> Any:
+        # Not of a copy that has nothing yet.
+        if name == "_stream" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
 
 class _WatchedSync(_Watched):
     """A `SyncByteStream`."""
