@@ -75,7 +75,14 @@ class Dialect:
             WireFormatError: One can't be parsed.
         """
         single = (self.messages, self.system, self.last)
-        several = (*self.answer, *self.prompts, *self.texts, *self.tools, *self.limits, *self.finishes)
+        several = (
+            *self.answer,
+            *self.prompts,
+            *self.texts,
+            *self.tools,
+            *self.limits,
+            *self.finishes,
+        )
         paths = {path: parse(path) for path in (*single, *several) if path}
         object.__setattr__(self, "_paths", paths)
 

@@ -1,4 +1,4 @@
-"""Streams as providers send them, recorded from the provider on this machine, to be cut anywhere."""
+"""Streams as providers send them, recorded from the provider here, to be cut anywhere."""
 
 import http.client
 import json

@@ -66,7 +66,11 @@ def test_spans_of_bedrock_end_with_their_figures(
         _read(client, way)
     finally:
         instrumentor.uninstrument()
-    [span], [event], [billed] = exporter.get_finished_spans(), tracker.llm_token_counts, provider.billed
+    [span], [event], [billed] = (
+        exporter.get_finished_spans(),
+        tracker.llm_token_counts,
+        provider.billed,
+    )
     if way == "left":
         assert event.status == "abandoned"
         return
@@ -120,7 +124,10 @@ def _asked(provider: LoopbackProvider) -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize("order", ["inside", "outside"])
 def test_spans_of_httpx_end(order: str, spans: Any, provider: LoopbackProvider):
     """Within our transport, and around it."""
-    from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor, SyncOpenTelemetryTransport
+    from opentelemetry.instrumentation.httpx import (
+        HTTPXClientInstrumentor,
+        SyncOpenTelemetryTransport,
+    )
 
     exporter, traced = spans
     tracker, instrumentor = Tracker(), HTTPXClientInstrumentor()

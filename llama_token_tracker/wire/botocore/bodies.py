@@ -6,14 +6,15 @@ All ways of reading lead there, and what the program gets is what the SDK made.
 
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from urllib3.response import HTTPResponse
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.bodies import decoded
-from llama_token_tracker.wire.botocore.streams import passing_for
+from llama_token_tracker.wire.botocore.streams import derived
 from llama_token_tracker.wire.exchange import Exchange
 
 
@@ -81,7 +82,7 @@ def watch_body(body: Any, reader: Reader) -> bool:
     elif (content := getattr(body, "content", None)).__class__.__module__ == "aiohttp.streams":
         _watch_content(body, content, reader)
     else:
-        notice("a body of Bedrock's is of no known kind", type(body), "it isn't read along")
+        notice("a body of Bedrock's is of no known kind", body.__class__, "it isn't read along")
         return False
     return True
 
@@ -93,37 +94,33 @@ def _watch_response(response: Any, reader: Reader) -> None:
     readers: _Readers | None = getattr(response, "llama_token_tracker_readers", None)
     if readers is None:
         readers = response.llama_token_tracker_readers = _Readers()
-        response.__class__ = _watched(type(response))
+        response.__class__ = _watched(response.__class__)
     readers.append(reader)
 
 
 @cache
 def _watched(kind: Any) -> Any:
-    """The class that a response of this class becomes, which passes for it."""
+    """The class that a response of this class becomes; its other methods read by these."""
 
-    class Watched(kind):  # type: ignore[misc]  # known when it's run
-        llama_token_tracker_readers: _Readers
+    def read(self: Any, amt: int | None = None, *args: Any, **options: Any) -> bytes:
+        piece: bytes = kind.read(self, amt, *args, **options)
+        self.llama_token_tracker_readers.hear(piece, amt)
+        return piece
 
-        def read(self, amt: int | None = None, *args: Any, **options: Any) -> bytes:
-            # Quicker than `super()`.
-            piece: bytes = kind.read(self, amt, *args, **options)
-            self.llama_token_tracker_readers.hear(piece, amt)
-            return piece
+    def read1(self: Any, amt: int | None = None, *args: Any, **options: Any) -> bytes:
+        piece: bytes = kind.read1(self, amt, *args, **options)
+        self.llama_token_tracker_readers.hear(piece, 1 if amt is None else amt)
+        return piece
 
-        def read1(self, amt: int | None = None, *args: Any, **options: Any) -> bytes:
-            piece: bytes = kind.read1(self, amt, *args, **options)
-            self.llama_token_tracker_readers.hear(piece, 1 if amt is None else amt)
-            return piece
+    def read_chunked(
+        self: Any, amt: int | None = None, *args: Any, **options: Any
+    ) -> Iterator[bytes]:
+        for piece in kind.read_chunked(self, amt, *args, **options):
+            self.llama_token_tracker_readers.hear(piece, 1)
+            yield piece
+        self.llama_token_tracker_readers.hear(b"", amt)
 
-        def read_chunked(
-            self, amt: int | None = None, *args: Any, **options: Any
-        ) -> Iterator[bytes]:
-            for piece in kind.read_chunked(self, amt, *args, **options):
-                self.llama_token_tracker_readers.hear(piece, 1)
-                yield piece
-            self.llama_token_tracker_readers.hear(b"", amt)
-
-    return passing_for(Watched, kind)
+    return derived(kind, read=read, read1=read1, read_chunked=read_chunked)
 
 
 # --- aiohttp's -----------------------------------------------------------------------------
@@ -133,38 +130,31 @@ def _watch_content(body: Any, content: Any, reader: Reader) -> None:
     readers: _Readers | None = getattr(content, "_self_readers", None)
     if readers is None:
         readers = _Readers()
-        body.__wrapped__.content = _content_class()(content, readers)
+        body.__wrapped__.content = _content_class()(content)
+        body.content._self_readers = readers
     readers.append(reader)
 
 
 @cache
 def _content_class() -> Any:
     """What stands for aiohttp's `StreamReader`, which has no room for who reads along."""
-    # With aiobotocore comes wrapt.
-    from wrapt import ObjectProxy
 
-    class Content(ObjectProxy):  # type: ignore[misc]  # it's untyped
-        def __init__(self, content: Any, readers: _Readers) -> None:
-            super().__init__(content)
-            # A proxy keeps what begins like this for itself.
-            self._self_readers = readers
+    async def readchunk(self: Any) -> tuple[bytes, bool]:
+        piece, is_end = await self.__wrapped__.readchunk()
+        self._self_readers.hear(piece, 0 if is_end and not piece else 1)
+        return piece, is_end
 
-        async def read(self, n: int = -1) -> bytes:
-            piece: bytes = await self.__wrapped__.read(n)
-            self._self_readers.hear(piece, n)
-            return piece
+    async def read_some(self: Any, n: int = -1) -> bytes:
+        piece: bytes = await self.__wrapped__.read(n)
+        self._self_readers.hear(piece, n)
+        return piece
 
-        async def readchunk(self) -> tuple[bytes, bool]:
-            piece, is_end = await self.__wrapped__.readchunk()
-            self._self_readers.hear(piece, 0 if is_end and not piece else 1)
-            return piece, is_end
+    def read_nowait(self: Any, n: int = -1) -> bytes:
+        piece: bytes = self.__wrapped__.read_nowait(n)
+        self._self_readers.hear(piece, 1 if piece else 0)
+        return piece
 
-        def read_nowait(self, n: int = -1) -> bytes:
-            piece: bytes = self.__wrapped__.read_nowait(n)
-            self._self_readers.hear(piece, 1 if piece else 0)
-            return piece
-
-    def read(name: str) -> Any:
+    def reading(name: str) -> Any:
         async def read(self: Any, *args: Any, **options: Any) -> bytes:
             piece: bytes = await getattr(self.__wrapped__, name)(*args, **options)
             self._self_readers.hear(piece, 1)
@@ -172,15 +162,26 @@ def _content_class() -> Any:
 
         return read
 
-    def iterate(name: str) -> Any:
+    def iterating(name: str) -> Any:
         def iterate(self: Any, *args: Any) -> Any:
             # By aiohttp's own method, which reads by those above.
-            return getattr(type(self.__wrapped__), name)(self, *args)
+            return getattr(self.__class__, name)(self, *args)
 
         return iterate
 
-    for name in ("readany", "readline", "readuntil", "readexactly"):
-        setattr(Content, name, read(name))
-    for name in ("__aiter__", "iter_any", "iter_chunked", "iter_chunks"):
-        setattr(Content, name, iterate(name))
-    return Content
+    # With aiobotocore comes wrapt. A proxy keeps what begins with `_self_` for itself.
+    return type(
+        "Content",
+        (import_module("wrapt").ObjectProxy,),
+        {
+            "read": read_some,
+            "readchunk": readchunk,
+            "read_nowait": read_nowait,
+            **{name: reading(name) for name in _READ},
+            **{name: iterating(name) for name in _ITERATED},
+        },
+    )
+
+
+_READ: Final = ("readany", "readline", "readuntil", "readexactly")
+_ITERATED: Final = ("__aiter__", "iter_any", "iter_chunked", "iter_chunks")

@@ -6,7 +6,7 @@ along, not the other way round, so that one nobody holds any more is known to be
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from botocore.eventstream import EventStream
 
@@ -16,6 +16,11 @@ from llama_token_tracker.wire.exchange import Exchange
 Keep = Callable[[Any], None]
 TakeEvent = Callable[[Exchange, Keep, Any], object]
 """Reads an event, and gives what may say that it was the last, which nobody may change."""
+
+
+# Untyped, for nothing else is known of what they hold.
+_STREAM: Final[Any] = EventStream
+_LISTS: Final[Any] = (list, tuple)
 
 
 class _Reading:
@@ -62,15 +67,7 @@ def _unread(error: Exception) -> None:
 
 @cache
 def _watched(kind: Any) -> Any:
-    """The class that an event stream of this class becomes, which passes for it."""
-
-    class Watched(kind):  # type: ignore[misc]  # known when it's run
-        llama_token_tracker_readings: list[_Reading]
-
-        def close(self) -> Any:
-            for reading in self.llama_token_tracker_readings:
-                reading.leave()
-            return super().close()
+    """The class that an event stream of this class becomes."""
 
     def read(self: Any) -> Iterator[Any]:
         events: Iterator[Any] = kind.__iter__(self)
@@ -84,18 +81,19 @@ def _watched(kind: Any) -> Any:
             events = reading.async_along(events)
         return events
 
-    if hasattr(kind, "__aiter__"):
-        Watched.__aiter__ = async_read
-    else:
-        Watched.__iter__ = read
-    return passing_for(Watched, kind)
+    def close(self: Any) -> Any:
+        for reading in self.llama_token_tracker_readings:
+            reading.leave()
+        return kind.close(self)
+
+    return derived(kind, __iter__=read, __aiter__=async_read, close=close)
 
 
-def passing_for(watched: Any, kind: Any) -> Any:
-    """Give a class the name of another, so that its objects print as that one's."""
-    watched.__name__, watched.__qualname__ = kind.__name__, kind.__qualname__
-    watched.__module__ = kind.__module__
-    return watched
+def derived(kind: Any, **methods: Any) -> Any:
+    """Derive a class, for whose objects its own pass, with other methods where it has them."""
+    own = {name: method for name, method in methods.items() if hasattr(kind, name)}
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), names | own)
 
 
 def watch_events(events: Any, exchange: Exchange, take_event: TakeEvent) -> None:
@@ -105,14 +103,13 @@ def watch_events(events: Any, exchange: Exchange, take_event: TakeEvent) -> None
     readings: list[_Reading] | None = getattr(events, "llama_token_tracker_readings", None)
     if readings is not None:
         readings.append(reading)
-    elif isinstance(events, EventStream):
-        stream: Any = events
-        stream.llama_token_tracker_readings = [reading]
-        stream.__class__ = _watched(type(events))
-    elif isinstance(events, list | tuple):
+    elif isinstance(events, _STREAM):
+        events.llama_token_tracker_readings = [reading]
+        events.__class__ = _watched(events.__class__)
+    elif isinstance(events, _LISTS):
         # Of somebody who stands for AWS, as in tests: all of it is there.
         for _ in reading.along(events):
             pass
     else:
-        notice("a stream of Bedrock's is of no known kind", type(events), "it isn't read along")
+        notice("a stream of Bedrock's is of no known kind", events.__class__, "it isn't read along")
         exchange.settle("complete")

@@ -150,7 +150,9 @@ class _Watch:
             raise WatchError(msg)
         self.recorder = Recorder(token_counter)
         # A request counts once for a tracker, in the transport that is next to the network.
-        self._is_outer = any(watching.recorder.tracker is self.recorder.tracker for watching in _within(transport))
+        self._is_outer = any(
+            watching.recorder.tracker is self.recorder.tracker for watching in _within(transport)
+        )
 
     def leaves(self, request: Any) -> "_Sent":
         """Note that a request leaves. Only a budget may stop it.

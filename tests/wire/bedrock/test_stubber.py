@@ -98,7 +98,10 @@ def test_what_no_stub_was_made_for_is_no_call(client: Any, tracker: Tracker):
 
 def test_a_stubbed_stream_is_counted(client: Any, tracker: Tracker):
     """The Stubber refuses lists of events; what a handler of one's own answers with is read."""
-    events = [{"contentBlockDelta": {"delta": {"text": "Canberra."}}}, {"metadata": {"usage": USAGE}}]
+    events = [
+        {"contentBlockDelta": {"delta": {"text": "Canberra."}}},
+        {"metadata": {"usage": USAGE}},
+    ]
     watch(client, tracker)
     with Stubber(client) as stubber:
         stubber._validate_response = lambda *_: None

@@ -8,7 +8,7 @@ import pytest
 
 from llama_token_tracker import Tracker
 from llama_token_tracker.testing import LoopbackProvider
-from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
+from llama_token_tracker.wire import WatchingTransport
 from tests.wire.recorded import BILLED, Recorded, record
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -34,9 +34,7 @@ FORMATS = {
     "anthropic": Format(
         "/anthropic/v1/messages", STREAMED | {"max_tokens": 9}, b'data: {"type":"message_stop'
     ),
-    "chat": Format(
-        "/openai/v1/chat/completions", STREAMED | INCLUDED, b'"finish_reason":"stop"'
-    ),
+    "chat": Format("/openai/v1/chat/completions", STREAMED | INCLUDED, b'"finish_reason":"stop"'),
     "completions": Format(
         "/openai/v1/completions",
         {"model": "m", "prompt": "hello", "stream": True} | INCLUDED,
