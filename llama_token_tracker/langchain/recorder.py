@@ -147,6 +147,8 @@ class RunRecorder:
                 run.request.disown()
             return
         answers = _answers(run, response)
+        if status == "complete" and run.request is not None and run.request.is_broken_off:
+            status = "abandoned"
         reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)

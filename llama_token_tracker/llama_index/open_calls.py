@@ -616,8 +616,11 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
 
 def _by_wire(outcome: Outcome) -> Outcome:
     """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
-    wire = combined(request.reported() for request in outcome.call.requests or ())
-    known = outcome.reported
+    requests = outcome.call.requests or ()
+    wire, known = combined(request.reported() for request in requests), outcome.reported
+    if outcome.status == "complete" and any(request.is_broken_off for request in requests):
+        known = known._replace(output_is_complete=False)
+        outcome = outcome._replace(status="abandoned", reported=known)
     if wire.usage is None or (known.usage is not None and _rank(known) > _rank(wire)):
         return outcome
     return outcome._replace(reported=wire)

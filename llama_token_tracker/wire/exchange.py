@@ -63,11 +63,13 @@ class Exchange(WireTranscript):
             they are looked at when somebody asks for the figures.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
+        is_broken_off: Whether its answer ended well, but before what its format ends with.
     """
 
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
     # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
+    is_broken_off = False
     read_piece: Read | None = None
     status: Status = "abandoned"
     _whole: Usage | None = None
@@ -258,6 +260,7 @@ class Exchange(WireTranscript):
         if not is_over:
             what = f"{self.provider} {self.model}"
             notice("a stream ended before its last event", what, "it counts as abandoned")
+            self.is_broken_off = True
         self.settle("complete" if is_over else "abandoned")
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:

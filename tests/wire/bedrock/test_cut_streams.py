@@ -2,19 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
+import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.callbacks import CallbackManager
 from urllib3.response import HTTPResponse
 
-from llama_token_tracker import Tracker
+from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import watch
 from tests.needs import needs
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
+from tests.wire.bedrock.test_llama_index import converse
 from tests.wire.recorded import Recorded, record
 
 PROMPT = {"prompt": "\n\nHuman: hello\n\nAssistant:"}
@@ -29,20 +34,35 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def answered(client: Any, content: bytes, **asked: Any) -> Any:
-    """The stream that a client gets when a server sends these bytes, and ends well."""
+@contextmanager
+def answering(client: Any, content: bytes) -> Iterator[None]:
+    """Have a client answered as by a server that sends these bytes, and ends well."""
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         raw = HTTPResponse(BytesIO(content), preload_content=False)
         return AWSResponse(request.url, 200, {}, raw)
 
-    ask = client.invoke_model_with_response_stream if "body" in asked else client.converse_stream
     client.meta.events.register("before-send.bedrock-runtime", answer)
     try:
-        response = ask(**asked)
+        yield
     finally:
         client.meta.events.unregister("before-send.bedrock-runtime", answer)
+
+
+def answered(client: Any, content: bytes, **asked: Any) -> Any:
+    """The stream that a client gets when it's answered like this."""
+    ask = client.invoke_model_with_response_stream if "body" in asked else client.converse_stream
+    with answering(client, content):
+        response = ask(**asked)
     return response.get("stream") or response["body"]
+
+
+def without_last(content: bytes) -> bytes:
+    """A stream without its last message, each of which begins with its length."""
+    starts = [0]
+    while starts[-1] < len(content):
+        starts.append(starts[-1] + int.from_bytes(content[starts[-1] :][:4]))
+    return content[: starts[-2]]
 
 
 def check_cut(
@@ -133,3 +153,41 @@ async def _some(messages: AsyncIterator[Any], number: int) -> AsyncIterator[Any]
         yield message
         if not number:
             return
+
+
+@needs("llama_index.llms.bedrock_converse")
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_llama_indexs_event_takes_the_streams_end(
+    is_whole: bool, provider: LoopbackProvider, handler: TokenCountingHandler, monkeypatch: Any
+):
+    """LlamaIndex sees a stream that ended well in both."""
+    recorded = record(provider, path(CLAUDE, "converse-stream"), {"messages": MESSAGES})
+    content = recorded.content if is_whole else without_last(recorded.content)
+    llm = converse(provider, CallbackManager([handler]), monkeypatch)
+    watch(llm, handler)
+    with answering(llm._client, content):
+        list(llm.stream_chat([ChatMessage("hello", role="user")]))
+    [event] = handler.llm_token_counts
+    assert event.status == ("complete" if is_whole else "abandoned")
+    assert event.prompt_token_count > 0
+
+
+@needs("langchain_aws")
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_langchains_event_takes_the_streams_end(is_whole: bool, provider: LoopbackProvider):
+    """The same of a run."""
+    from langchain_aws import ChatBedrockConverse
+
+    from llama_token_tracker.langchain import TokenCountingCallbackHandler
+
+    counter = TokenCountingCallbackHandler()
+    recorded = record(provider, path(CLAUDE, "converse-stream"), {"messages": MESSAGES})
+    content = recorded.content if is_whole else without_last(recorded.content)
+    client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
+    llm = ChatBedrockConverse(model=CLAUDE, client=client, callbacks=[counter])
+    watch(client, counter)
+    with answering(client, content):
+        list(llm.stream("hello"))
+    [event] = counter.llm_token_counts
+    assert event.status == ("complete" if is_whole else "abandoned")
+    assert event.prompt_token_count > 0
