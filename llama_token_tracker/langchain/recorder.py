@@ -10,7 +10,7 @@ from langchain_core.messages import get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
+from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
@@ -147,7 +147,7 @@ class RunRecorder:
                 run.request.disown()
             return
         answers = _answers(run, response)
-        if status == "complete" and run.request is not None and run.request.is_broken_off:
+        if status == "complete" and _is_broken_off(run, answers):
             status = "abandoned"
         reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
         # Empty pieces are no answer; and what was reported need not be counted.
@@ -237,6 +237,21 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
         batch.is_paid_by_first = bool(usage)
         return False
     return batch.is_paid_by_first and usage == {}
+
+
+def _is_broken_off(run: Run, answers: list[Generation]) -> bool:
+    """Whether an answer ended well, but too early: the wire tells, and Claude gives no reason then.
+
+    Source:
+        langchain-anthropic 1.7, `_stream` (checked 2026-11-29).
+    """
+    if run.request is not None and run.request.is_broken_off:
+        return True
+    message = getattr(answers[-1], "message", None) if answers else None
+    told: Any = getattr(message, "response_metadata", None)
+    if type(told) is not dict or told.get("model_provider") != ANTHROPIC:
+        return False
+    return told.get("stop_reason") is None
 
 
 def _by_wire(run: Run, told: Reported) -> Reported:

@@ -1,16 +1,22 @@
 """A stream that ends cleanly before its format's last event is no completed answer."""
 
 from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.callbacks import CallbackManager
 
-from llama_token_tracker import Tracker
+from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider
 from llama_token_tracker.wire import WatchingTransport
+from tests.needs import needs
+from tests.wire.httpx_clients.relay import Relay
 from tests.wire.recorded import BILLED, Recorded, record
 
+CLAUDE = "claude-3-haiku-20240307"
 HELLO = [{"role": "user", "content": "hello"}]
 STREAMED = {"model": "m", "messages": HELLO, "stream": True}
 INCLUDED = {"stream_options": {"include_usage": True}}
@@ -108,3 +114,49 @@ def test_a_stream_is_cut_anywhere(case: tuple[Format, Recorded], tracker: Tracke
         assert event.prompt_token_count > 0
         assert event.completion_token_count <= BILLED.output_tokens
     assert event.source == "reported" or form.path.startswith("/cohere")
+
+
+# --- what frameworks show without a watch --------------------------------------------------
+
+
+class Cut(Relay):
+    """Sends but the first events of a stream, and ends it well."""
+
+    events = 99
+
+    def _pieces(self, content: bytes) -> Iterator[bytes]:
+        yield from islice(super()._pieces(content), self.events)
+
+
+@needs("llama_index.llms.anthropic")
+@pytest.mark.parametrize("events", [4, 99])
+def test_llama_index_shows_claudes_stream_broken_off(events: int, provider: LoopbackProvider):
+    """Its last chunk has no reason why it stopped."""
+    from llama_index.llms.anthropic import Anthropic
+
+    handler = TokenCountingHandler()
+    with Cut(provider) as relay:
+        relay.events = events
+        manager = CallbackManager([handler])
+        llm = Anthropic(CLAUDE, callback_manager=manager, **relay.arguments("anthropic"))
+        list(llm.stream_chat([ChatMessage("hello", role="user")]))
+        list(llm.stream_complete("hello"))
+    status = "complete" if events > 9 else "abandoned"
+    assert [event.status for event in handler.llm_token_counts] == [status] * 2
+
+
+@needs("langchain_anthropic")
+@pytest.mark.parametrize("events", [4, 99])
+def test_langchain_shows_claudes_stream_broken_off(events: int, provider: LoopbackProvider):
+    """Its message has no reason why it stopped."""
+    from langchain_anthropic import ChatAnthropic
+
+    from llama_token_tracker.langchain import TokenCountingCallbackHandler
+
+    counter = TokenCountingCallbackHandler()
+    with Cut(provider) as relay:
+        relay.events = events
+        arguments = relay.arguments("anthropic")
+        list(ChatAnthropic(model=CLAUDE, callbacks=[counter], **arguments).stream("hello"))
+    [event] = counter.llm_token_counts
+    assert event.status == ("complete" if events > 9 else "abandoned")
