@@ -248,10 +248,8 @@ def _is_broken_off(run: Run, answers: list[Generation]) -> bool:
     if run.request is not None and run.request.is_broken_off:
         return True
     message = getattr(answers[-1], "message", None) if answers else None
-    told: Any = getattr(message, "response_metadata", None)
-    if type(told) is not dict or told.get("model_provider") != ANTHROPIC:
-        return False
-    return told.get("stop_reason") is None
+    told: dict[str, Any] = getattr(message, "response_metadata", None) or {}
+    return told.get("model_provider") == ANTHROPIC and told.get("stop_reason") is None
 
 
 def _by_wire(run: Run, told: Reported) -> Reported:
