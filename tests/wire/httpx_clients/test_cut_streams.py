@@ -12,7 +12,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider
 from llama_token_tracker.wire import WatchingTransport
-from tests.needs import needs
+from tests.needs import left_out_if, needs, release
 from tests.wire.httpx_clients.relay import Relay
 from tests.wire.recorded import BILLED, Recorded, record
 
@@ -129,6 +129,7 @@ class Cut(Relay):
 
 
 @needs("llama_index.llms.anthropic")
+@left_out_if(release("llama-index-llms-anthropic") < (0, 9), "llms-anthropic drops a stream's end")
 @pytest.mark.parametrize("events", [4, 99])
 def test_llama_index_shows_claudes_stream_broken_off(events: int, provider: LoopbackProvider):
     """Its last chunk has no reason why it stopped."""
