@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 
 from llama_token_tracker._interrupts import pass_on
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
+from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
@@ -197,6 +197,8 @@ class RunRecorder:
             run.is_over = True
             return
         answers = _answers(run, response)
+        if status == "complete" and _is_broken_off(run, answers):
+            status = "abandoned"
         reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
@@ -297,6 +299,19 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
         batch.is_paid_by_first = bool(usage)
         return False
     return batch.is_paid_by_first and usage == {}
+
+
+def _is_broken_off(run: Run, answers: list[Generation]) -> bool:
+    """Whether an answer ended well, but too early: the wire tells, and Claude gives no reason then.
+
+    Source:
+        langchain-anthropic 1.7, `_stream` (checked 2026-11-29).
+    """
+    if run.request is not None and run.request.is_broken_off:
+        return True
+    message = getattr(answers[-1], "message", None) if answers else None
+    told: dict[str, Any] = getattr(message, "response_metadata", None) or {}
+    return told.get("model_provider") == ANTHROPIC and told.get("stop_reason") is None
 
 
 def _by_wire(run: Run, told: Reported) -> Reported:

@@ -668,8 +668,11 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
 
 def _by_wire(outcome: Outcome) -> Outcome:
     """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
-    wire = combined(request.reported() for request in outcome.call.requests or ())
-    known = outcome.reported
+    requests = outcome.call.requests or ()
+    wire, known = combined(request.reported() for request in requests), outcome.reported
+    if outcome.status == "complete" and any(request.is_broken_off for request in requests):
+        known = known._replace(output_is_complete=False)
+        outcome = outcome._replace(status="abandoned", reported=known)
     if wire.usage is None or (known.usage is not None and _rank(known) > _rank(wire)):
         return outcome
     return outcome._replace(reported=wire)
@@ -689,9 +692,21 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
     if error is None and response is not progress.last:
         progress.add(response)
     reported = progress.reported() if call.trusts_raw else SILENT
-    if error is None:
-        return Outcome(call, response, status, reported._replace(output_is_complete=True))
-    return Outcome(call, progress.last, status, reported)
+    if error is not None:
+        return Outcome(call, progress.last, status, reported)
+    if _is_broken_off(response):
+        return Outcome(call, response, "abandoned", reported)
+    return Outcome(call, response, status, reported._replace(output_is_complete=True))
+
+
+def _is_broken_off(chunk: object) -> bool:
+    """Whether a stream's last chunk says that there should be more: Claude's has no reason then.
+
+    Source:
+        llama-index-llms-anthropic 0.12.3, `stream_chat` (checked 2026-11-29).
+    """
+    told: Any = getattr(getattr(chunk, "message", chunk), "additional_kwargs", None)
+    return type(told) is dict and "stop_reason" in told and told["stop_reason"] is None
 
 
 def _reported(call: OpenCall, response: object) -> Reported:

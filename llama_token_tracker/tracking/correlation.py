@@ -16,7 +16,13 @@ from llama_token_tracker.extraction import Reported
 
 
 class AnsweredRequest(Protocol):
-    """A request whose answer has begun, as far as a framework's call needs to know it."""
+    """A request whose answer has begun, as far as a framework's call needs to know it.
+
+    Attributes:
+        is_broken_off: Whether its answer ended well, but before what its format ends with.
+    """
+
+    is_broken_off: bool
 
     def reported(self) -> Reported:
         """What the wire has said of its tokens so far."""

@@ -21,6 +21,17 @@ def decoded(body: object) -> Json | None:
     return cast("Json", fields) if isinstance(fields, dict) else None
 
 
+def documents_in(content: bytes) -> list[bytes]:
+    """The documents of a JSON list of them, or of lines of which each is one; else none."""
+    try:
+        listed: object = json.loads(content)
+    except (ValueError, RecursionError):
+        lines = [line for line in content.splitlines() if line.strip()]
+        return lines if len(lines) > 1 and all(map(decoded, lines)) else []
+    entries = cast("list[object]", listed) if isinstance(listed, list) else []
+    return [json.dumps(entry).encode() for entry in entries]
+
+
 def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Put neighbouring pieces of one kind together, as tokenizers must see them."""
     whole: list[Part] = []

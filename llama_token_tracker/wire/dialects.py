@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from llama_token_tracker.events.event import Status
 from llama_token_tracker.extraction import extract_usage
 from llama_token_tracker.extraction.messages import messages_of
-from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking
+from llama_token_tracker.extraction.parts import Message, Opaque, Part, Text, Thinking
 from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
 from llama_token_tracker.tokenizers.estimate import stated_output
 from llama_token_tracker.wire.bodies import Json, decoded, joined
@@ -43,6 +43,9 @@ class Dialect:
         hint: What every document holds that may tell of tokens.
         ends: Which field of a stream's document, with which value, says that the answer is over,
             and how it ended. OpenAI's `[DONE]` is known without that.
+        finishes: Paths at which such a document holds something if all of the answer has come,
+            though figures may follow. A stream that has neither this nor one of `ends` was broken
+            off, unless its dialect names none at all.
         pieces: What an answer is read from: JSON documents, bytes of one document, or content
             blocks and events that are decoded already.
     """
@@ -61,6 +64,7 @@ class Dialect:
     ends: Mapping[tuple[str, object], Status] = field(
         default_factory=dict[tuple[str, object], Status]
     )
+    finishes: tuple[str, ...] = ()
     pieces: Pieces = "documents"
     _paths: "dict[str, Path]" = field(init=False, repr=False, compare=False)
 
@@ -71,7 +75,14 @@ class Dialect:
             WireFormatError: One can't be parsed.
         """
         single = (self.messages, self.system, self.last)
-        several = (*self.answer, *self.prompts, *self.texts, *self.tools, *self.limits)
+        several = (
+            *self.answer,
+            *self.prompts,
+            *self.texts,
+            *self.tools,
+            *self.limits,
+            *self.finishes,
+        )
         paths = {path: parse(path) for path in (*single, *several) if path}
         object.__setattr__(self, "_paths", paths)
 
@@ -133,8 +144,12 @@ class Dialect:
         if self.pieces == "blocks":
             return Answered(joined(part for piece in pieces for part in self._of_block(piece)))
         whole = [b"".join(pieces)] if self.pieces == "bytes" else pieces
-        documents = [fields for piece in whole if (fields := decoded(piece)) is not None]
+        read = [decoded(piece) for piece in whole]
+        documents = [fields for fields in read if fields is not None]
         parts = joined(part for fields in documents for part in self._written(fields))
+        if len(documents) < len(read):
+            # What can't be read isn't empty.
+            parts = (*parts, Opaque("answer"))
         usage = extract_usage(documents[0]) if documents and self.pieces == "bytes" else None
         return Answered(parts, usage)
 
@@ -144,6 +159,21 @@ class Dialect:
             (status for (name, value), status in self.ends.items() if fields.get(name) == value),
             None,
         )
+
+    def is_over(self, last: Iterable[object]) -> bool:
+        """Whether a stream has come to its end.
+
+        Args:
+            last: Its last documents, the newest first.
+        """
+        return not (self.ends or self.finishes) or any(map(self._finishes, last))
+
+    def _finishes(self, document: object) -> bool:
+        fields = cast("Json", document) if isinstance(document, dict) else decoded(document)
+        if fields is None:
+            return False
+        found = (value for path in self.finishes for value in values_at(fields, self._paths[path]))
+        return self.ended(fields) is not None or any(value is not False for value in found)
 
     def _written(self, fields: Json) -> Iterator[Part]:
         for path, kind in self.answer.items():
@@ -170,6 +200,7 @@ CHAT: Final = Dialect(
         "choices[].delta.content[].text": Text,
         "choices[].delta.tool_calls[].function.arguments": Text,
     },
+    finishes=("choices[].finish_reason",),
 )
 COMPLETIONS: Final = Dialect(
     answer={
@@ -179,6 +210,7 @@ COMPLETIONS: Final = Dialect(
     },
     messages="",
     prompts=("prompt[]",),
+    finishes=("choices[].finish_reason",),
 )
 RESPONSES: Final = Dialect(
     answer={"output[].content[].text": Text, "output[].arguments": Text, "delta": Text},
@@ -235,6 +267,7 @@ GEMINI: Final = Dialect(
     content="parts",
     system="systemInstruction.parts[]",
     usage=("usageMetadata",),
+    finishes=("candidates[].finishReason", "promptFeedback.blockReason"),
 )
 GEMINI_EMBED: Final = Dialect(
     texts=("content.parts[].text", "requests[].content.parts[].text"), usage=("usageMetadata",)
@@ -291,7 +324,13 @@ _NOVA_ANSWERS: Final[dict[str, Kind]] = {
     "output.message.content[].reasoningContent.reasoningText.text": Thinking,
 }
 
-CONVERSE: Final = Dialect(answer=_DELTAS, system="system[]", tools=("toolConfig",), pieces="blocks")
+CONVERSE: Final = Dialect(
+    answer=_DELTAS,
+    system="system[]",
+    tools=("toolConfig",),
+    finishes=("metadata",),
+    pieces="blocks",
+)
 INVOKE: Final = Dialect(
     answer=_NOVA_ANSWERS | _DELTAS | _VENDORS_ANSWERS,
     system="system[]",
@@ -302,7 +341,22 @@ INVOKE: Final = Dialect(
     tools=("toolConfig", "tools"),
     pieces="bytes",
 )
-INVOKE_STREAM: Final = replace(INVOKE, pieces="documents")
+INVOKE_STREAM: Final = replace(
+    INVOKE,
+    ends={("type", "message_stop"): "complete"},
+    # The first is Bedrock's own, whatever the model; a vendor's own words come without it, too:
+    # Nova; Llama and Claude 2; Titan; Cohere; Mistral, and who speaks as OpenAI.
+    finishes=(
+        "amazon-bedrock-invocationMetrics",
+        "metadata",
+        "stop_reason",
+        "completionReason",
+        "is_finished",
+        "outputs[].stop_reason",
+        "choices[].finish_reason",
+    ),
+    pieces="documents",
+)
 
 
 def asks_to_embed(body: object) -> bool:

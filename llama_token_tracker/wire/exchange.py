@@ -6,7 +6,8 @@ them.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, TypeAlias
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeAlias
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.extraction import (
@@ -61,11 +63,13 @@ class Exchange(WireTranscript):
             they are looked at when somebody asks for the figures.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
+        is_broken_off: Whether its answer ended well, but before what its format ends with.
     """
 
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
     # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
+    is_broken_off = False
     read_piece: Read | None = None
     status: Status = "abandoned"
     _whole: Usage | None = None
@@ -88,7 +92,8 @@ class Exchange(WireTranscript):
             self.context = tracker.context(_NO_TAGS)
         # The framework's call that it's part of.
         self._owner: RequestOwner | None = owner
-        self.keeps_pieces = owner is None
+        # Of embeddings nothing but the figures is of interest.
+        self.keeps_pieces = owner is None and operation != "embedding"
         self.is_limited = owner is None and (
             tracker.is_limited or (self.context is not None and tracker.limits(self.context))
         )
@@ -134,6 +139,10 @@ class Exchange(WireTranscript):
         if self._owner is not None:
             self._owner.attach(self)
 
+    def embeds(self) -> None:
+        """Note that texts are embedded, which the answer alone has told."""
+        self.operation, self.keeps_pieces = "embedding", False
+
     def add(self, fields: object) -> None:
         """Take in a part of the answer that may say something of its tokens."""
         if self._put_off:
@@ -172,7 +181,11 @@ class Exchange(WireTranscript):
         if self.keeps_pieces:
             self.pieces.append(piece)
         else:
-            self._came += 1
+            self.pass_by()
+
+    def pass_by(self) -> None:
+        """Note such a part, without keeping it."""
+        self._came += 1
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
@@ -226,6 +239,37 @@ class Exchange(WireTranscript):
                 self._turns.append(True)
                 self.settle(status)
             raise
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Settle it by the error that ends the reading of a streamed answer, if one does."""
+        try:
+            yield
+        except GeneratorExit:
+            # Whoever leaves an iteration may go on with another.
+            raise
+        except BaseException as error:
+            self.settle(status_after(error))
+            raise
+
+    def end(self, last: Iterable[object]) -> None:
+        """Note that a streamed answer has ended well, if not by what its format ends with.
+
+        Args:
+            last: Its last pieces, the newest first: one may say that all has come.
+        """
+        if self.is_settled:
+            return
+        try:
+            is_over = self._dialect.is_over(last)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("the end of an answer could not be read", error, "it counts as abandoned")
+            is_over = False
+        if not is_over:
+            what = f"{self.provider} {self.model}"
+            notice("a stream ended before its last event", what, "it counts as abandoned")
+            self.is_broken_off = True
+        self.settle("complete" if is_over else "abandoned")
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed."""

@@ -1,7 +1,7 @@
 """What a request asks and its answer says, read from their bytes when somebody asks."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from llama_token_tracker._lock import LOCK
@@ -60,6 +60,10 @@ class Dialect(Protocol):
 
     def answered(self, pieces: Sequence[Any]) -> Answered:
         """Read an answer, of the pieces that have come."""
+        ...
+
+    def is_over(self, last: Iterable[object]) -> bool:
+        """Whether a stream whose last pieces are these, the newest first, has come to its end."""
         ...
 
 

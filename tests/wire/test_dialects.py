@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llama_token_tracker.errors import WireFormatError
-from llama_token_tracker.extraction.parts import Text, Thinking, ToolCall
+from llama_token_tracker.extraction.parts import Opaque, Text, Thinking, ToolCall
 from llama_token_tracker.wire import Dialect, dialects
 
 
@@ -48,9 +48,9 @@ def test_a_dialect_of_ones_own_reads_a_request():
 
 
 def test_a_dialect_of_ones_own_reads_an_answer():
-    """Neighbouring pieces of a kind are one, and the end is told by a field."""
+    """Neighbouring pieces of a kind are one; what can't be read is there, and a field ends it."""
     pieces = [b'{"think": [{"text": "a"}, {"text": "b"}]}', b'{"say": "c"}', b"[", b'{"say": "d"}']
-    assert ACME.answered(pieces).parts == (Thinking("ab"), Text("cd"))
+    assert ACME.answered(pieces).parts == (Thinking("ab"), Text("cd"), Opaque("answer"))
     assert ACME.ended({"over": True}) == "complete"
     assert ACME.ended({"over": False}) is None
 

@@ -4,6 +4,8 @@ It listens to botocore's own events and changes no request. AWS states the token
 in headers, which frameworks drop, embeddings' included. Importing this loads no botocore.
 """
 
+import json
+import sys
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _FIRST_ERROR: Final = 300
 
+_STUBBER: Final = "botocore.stub"
+"""Whoever hasn't imported it stubs no answers."""
+
 _WITHIN: Final = ("_client", "_async_client", "_asession", "client", "async_client")
 """Where models of LlamaIndex and of LangChain keep their clients, and sessions to make them."""
 
@@ -33,6 +38,7 @@ class Watch:
         # Handlers of one tracker that meet on a client, through its session, count a call once.
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
         self._emitters: list[weakref.ref[Any]] = []
+        self._asked_key = f"{self._key}:asked"
         self._operations: dict[str, WatchAnswer] = {}
         self._is_on = False
 
@@ -64,6 +70,8 @@ class Watch:
             "after-call": self._after,
             "after-call-error": self._failed,
         }
+        if _STUBBER in sys.modules:
+            listeners["before-parameter-build"] = self._asked
         return [
             (f"{event}.{BEDROCK_SERVICE}.{operation}", listener)
             for event, listener in listeners.items()
@@ -85,52 +93,66 @@ class Watch:
 
     # --- what botocore calls ---------------------------------------------------------------
 
+    def _asked(self, params: Any, context: Any, **_: Any) -> None:
+        """Note what is asked for, as far as a stub may answer it: nothing leaves then."""
+        context[self._asked_key] = params
+
     def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
         """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context:
             return
-        try:
-            watch_answer = self._operations[model.name]
-            found = find(BEDROCK_SERVICE, params["method"], params["url_path"])
-            if found is None:
-                return
-            exchange = Exchange(
-                self._recorder,
-                found.provider,
-                found.model,
-                found.kind,
-                found.dialect,
-                params.get("body"),
-            )
-        except Exception as error:  # noqa: BLE001 - counting must not stop the call
-            notice("a request to Bedrock could not be noted", error, "it is not counted")
+        exchange = self._exchange(params["method"], params["url_path"], params.get("body"))
+        if exchange is None:
             return
         if exchange.is_limited:
             exchange.reserve()
         # Where its answer is never told of, it's lost with this context.
-        context[self._key] = exchange, watch_answer
+        context[self._key] = exchange
 
-    def _after(self, http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
-        """Note what was answered."""
-        sent = context.pop(self._key, None)
-        if sent is None:
-            return
-        exchange, watch_answer = sent
+    def _exchange(self, method: str, path: str, body: Any) -> Exchange | None:
         try:
+            found = find(BEDROCK_SERVICE, method, path)
+            return found and Exchange(
+                self._recorder, found.provider, found.model, found.kind, found.dialect, body
+            )
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a request to Bedrock could not be noted", error, "it is not counted")
+            return None
+
+    def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
+        """Note what was answered."""
+        exchange = context.pop(self._key, None)
+        try:
+            if exchange is None and self._is_on and getattr(http_response, "url", None) is None:
+                exchange = self._stubbed(model, context.get(self._asked_key, {}))
+            if exchange is None:
+                return
             exchange.event_id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                watch_answer(exchange, http_response, parsed)
+                self._operations[model.name](exchange, parsed)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
-            exchange.settle("complete")
+            if exchange is not None:
+                exchange.settle("complete")
+
+    def _stubbed(self, model: Any, asked: Any) -> Exchange | None:
+        """The request that a stub has answered before anybody saw it leave."""
+        # Of a stub that nobody could know of when the client was watched, no request is known.
+        name = asked.get("modelId", "")
+        path = model.http["requestUri"].replace("{modelId}", name or "unknown")
+        body = asked["body"] if "body" in asked else json.dumps({**asked}, default=str)
+        exchange = self._exchange(model.http["method"], path, body)
+        if exchange is not None:
+            exchange.model = name
+        return exchange
 
     def _failed(self, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
-        sent = context.pop(self._key, None)
-        if sent is not None:
-            sent[0].settle("failed")
+        exchange = context.pop(self._key, None)
+        if exchange is not None:
+            exchange.settle("failed")
 
 
 # --- what users call -----------------------------------------------------------------------

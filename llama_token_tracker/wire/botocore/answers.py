@@ -10,18 +10,13 @@ from typing import Any, Final, TypeAlias
 
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
-from llama_token_tracker.wire.botocore.streams import (
-    Keep,
-    TakeEvent,
-    Whole,
-    watched_body,
-    watched_events,
-)
+from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
+from llama_token_tracker.wire.botocore.streams import Keep, TakeEvent, watch_events
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 
 
-def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
+def _invoke(exchange: Exchange, parsed: dict[str, Any]) -> None:
     headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     # A model without a name, that of an application inference profile, may have embedded.
     if (
@@ -29,40 +24,38 @@ def _invoke(exchange: Exchange, response: Any, parsed: dict[str, Any]) -> None:
         and _OUTPUT_COUNT not in headers
         and asks_to_embed(exchange.body)
     ):
-        exchange.operation = "embedding"
-    if exchange.operation == "embedding":
-        exchange.keeps_pieces = False
+        exchange.embeds()
     if _INPUT_COUNT in headers or _OUTPUT_COUNT in headers:
         if exchange.keeps_pieces:
-            parsed["body"], _ = watched_body(parsed["body"], response, exchange)
+            watch_body(parsed["body"], exchange)
         # All of them, as that's quicker than a few.
         exchange.settle("complete", {**headers})
         return
     exchange.answered()
-    reader = Whole(exchange, headers.get("content-length"))
-    parsed["body"], is_watched = watched_body(parsed["body"], response, reader)
-    if not is_watched:
+    if not watch_body(parsed["body"], Whole(exchange, headers.get("content-length"))):
         exchange.settle("complete")
 
 
-def _invoke_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+def _invoke_stream(exchange: Exchange, parsed: dict[str, Any]) -> None:
     take_event: TakeEvent = _read_chunk
     if exchange.keeps_pieces:
         exchange.read_piece, take_event = _token_fields, _keep_chunk
-    parsed["body"] = watched_events(parsed["body"], exchange, take_event)
+    watch_events(parsed["body"], exchange, take_event)
 
 
-def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> None:
-    if "chunk" in event:
-        keep(event["chunk"].get("bytes", b""))
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> object:
+    if "chunk" not in event:
+        return None
+    chunk = event["chunk"].get("bytes", b"")
+    keep(chunk)
+    return chunk
 
 
-def _read_chunk(exchange: Exchange, keep: Keep, event: Any) -> None:
-    if "chunk" in event:
-        chunk = event["chunk"].get("bytes", b"")
-        keep(chunk)
-        if (fields := _token_fields(chunk)) is not None:
-            exchange.add(fields)
+def _read_chunk(exchange: Exchange, keep: Keep, event: Any) -> object:
+    chunk: Any = _keep_chunk(exchange, keep, event)
+    if chunk and (fields := _token_fields(chunk)) is not None:
+        exchange.add(fields)
+    return chunk
 
 
 def _token_fields(chunk: bytes) -> dict[str, Any] | None:
@@ -70,21 +63,23 @@ def _token_fields(chunk: bytes) -> dict[str, Any] | None:
     return decoded(chunk) if b"oken" in chunk else None
 
 
-def _converse(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
+def _converse(exchange: Exchange, parsed: dict[str, Any]) -> None:
     if exchange.keeps_pieces:
         exchange.pieces += parsed["output"].get("message", {}).get("content", ())
     exchange.settle("complete", _usage(parsed))
 
 
-def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any]) -> None:
-    parsed["stream"] = watched_events(parsed["stream"], exchange, _read_converse)
+def _converse_stream(exchange: Exchange, parsed: dict[str, Any]) -> None:
+    watch_events(parsed["stream"], exchange, _read_converse)
 
 
-def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
+def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> object:
     if "contentBlockDelta" in event:
         keep(event)
-    elif "metadata" in event:
+        return None
+    if "metadata" in event:
         exchange.add_later(_usage(event["metadata"]))
+    return {**event}
 
 
 def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +91,8 @@ def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
 
-WatchAnswer: TypeAlias = Callable[[Exchange, Any, dict[str, Any]], None]
-"""Takes in the parsed answer of a request, and may put wrappers into it."""
+WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any]], None]
+"""Takes in the parsed answer of a request, or has it read along."""
 
 OPERATIONS: Final[dict[str, WatchAnswer]] = {
     "InvokeModel": _invoke,

@@ -6,7 +6,7 @@ own.
 """
 
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -29,6 +29,7 @@ _FIRST_ERROR: Final = 300
 _IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-correlation-id")
 """Where answers say what their provider calls the request."""
 
+_MOST_NESTED: Final = 9
 _REDIRECTED: Final = "llama_token_tracker.redirected"
 
 
@@ -148,7 +149,11 @@ class _Watch:
                 "an httpx.AsyncHTTPTransport."
             )
             raise WatchError(msg)
-        self._recorder = Recorder(token_counter)
+        self.recorder = Recorder(token_counter)
+        # A request counts once for a tracker, in the transport that is next to the network.
+        self._is_outer = any(
+            watching.recorder.tracker is self.recorder.tracker for watching in _within(transport)
+        )
 
     def leaves(self, request: Any) -> "_Sent":
         """Note that a request leaves. Only a budget may stop it.
@@ -156,10 +161,12 @@ class _Watch:
         Raises:
             BudgetExceededError: It would pass a limit.
         """
+        if self._is_outer:
+            return _UNCOUNTED
         try:
             redirected: _Redirected | None = request.extensions.pop(_REDIRECTED, None)
             if redirected is not None:
-                return redirected.sent()
+                return redirected.sent(request)
             sent = self._noted(request)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request could not be noted", error, "it is not counted")
@@ -174,7 +181,7 @@ class _Watch:
             return _UNCOUNTED
         dialect = found.dialect
         exchange = Exchange(
-            self._recorder, found.provider, found.model, found.kind, dialect, _body(request)
+            self.recorder, found.provider, found.model, found.kind, dialect, _body(request)
         )
         return _Sent(exchange, dialect)
 
@@ -210,12 +217,11 @@ class _Sent:
             exchange.event_id = ids[0].decode("latin-1") if ids else ""
             if response.status_code >= _FIRST_ERROR and response.has_redirect_location:
                 # The request that follows is made of this one.
-                request.extensions[_REDIRECTED] = _Redirected(self)
+                inner = request.extensions.get(_REDIRECTED)
+                request.extensions[_REDIRECTED] = _Redirected(self, inner)
             elif response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                # Of embeddings nothing but the figures is of interest.
-                exchange.keeps_pieces &= exchange.operation != "embedding"
                 exchange.answered()
                 watch_answer(exchange, dialect, response, headers, is_async=is_async)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
@@ -227,23 +233,40 @@ _UNCOUNTED: Final = _Sent(None, None)
 
 
 class _Redirected:
-    """A request that its server sent elsewhere: not followed, it has come to nothing."""
+    """A request that its server sent elsewhere: not followed, it has come to nothing.
 
-    def __init__(self, sent: _Sent) -> None:
+    Args:
+        sent: The request.
+        inner: What another tracker's transport within this one noted of it.
+    """
+
+    def __init__(self, sent: _Sent, inner: "_Redirected | None") -> None:
         self._sent = sent
+        self._inner = inner
         self._lost = weakref.finalize(self, _fail, sent)
         # At exit nobody counts any more.
         self._lost.atexit = False
 
-    def sent(self) -> _Sent:
+    def sent(self, request: Any) -> _Sent:
         """The request, which goes on."""
         self._lost.detach()
+        if self._inner is not None:
+            request.extensions[_REDIRECTED] = self._inner
         return self._sent
 
 
 def _fail(sent: _Sent) -> None:
     if sent.exchange is not None:
         sent.exchange.settle("failed")
+
+
+def _within(transport: Any) -> Iterator[_Watch]:
+    """What listens to a transport and to those that it sends through, as far as they show them."""
+    for _ in range(_MOST_NESTED):
+        watching = getattr(transport, "_watch", None)
+        if isinstance(watching, _Watch):
+            yield watching
+        transport = getattr(transport, "_transport", None)
 
 
 def _body(request: Any) -> bytes | None:

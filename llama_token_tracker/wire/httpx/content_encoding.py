@@ -20,6 +20,10 @@ _MOST_ENCODINGS: Final = 5
 """More in a row are refused, as by httpx2: each takes memory, and nobody needs two."""
 
 
+class UndecodableError(Exception):
+    """Nothing here undoes an encoding in bounded memory; that was logged."""
+
+
 class _Decoder(Protocol):
     """Undoes one encoding.
 
@@ -37,7 +41,7 @@ class _Decoder(Protocol):
 class ContentDecoder:
     """Undoes the encodings of one body.
 
-    An encoding that isn't known or whose library isn't installed is left as it is, as httpx does.
+    An encoding that isn't known is left as it is, as httpx does.
 
     Args:
         encoding: The body's `Content-Encoding`: one name, or several with commas between them.
@@ -54,6 +58,7 @@ class ContentDecoder:
             Pieces of at most 64 KiB, each decoded when it's asked for.
 
         Raises:
+            UndecodableError: The library that undoes it isn't installed, or can't be told to stop.
             Exception: The decoding library's own error: the bytes aren't what the header says.
             ValueError: There are too many encodings.
         """
@@ -92,9 +97,10 @@ def _decoders(encoding: str) -> list[_Decoder]:
             continue
         try:
             found.append(make())
-        except ImportError as error:
-            way_out = f"figures are missing; pip install httpx[{_EXTRAS[name]}]"
+        except (ImportError, UndecodableError) as error:
+            way_out = f"figures are missing; pip install {_PACKAGES[name]}"
             notice("nothing here undoes the Content-Encoding {}", error, way_out, name)
+            raise UndecodableError from error
     return found
 
 
@@ -147,7 +153,7 @@ class _Deflate:
 
 
 class _Brotli:
-    """Brotli, by the package `brotli` or `brotlicffi`."""
+    """Brotli, by the package `brotli` or `brotlicffi`, which from 1.2 on can be told to stop."""
 
     step = _PIECE
 
@@ -156,14 +162,15 @@ class _Brotli:
         decompressor = brotli.Decompressor()
         # brotlicffi calls it `decompress`.
         self._process: Any = getattr(decompressor, "decompress", None) or decompressor.process
-        self._limit = {"output_buffer_limit": _PIECE}
         try:
-            self._process(b"", **self._limit)
+            self._process(b"", output_buffer_limit=_PIECE)
         except TypeError:
-            self._limit = {}  # before 1.2 there's no limit
+            # A few bytes may stand for hundreds of megabytes.
+            msg = "it has no limit for its output"
+            raise UndecodableError(msg) from None
 
     def decode(self, piece: bytes) -> Iterator[bytes]:
-        while plain := self._process(piece, **self._limit):
+        while plain := self._process(piece, output_buffer_limit=_PIECE):
             yield plain
             piece = b""
 
@@ -238,7 +245,7 @@ def _first_of(*names: str) -> Any:
     raise ModuleNotFoundError(" or ".join(names))
 
 
-_EXTRAS: Final = {"br": "brotli", "zstd": "zstd"}
+_PACKAGES: Final = {"br": "'httpx[brotli]' 'brotli>=1.2'", "zstd": "'httpx[zstd]'"}
 
 _DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {
     "gzip": lambda: _Zlib(zlib.MAX_WBITS | 16),

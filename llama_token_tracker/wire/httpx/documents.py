@@ -6,14 +6,18 @@ response, and this code is only handed the bytes that the program pulls.
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from functools import cache
 from typing import Final, Protocol
 
+from llama_token_tracker._log_once import notice
+
 _LONGEST: Final = 1_048_576
-"""A longer document isn't kept whole: its usage is read from its end."""
+"""A longer document isn't kept whole: its usage alone is looked for, wherever it stands."""
 
 _END: Final = 16_384
-"""So much is kept of the end of a document that is too long."""
+"""So much is kept of such a document, and of a usage in it at the most."""
 
 _FIELD: Final = b"data:"
 
@@ -31,52 +35,66 @@ class Documents(Protocol):
 
 
 class _Document:
-    """The document that is arriving: all of it, or its end if it's too long.
+    """The document that is arriving: all of it, or its usage if it's too long.
 
     Args:
         keys: The keys whose values are usage.
         longest: How many bytes are kept at the most.
     """
 
-    __slots__ = ("_is_cut", "_keys", "_longest", "_pieces", "length")
+    __slots__ = ("_figures", "_keys", "_longest", "_pieces", "length")
 
     def __init__(self, keys: tuple[str, ...], longest: int) -> None:
         self._keys = keys
         self._longest = longest
         self._pieces: list[bytes] = []
         self.length = 0
-        self._is_cut = False
+        self._figures: dict[str, object] | None = None
 
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self.length += len(piece)
-        if self.length > (2 * _END if self._is_cut else self._longest):
-            end = b"".join(self._pieces)[-_END:]
-            self._pieces, self.length, self._is_cut = [end], len(end), True
+        if self.length > (self._longest if self._figures is None else 2 * _END):
+            content = b"".join(self._pieces)
+            self._figures = (self._figures or {}) | _figures(content, self._keys)
+            # What begins in the rest may not be there yet.
+            end = content[-_END:]
+            self._pieces, self.length = [end], len(end)
 
     def take(self) -> bytes:
         """Give the document, and start with the next."""
-        pieces, is_cut = self._pieces, self._is_cut
-        self._pieces, self.length, self._is_cut = [], 0, False
+        pieces, figures = self._pieces, self._figures
+        self._pieces, self.length, self._figures = [], 0, None
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return _figures(content, self._keys) if is_cut else content.strip()
+        if figures is None:
+            return content.strip()
+        figures |= _figures(content, self._keys)
+        if not figures:
+            notice("an answer is too long to be kept", content, "its output is estimated")
+        return json.dumps(figures).encode()
 
 
-def _figures(end: bytes, keys: tuple[str, ...]) -> bytes:
-    """Read the usage at the end of a document, as a document of its own.
+def _figures(content: bytes, keys: tuple[str, ...]) -> dict[str, object]:
+    """Read the usage in a part of a document.
 
     Within a JSON text each quotation mark is escaped, so no text that a model or a user wrote looks
     like a key.
     """
-    text, found = end.decode(errors="replace"), dict[str, object]()
+    found = dict[str, object]()
     for key in keys:
-        for place in re.finditer(rf'"{key}"\s*:\s*', text):
+        for place in _key(key).finditer(content):
+            text = content[place.end() : place.end() + _END].decode(errors="replace")
             try:
                 # The last one stands: figures come after what they are about.
-                found[key] = json.JSONDecoder().raw_decode(text, place.end())[0]
+                found[key] = json.JSONDecoder().raw_decode(text)[0]
             except (ValueError, RecursionError):
                 continue
-    return json.dumps(found).encode()
+    return found
+
+
+@cache
+def _key(name: str) -> re.Pattern[bytes]:
+    return re.compile(rb'"%b"\s*:\s*' % name.encode())
 
 
 class Whole:
@@ -167,16 +185,64 @@ class Events(Lines):
         return not (self._is_within or line.strip())
 
 
-def documents_of(kind: bytes, keys: tuple[str, ...], *, is_read: bool) -> Documents:
-    """Choose how an answer's bytes are read.
+_SPACE: Final = b" \t\r\n"
+_FIELDS: Final = tuple(name + b":" for name in (b"data", b"event", b"id", b"retry", b""))
+"""How server-sent events begin; with the last, comments do."""
+_EVENTS: Final = b"event-stream"
+_LINED: Final = (b"ndjson", b"stream+json", b"jsonl")
+
+
+class Sniffed:
+    """Bytes of which their beginning tells what they are, whatever their media type says.
 
     Args:
-        kind: Its media type.
+        kind: The media type.
         keys: The keys whose values are usage.
         is_read: Whether more than usage is wanted.
+
+    Attributes:
+        chosen: What finds the documents, once that is known.
     """
-    if b"event-stream" in kind:
-        return Events(keys)
-    if b"ndjson" in kind or b"stream+json" in kind or b"jsonl" in kind:
-        return Lines(keys)
-    return Whole(keys) if is_read else Whole(keys, longest=_END)
+
+    def __init__(self, kind: bytes, keys: tuple[str, ...], *, is_read: bool) -> None:
+        self._kind = kind.lower()
+        self._keys = keys
+        self._is_read = is_read
+        self._head = b""
+        self.chosen: Documents | None = None
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Add some bytes, and give the documents that end in them."""
+        if self.chosen is not None:
+            return self.chosen.feed(piece)
+        head = (self._head + piece).lstrip(_SPACE)
+        self._head = b""
+        if BOM_UTF8.startswith(head):
+            self._head = head
+            return iter(())
+        head = head.removeprefix(BOM_UTF8).lstrip(_SPACE)
+        if any(field.startswith(head) for field in _FIELDS):
+            # Not before it's told.
+            self._head = head
+            return iter(())
+        self.chosen = self._choose(head)
+        return self.chosen.feed(head)
+
+    def rest(self) -> bytes:
+        """Give what is left at the end of the bytes: the last document, or a part of one."""
+        return self._head if self.chosen is None else self.chosen.rest()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it's a stream of documents; before anything has come, by the media type."""
+        if self.chosen is None:
+            return any(name in self._kind for name in (_EVENTS, *_LINED))
+        return not isinstance(self.chosen, Whole)
+
+    def _choose(self, head: bytes) -> Documents:
+        is_json = head.startswith((b"{", b"["))
+        if head.startswith(_FIELDS) or (_EVENTS in self._kind and not is_json):
+            return Events(self._keys)
+        if any(name in self._kind for name in _LINED):
+            return Lines(self._keys)
+        return Whole(self._keys) if self._is_read else Whole(self._keys, longest=_END)

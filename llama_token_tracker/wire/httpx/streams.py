@@ -6,21 +6,27 @@ not the other way round, so that an answer nobody holds any more is known to be 
 
 import sys
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.events.call import status_after
-from llama_token_tracker.wire.bodies import decoded
+from llama_token_tracker.wire.bodies import decoded, documents_in
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.httpx.content_encoding import ContentDecoder
-from llama_token_tracker.wire.httpx.documents import Whole, documents_of
+from llama_token_tracker.wire.httpx.content_encoding import ContentDecoder, UndecodableError
+from llama_token_tracker.wire.httpx.documents import Sniffed
 
 _MOST_KEPT: Final = 8 * 1024 * 1024
 """So much of a stream is kept for its event's text, and to count what a provider leaves out."""
+
+_OVERHEAD: Final = 64
+"""About so many bytes more each document takes."""
+
+_LAST: Final = 8
+"""One of so many documents at the end of a stream says that it's over; figures may follow it."""
 
 _DONE: Final = b"[DONE]"
 
@@ -42,7 +48,7 @@ class Answer:
         self._dialect = dialect
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         self._decoder = None if encoding == "identity" else ContentDecoder(encoding)
-        self._documents = documents_of(
+        self._documents = Sniffed(
             headers.get(b"content-type", b""),
             dialect.usage,
             is_read=exchange.operation != "embedding",
@@ -53,7 +59,9 @@ class Answer:
             *(b"true" for _, value in dialect.ends if value is True),
         ]
         self._kept = 0
-        self._is_unreadable = False
+        self._last: deque[bytes] = deque(maxlen=_LAST)
+        self._is_full = self._is_unreadable = False
+        self._rest = b""
 
     def take_in(self, piece: bytes) -> None:
         """Note that these bytes, as they came, go on to the program."""
@@ -63,6 +71,8 @@ class Answer:
             for plain in (piece,) if self._decoder is None else self._decoder.decode(piece):
                 for document in self._documents.feed(plain):
                     self._take(document)
+        except UndecodableError:
+            self._is_unreadable = True  # which was said
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
             self._is_unreadable = True
             notice("an answer could not be read", error, "its figures may be missing")
@@ -73,41 +83,44 @@ class Answer:
         self.take_in(content)
         self.end()
 
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Settle the exchange by how reading ends."""
+        with self._exchange.reading():
+            yield
+        self.end()
+
     def end(self) -> None:
         """Note that all of it has come."""
-        if not self._exchange.is_settled:
-            self._read_rest()
-        self._exchange.settle("complete")
+        exchange = self._exchange
+        if exchange.is_settled:
+            return
+        is_read = self._read_rest()
+        if self._is_unreadable:
+            exchange.settle("complete")
+        elif self._documents.is_stream:
+            exchange.end(reversed(self._last))
+        else:
+            if self._rest and not is_read:
+                notice("an answer is no JSON", self._rest, "its tokens are estimated")
+            exchange.settle("complete")
 
     def leave(self) -> None:
         """Note that nobody will read on."""
         if self._exchange.is_settled:
             return
         # Who has read a whole document needn't look for the end behind it.
-        if isinstance(self._documents, Whole) and self._read_rest():
+        if not self._documents.is_stream and self._read_rest():
             self._exchange.settle("complete")
         self._exchange.settle("abandoned")
-
-    @contextmanager
-    def read(self) -> Generator[None]:
-        """Settle the exchange by how reading ends."""
-        try:
-            yield
-        except GeneratorExit:
-            # Whoever leaves this iteration closes the response, or lets go of it.
-            raise
-        except BaseException as error:
-            self._exchange.settle(status_after(error))
-            raise
-        self.end()
 
     def _read_rest(self) -> bool:
         """Take in what no end of a line came after; say whether it was a document."""
         try:
-            document = b"" if self._is_unreadable else self._documents.rest()
+            document = self._rest = b"" if self._is_unreadable else self._documents.rest()
             if not document:
                 return False
-            if not isinstance(self._documents, Whole):
+            if self._documents.is_stream:
                 self._take(document)
                 return True
             return self._read_whole(document)
@@ -118,17 +131,33 @@ class Answer:
     def _read_whole(self, document: bytes) -> bool:
         fields = decoded(document)
         if fields is None:
-            return False
+            return self._read_several(document)
         self._exchange.keep(document)
         self._exchange.add_all(fields)
         return True
 
+    def _read_several(self, content: bytes) -> bool:
+        """Read what is no document, but may be a list of them, or one a line."""
+        documents = documents_in(content)
+        for document in documents or (content,):
+            self._take(document)
+        return bool(documents)
+
     def _take(self, document: bytes) -> None:
+        exchange = self._exchange
         if document == _DONE:
-            self._exchange.settle("complete")
+            exchange.settle("complete")
             return
-        self._kept += len(document)
-        self._exchange.keep(document if self._kept <= _MOST_KEPT else b"")
+        self._last.append(document)
+        self._kept += len(document) + _OVERHEAD
+        if self._kept <= _MOST_KEPT:
+            exchange.keep(document)
+        elif self._is_full:
+            exchange.pass_by()
+        else:
+            # It can't be read, which stands for all that isn't kept.
+            self._is_full = True
+            exchange.keep(b"")
         for hint in self._hints:
             # Most documents say nothing of tokens, nor that they are the last, and are quick.
             if hint in document:
@@ -154,13 +183,19 @@ class _Watched:
         # At exit nobody counts any more.
         weakref.finalize(self, answer.leave).atexit = False
 
+    def __getattr__(self, name: str) -> Any:
+        # Not of a copy that has nothing yet.
+        if name == "_stream" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
 
 class _WatchedSync(_Watched):
     """A `SyncByteStream`."""
 
     def __iter__(self) -> Iterator[bytes]:
         """The bytes, as they come."""
-        with self._answer.read():
+        with self._answer.reading():
             for piece in self._stream:
                 self._answer.take_in(piece)
                 yield piece
@@ -176,7 +211,7 @@ class _WatchedAsync(_Watched):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes, as they come."""
-        with self._answer.read():
+        with self._answer.reading():
             async for piece in self._stream:
                 self._answer.take_in(piece)
                 yield piece

@@ -176,17 +176,23 @@ def test_any_package_that_undoes_an_encoding_will_do(
         assert decoded(encoding, cut(data, encode(content))) == content
 
 
-def test_a_brotli_that_knows_no_limit_is_used_without(monkeypatch: pytest.MonkeyPatch):
-    """Versions before 1.2 do."""
+def test_a_brotli_that_knows_no_limit_is_not_used(
+    tracker: Tracker, warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """Versions before 1.2 would unpack a few bytes to hundreds of megabytes; it's said once."""
 
     class Decompressor:
         def process(self, piece: bytes) -> bytes:
-            return piece.upper()
+            raise AssertionError(piece)
 
     old = ModuleType("brotli")
     vars(old)["Decompressor"] = Decompressor
     monkeypatch.setitem(sys.modules, "brotli", old)
-    assert decoded("br", [b"abc", b"", b"d"]) == b"ABCD"
+    for _ in range(2):
+        _sent(tracker, "br", b"encoded")
+    assert [event.completion_source for event in tracker.llm_token_counts] == ["estimated"] * 2
+    [warning] = warnings()
+    assert "brotli>=1.2" in warning
 
 
 # --- in little memory ----------------------------------------------------------------------
