@@ -61,8 +61,8 @@ def _has_argument(trace: TracebackType, wanted: object) -> bool:
     code, values = frame.f_code, frame.f_locals
     # Star arguments are local variables too, right behind the others.
     for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]:
-        value = values.get(name)
-        given: tuple[Any, ...] = value if type(value) is tuple else (value,)
+        value: Any = values.get(name)
+        given: Any = value if type(value) is tuple else (value,)
         if any(one is wanted for one in given):
             return True
     return False

@@ -62,7 +62,7 @@ Unpriced: TypeAlias = tuple[TokenCountingEvent, int, int]
 
 _Rows: TypeAlias = dict[Any, Row]
 
-_update: Final[Callable[..., object]] = operator.ior
+_update: Final[Callable[..., object]] = operator.ior  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # the stub has no types
 
 
 class Totals:
