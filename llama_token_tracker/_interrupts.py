@@ -62,8 +62,7 @@ def _has_argument(trace: TracebackType, wanted: object) -> bool:
     # Star arguments are local variables too, right behind the others.
     for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]:
         value: Any = values.get(name)
-        given: Any = value if type(value) is tuple else (value,)
-        if any(one is wanted for one in given):
+        if value is wanted or (type(value) is tuple and id(wanted) in map(id, value)):
             return True
     return False
 
