@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from operator import call
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _LOOKS: Final = frozenset(
     code
@@ -61,8 +61,9 @@ def _has_argument(trace: TracebackType, wanted: object) -> bool:
     code, values = frame.f_code, frame.f_locals
     # Star arguments are local variables too, right behind the others.
     for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]:
-        value: Any = values.get(name)
-        if value is wanted or (type(value) is tuple and id(wanted) in map(id, value)):
+        value = values.get(name)
+        given = cast("tuple[object, ...]", value) if type(value) is tuple else (value,)
+        if any(one is wanted for one in given):
             return True
     return False
 
