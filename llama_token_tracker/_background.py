@@ -35,7 +35,9 @@ class Worker:
     def _begin(self) -> None:
         # Its `put` may be called from a finalizer or a signal handler, too.
         self._tasks: SimpleQueue[Task] = SimpleQueue()
-        self._starting = threading.Lock()
+        # Re-entrant, for a signal's handler may ask in the midst of it.
+        self._starting = threading.RLock()
+        self._is_starting = False
         self._thread: threading.Thread | None = None
 
     def ask(self, task: Task) -> None:
@@ -49,7 +51,9 @@ class Worker:
 
     def start(self) -> None:
         """See to it that the thread runs, if there's work. No lock is held."""
-        if self._thread is None and self._tasks.qsize():
+        thread = self._thread
+        # One that isn't alive was never started, as that was interrupted; or is about to be.
+        if (thread is None or not thread.is_alive()) and self._tasks.qsize():
             self._start()
 
     @property
@@ -84,18 +88,20 @@ class Worker:
         self._tasks.put(_nothing)
 
     def _start(self) -> None:
-        if not self._starting.acquire(blocking=False):
-            return  # another thread starts it
-        try:
-            if self._thread is None:
+        with self._starting:
+            if self._is_starting or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._is_starting = True
+            try:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread = thread
                 thread.start()
-        except RuntimeError:
-            # The interpreter is going down, or may start no thread: whoever reads does the work.
-            self._thread = None
-        finally:
-            self._starting.release()
+            except RuntimeError:
+                # The interpreter is going down, or may start no thread: whoever reads does the
+                # work.
+                self._thread = None
+            finally:
+                self._is_starting = False
 
     def _run(self) -> None:
         me = threading.current_thread()

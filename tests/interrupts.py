@@ -1,5 +1,7 @@
 """Interrupts a program at any of the places where Python looks at signals, one at a time."""
 
+import dis
+import functools
 import gc
 import opcode
 import signal
@@ -37,6 +39,13 @@ def handled(handler: Callable[..., Any]) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
+@functools.cache
+def _guard(code: CodeType, at: int) -> int | None:
+    """Where an exception goes that is raised at an instruction."""
+    entries: Any = dis._parse_exception_table(code)  # type: ignore[attr-defined]
+    return next((entry.target for entry in entries if entry.start <= at < entry.end), None)
+
+
 class _Places:
     """Counts the places in the package where signals are handled, and sends one at the n-th.
 
@@ -46,7 +55,7 @@ class _Places:
     def __init__(self, at: int) -> None:
         self.at = at
         self.seen = 0
-        self._last: dict[FrameType, int] = {}
+        self._last: dict[FrameType, tuple[int, int]] = {}
         self._codes: dict[CodeType, bytes | None] = {}
 
     def enter(self, frame: FrameType, _event: str, _arg: object) -> Any:
@@ -64,9 +73,12 @@ class _Places:
     def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
         if event == "opcode":
             code: Any = self._codes[frame.f_code]
-            this, last = code[frame.f_lasti], self._last.get(frame)
-            self._last[frame] = this
-            if last in _CALLS or this in _BACK:
+            at = frame.f_lasti
+            this, (last, before) = code[at], self._last.get(frame, (0, at))
+            self._last[frame] = this, at
+            # A signal belongs to the call that it's handled after, and to whatever guards that.
+            is_after = last in _CALLS and _guard(frame.f_code, before) == _guard(frame.f_code, at)
+            if is_after or this in _BACK:
                 self._reach()
         elif event == "return":
             self._last.pop(frame, None)

@@ -12,7 +12,9 @@ import pytest
 from llama_index.core.callbacks import EventPayload
 
 from llama_token_tracker import Budget, TokenCountingHandler
+from llama_token_tracker._background import Worker
 from llama_token_tracker._interrupts import is_sent
+from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import forget_notices
 from tests.interrupts import TimeLimit, handled, interrupted, raising
 from tests.scripted import HELLO, LLM, Scripted, answer, by_hand, counted, reported
@@ -47,7 +49,8 @@ class Counted:
             )
 
     def check(self, calls: int | None = 5) -> None:
-        """Nothing is lost, doubled or at odds with the rest."""
+        """Nothing is lost, doubled or at odds with the rest, and nobody waits for a lock."""
+        assert not LOCK._is_owned()
         self.left_open = self.handler.open_calls
         end(self, 2 - self.left_open)
         most = self.handler.tracker.max_events
@@ -244,3 +247,16 @@ def test_a_budget_is_charged_once_however_often_that_is_interrupted():
     with handled(raising):
         wrong = [at for at in range(1, places) if spent(at)[:2] != (7, 0)]
     assert wrong == []
+
+
+def test_the_worker_starts_however_often_that_is_interrupted():
+    """What was asked of it is done once somebody asks again."""
+    worker = Worker("test")
+    interrupted(lambda: worker.ask(int), -1)
+    places = interrupted(lambda: Worker("test").ask(int), -1)
+    with handled(raising):
+        for at in range(1, places):
+            worker = Worker("test")
+            with suppress(TimeLimit):
+                interrupted(lambda worker=worker: worker.ask(int), at)
+            assert worker.flush(20), at
