@@ -6,7 +6,7 @@ Everything that is shown is cleaned here, so that nothing in it is obeyed by wha
 import unicodedata
 from typing import Final, TypeGuard
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 
 _FOUND_LIMIT: Final = 120
 

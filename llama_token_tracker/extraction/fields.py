@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 
 MAX_TOKENS: Final = 10**12

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final, cast
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import is_text
 from llama_token_tracker.extraction.images import image_size

@@ -9,7 +9,7 @@ than zero; among equals the place nearer to the wire. So Converse's `raw` beats 
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias, cast
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
 from llama_token_tracker.extraction.fields import Fields, as_fields

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, TypeAlias, TypeGuard, cast
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import exact, is_text
 

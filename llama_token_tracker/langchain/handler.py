@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from llama_token_tracker._interrupts import is_sent
+from llama_token_tracker._lock import is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings

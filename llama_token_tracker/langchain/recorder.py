@@ -9,7 +9,7 @@ from uuid import UUID
 from langchain_core.messages import get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker._printable import exact, is_text

@@ -1,12 +1,18 @@
 """Which request of a watched client embedded which texts of LlamaIndex's open embedding calls."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import MAX_OPEN
+from llama_token_tracker.events.transcripts import EmbeddedTexts
+from llama_token_tracker.extraction import SILENT
+from llama_token_tracker.extraction.texts import shown
+from llama_token_tracker.llama_index.instrumentation import embedding
+from llama_token_tracker.llama_index.open_calls import OpenCall
+from llama_token_tracker.llama_index.payloads import is_image
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 
 
@@ -191,3 +197,50 @@ class Batches:
             batch = self._by_span.pop(span_id, None)
         if batch is not None:
             batch.close()
+
+    def embeds(self, call: OpenCall) -> None:
+        """Note that a call embeds texts, and which, as far as that is known."""
+        call.nests = False
+        call.operation = "embedding"
+        call.texts = []
+        if call.span_id is not None:
+            self.start(call.span_id)
+        method = embedding(call.span_id)
+        if method is not None:
+            call.texts, call.served = method.next_batch()
+
+    def groups(self, call: OpenCall, chunks: Iterable[object]) -> list[EmbeddedTexts]:
+        """Split what a call has embedded by who has told of its tokens.
+
+        What a cache has served is left out.
+        """
+        named = [(shown(chunk), chunk) for chunk in chunks]
+        requests, silent = self._requests_of(call, [text for text, _ in named])
+        groups = [EmbeddedTexts(told, request.reported()) for request, told in requests]
+        by_text, is_certain = dict(named), call.served is not None
+        # What went through a method for texts is text, whatever it says.
+        texts_alone = bool(call.texts)
+        for is_picture, texts in groupby(
+            silent, lambda text: not texts_alone and is_image(by_text[text])
+        ):
+            together = tuple(texts)
+            if is_picture:
+                notice("an image was embedded", together, "it is counted as nothing, and marked")
+            groups.append(EmbeddedTexts(together, SILENT, is_certain, is_picture))
+        return groups
+
+    def _requests_of(
+        self, call: OpenCall, texts: list[str]
+    ) -> tuple[Sequence[tuple[AnsweredRequest, list[str]]], list[str]]:
+        """The requests that a watched client has told of, with their texts, and the other texts."""
+        served = call.served or ()
+        span_id = call.span_id
+        batch = None if span_id is None else self.within(span_id)
+        if span_id is None or batch is None:
+            return [], [text for text in texts if text not in served]
+        requests, rest = batch.take(texts)
+        if batch.has_requests and call.served is None:
+            # So the client is watched, and what it didn't send came from the cache.
+            rest = []
+        self.end(span_id)
+        return requests, [text for text in rest if text not in served]

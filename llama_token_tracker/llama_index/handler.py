@@ -19,7 +19,7 @@ from llama_index.core.utils import (
 )
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 
-from llama_token_tracker._interrupts import is_sent
+from llama_token_tracker._lock import is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings
@@ -139,26 +139,32 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             self._check_budget()
         # Without an id a start can't be told from another's, and its end says all that's needed.
         if payload is not None and event_id and event_type in _COUNTED:
-            call: OpenCall | None = None
-            try:
-                call = call_of(payload, event_id, active_span_id.get())
-                tags = active_instrument_tags.get()
-                if tags or has_open_scope():
-                    call.context = self.tracker.context(users_tags(tags))
-                if event_type == _EMBEDDING:
-                    self._recorder.embeds(call)
-                if event_type not in self.event_ends_to_ignore:
-                    self._recorder.calls.start(call)
-            except BaseException as error:
-                if is_sent(error):
-                    self._recorder.calls.retract(call)
-                    raise
-                # Counting must not stop the call.
-                notice("a start could not be noted", error, "its end is counted alone")
-            tracker = self.tracker
-            if call is not None and (tracker.is_limited or call.context is not None):
+            call = self._started(event_type, payload, event_id)
+            if call is not None and (self.tracker.is_limited or call.context is not None):
                 self._reserve(call)
         return event_id
+
+    def _started(
+        self, event_type: CBEventType, payload: dict[str, Any], event_id: str
+    ) -> OpenCall | None:
+        """Open the call that starts here, as far as it can be read."""
+        call: OpenCall | None = None
+        try:
+            call = call_of(payload, event_id, active_span_id.get())
+            tags = active_instrument_tags.get()
+            if tags or has_open_scope():
+                call.context = self.tracker.context(users_tags(tags))
+            if event_type == _EMBEDDING:
+                self._recorder.batches.embeds(call)
+            if event_type not in self.event_ends_to_ignore:
+                self._recorder.calls.start(call)
+        except BaseException as error:
+            if is_sent(error):
+                self._recorder.calls.retract(call)
+                raise
+            # Counting must not stop the call.
+            notice("a start could not be noted", error, "its end is counted alone")
+        return call
 
     def _reserve(self, call: OpenCall) -> None:
         """Hold in the budgets what a call may use.

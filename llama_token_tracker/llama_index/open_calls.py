@@ -257,23 +257,84 @@ class _OpenStreams:
         return None
 
 
-class OpenCalls:
-    """The open calls of one handler.
+class _Nesting:
+    """The open calls of one handler, and which of them is inside which.
 
     Args:
         spans: The dispatcher's span tree.
-        settle: Called with the outcome of a stream that was dropped without a word.
 
     Attributes:
         by_id: The calls, by their events' ids; others only look.
     """
 
-    def __init__(self, spans: SpanTree, settle: Callable[[Outcome], None]) -> None:
+    def __init__(self, spans: SpanTree) -> None:
         self._spans = spans
-        self._settle = settle
         self.by_id: dict[str, OpenCall] = {}
         self._by_span: dict[str, OpenCall] = {}
         self._streams = _OpenStreams()
+
+    def _place(self, call: OpenCall, span_id: str | None) -> None:
+        """Find out whether a call that starts now is made by one that is open."""
+        parent = self.current(span_id)
+        with LOCK:
+            if parent is not None:
+                call.is_plain = parent.is_plain = False
+                call.parent = parent
+                if parent.inner is None:
+                    parent.inner = []
+                parent.inner.append(call)
+            if span_id is not None:
+                if span_id not in self._by_span:
+                    self._by_span[span_id] = call
+                elif not self._spans.is_call(span_id):
+                    # Two calls without spans of their own: chunks can't be told apart.
+                    self._by_span[span_id].is_plain = call.is_plain = False
+                    del self._by_span[span_id]
+
+    def _forget(self, call: OpenCall) -> None:
+        self.by_id.pop(call.event_id, None)
+        self._streams.remove(call)
+        if call.span_id is not None and self._by_span.get(call.span_id) is call:
+            del self._by_span[call.span_id]
+
+    def current(self, span_id: str | None) -> OpenCall | None:
+        """The innermost open call around what starts, or leaves, here and now.
+
+        Args:
+            span_id: The span that is active now.
+        """
+        if not self.by_id:
+            return None
+        by_span: OpenCall | None = None
+        while span_id is not None and by_span is None:
+            by_span = self._by_span.get(span_id)
+            if by_span is not None and not self._spans.is_call(span_id):
+                by_span = None
+            span_id = self._spans.parent(span_id)
+        if not self._streams:
+            return by_span
+        by_frame = self._streams.running(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented, for just this
+        if by_frame is None or by_span is None:
+            return by_span or by_frame
+        call: OpenCall | None = by_span
+        while call is not None:
+            if call is by_frame:
+                return by_span
+            call = call.parent
+        return by_frame
+
+
+class OpenCalls(_Nesting):
+    """The starts, streams and ends of one handler's calls.
+
+    Args:
+        spans: The dispatcher's span tree.
+        settle: Called with the outcome of a stream that was dropped without a word.
+    """
+
+    def __init__(self, spans: SpanTree, settle: Callable[[Outcome], None]) -> None:
+        super().__init__(spans)
+        self._settle = settle
         # Ids of those that were given up and counted, should their ends come after all.
         self._given_up: dict[str, bool] = {}
 
@@ -297,24 +358,6 @@ class OpenCalls:
         elif call.nests and call.span_id is not None:
             self._by_span[call.span_id] = call
         self.by_id[call.event_id] = call
-
-    def _place(self, call: OpenCall, span_id: str | None) -> None:
-        """Find out whether a call that starts now is made by one that is open."""
-        parent = self.current(span_id)
-        with LOCK:
-            if parent is not None:
-                call.is_plain = parent.is_plain = False
-                call.parent = parent
-                if parent.inner is None:
-                    parent.inner = []
-                parent.inner.append(call)
-            if span_id is not None:
-                if span_id not in self._by_span:
-                    self._by_span[span_id] = call
-                elif not self._spans.is_call(span_id):
-                    # Two calls without spans of their own: chunks can't be told apart.
-                    self._by_span[span_id].is_plain = call.is_plain = False
-                    del self._by_span[span_id]
 
     def _make_room(self) -> None:
         """Give up calls whose ends won't come; they are counted as abandoned."""
@@ -383,34 +426,6 @@ class OpenCalls:
                 leaf.is_settled, leaf.outcome = True, None
                 found = known or outcome_of(leaf, response if leaf is call else None, error)
                 yield _completed(found, call, response)
-
-    # --- who is inside whom ----------------------------------------------------------------
-
-    def current(self, span_id: str | None) -> OpenCall | None:
-        """The innermost open call around what starts, or leaves, here and now.
-
-        Args:
-            span_id: The span that is active now.
-        """
-        if not self.by_id:
-            return None
-        by_span: OpenCall | None = None
-        while span_id is not None and by_span is None:
-            by_span = self._by_span.get(span_id)
-            if by_span is not None and not self._spans.is_call(span_id):
-                by_span = None
-            span_id = self._spans.parent(span_id)
-        if not self._streams:
-            return by_span
-        by_frame = self._streams.running(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented, for just this
-        if by_frame is None or by_span is None:
-            return by_span or by_frame
-        call: OpenCall | None = by_span
-        while call is not None:
-            if call is by_frame:
-                return by_span
-            call = call.parent
-        return by_frame
 
     # --- streams ---------------------------------------------------------------------------
 
@@ -515,12 +530,6 @@ class OpenCalls:
                 self._by_span.pop(call.span_id, None)
             call.is_settled = True
             return _simply_settled(call, response, reported)
-
-    def _forget(self, call: OpenCall) -> None:
-        self.by_id.pop(call.event_id, None)
-        self._streams.remove(call)
-        if call.span_id is not None and self._by_span.get(call.span_id) is call:
-            del self._by_span[call.span_id]
 
     # --- outcomes --------------------------------------------------------------------------
 

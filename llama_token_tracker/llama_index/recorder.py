@@ -1,9 +1,8 @@
 """From what LlamaIndex tells of a call to the call that has ended: starts, ends, spans, chunks."""
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from time import perf_counter, time
 from typing import Any, Final
 
@@ -18,17 +17,16 @@ from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import (
-    EmbeddedTexts,
     EmbeddingTranscript,
     PlainTranscript,
     Transcript,
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
 from llama_token_tracker.extraction.reader import UsageParts
-from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, shown, written
+from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import SPANS, embedding
+from llama_token_tracker.llama_index.instrumentation import SPANS
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -39,7 +37,6 @@ from llama_token_tracker.llama_index.payloads import (
     DICTS,
     LISTS,
     formatted,
-    is_image,
     tools_of,
     transcript_of,
     users_tags,
@@ -47,7 +44,6 @@ from llama_token_tracker.llama_index.payloads import (
 from llama_token_tracker.tracking.charging import take_reservation
 from llama_token_tracker.tracking.correlation import (
     UNKNOWN_OWNER,
-    AnsweredRequest,
     RequestOwner,
     is_running,
 )
@@ -82,6 +78,7 @@ class Recorder:
 
     Attributes:
         calls: Those that are open.
+        batches: The embedding calls among them.
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class Recorder:
         self.settings = settings
         self._tell = None if tell is None else weakref.WeakMethod(tell)
         self.calls = OpenCalls(SPANS, self._settle)
-        self._batches = Batches()
+        self.batches = Batches()
         self.chunk = self.calls.chunk
         self.returned = self.calls.returned
 
@@ -106,7 +103,7 @@ class Recorder:
         if active is None and not self.calls.by_id:
             return None
         while span_id is not None and not SPANS.is_call(span_id):
-            batch = self._batches.within(span_id)
+            batch = self.batches.within(span_id)
             if batch is not None:
                 return batch
             span_id = SPANS.parent(span_id)
@@ -114,53 +111,6 @@ class Recorder:
         if call is None and active is None and is_running("llama_index.llms."):
             return UNKNOWN_OWNER
         return call
-
-    def embeds(self, call: OpenCall) -> None:
-        """Note that a call embeds texts, and which, as far as that is known."""
-        call.nests = False
-        call.operation = "embedding"
-        call.texts = []
-        if call.span_id is not None:
-            self._batches.start(call.span_id)
-        method = embedding(call.span_id)
-        if method is not None:
-            call.texts, call.served = method.next_batch()
-
-    def _embedded_by(self, call: OpenCall, chunks: Iterable[object]) -> list[EmbeddedTexts]:
-        """Split what a call has embedded by who has told of its tokens.
-
-        What a cache has served is left out.
-        """
-        named = [(shown(chunk), chunk) for chunk in chunks]
-        requests, silent = self._requests_of(call, [text for text, _ in named])
-        groups = [EmbeddedTexts(told, request.reported()) for request, told in requests]
-        by_text, is_certain = dict(named), call.served is not None
-        # What went through a method for texts is text, whatever it says.
-        texts_alone = bool(call.texts)
-        for is_picture, texts in groupby(
-            silent, lambda text: not texts_alone and is_image(by_text[text])
-        ):
-            together = tuple(texts)
-            if is_picture:
-                notice("an image was embedded", together, "it is counted as nothing, and marked")
-            groups.append(EmbeddedTexts(together, SILENT, is_certain, is_picture))
-        return groups
-
-    def _requests_of(
-        self, call: OpenCall, texts: list[str]
-    ) -> tuple[Sequence[tuple[AnsweredRequest, list[str]]], list[str]]:
-        """The requests that a watched client has told of, with their texts, and the other texts."""
-        served = call.served or ()
-        span_id, batches = call.span_id, self._batches
-        batch = None if span_id is None else batches.within(span_id)
-        if span_id is None or batch is None:
-            return [], [text for text in texts if text not in served]
-        requests, rest = batch.take(texts)
-        if batch.has_requests and call.served is None:
-            # So the client is watched, and what it didn't send came from the cache.
-            rest = []
-        batches.end(span_id)
-        return requests, [text for text in rest if text not in served]
 
     def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """Open a call, for some integrations ask the provider here without a callback."""
@@ -185,7 +135,7 @@ class Recorder:
 
     def embedded(self, span_id: str) -> None:
         """Let the watch count what no embedding call has told of, for it failed."""
-        self._batches.leave(span_id)
+        self.batches.leave(span_id)
 
     # --- where calls end -------------------------------------------------------------------
 
@@ -305,7 +255,7 @@ class Recorder:
         self._record_embedding(call, payload.get(_CHUNKS) or (), "complete")
 
     def _record_embedding(self, call: OpenCall, chunks: Iterable[object], status: Status) -> None:
-        groups = self._embedded_by(call, chunks)
+        groups = self.batches.groups(call, chunks)
         duration_s = perf_counter() - call.began
         transcript = EmbeddingTranscript(groups)
         ending = Ending(status, time() - duration_s, duration_s)

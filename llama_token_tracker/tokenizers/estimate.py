@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, SupportsIndex, cast
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.fields import MAX_TOKENS
 from llama_token_tracker.extraction.messages import messages_of

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Self, SupportsIndex, TypeAlias, TypeGuard
 
-from llama_token_tracker._interrupts import Change, make
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOCK, Change, make
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.totals import Pair, Totals

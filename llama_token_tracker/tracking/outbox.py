@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from llama_token_tracker._background import WORKER, Worker
-from llama_token_tracker._interrupts import Change
+from llama_token_tracker._lock import Change
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.sinks import Delivery, Sink
 from llama_token_tracker.tracking.account import Account

@@ -6,8 +6,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Final, cast
 
-from llama_token_tracker._interrupts import Change, make, pass_on
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOCK, Change, make, pass_on
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, settle

@@ -8,8 +8,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final, TypeVar
 
-from llama_token_tracker._interrupts import make
-from llama_token_tracker._lock import LOADING, LOCK
+from llama_token_tracker._lock import LOADING, LOCK, make
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.budgets import Accounts

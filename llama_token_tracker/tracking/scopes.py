@@ -12,8 +12,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
-from llama_token_tracker._interrupts import pass_on
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOCK, pass_on
 from llama_token_tracker._printable import exact, is_text, printable
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent

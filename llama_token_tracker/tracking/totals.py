@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import setitem
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from llama_token_tracker._interrupts import Change
+from llama_token_tracker._lock import Change
 from llama_token_tracker._log_once import notice, put_off
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.pricing import Cost

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late
-from llama_token_tracker._interrupts import Change, is_sent, make
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOCK, Change, is_sent, make
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets import Accounts, Budget
@@ -30,7 +29,73 @@ from llama_token_tracker.tracking.report import Report, price
 from llama_token_tracker.tracking.scopes import Context, Scope, current_context
 
 
-class Tracker(Report):
+class _Charging(Report):
+    """Holds calls to the budgets of a tracker: reserved at a call's start, charged at its end."""
+
+    prices: Prices
+    is_limited: bool
+    _budgets: tuple[Accounts, ...]
+    _is_owing: bool
+
+    def catch_up(self) -> None:
+        """Make the events of all calls that have ended by now."""
+        raise NotImplementedError
+
+    def limits(self, context: Context | None) -> bool:
+        """Whether a call with this context is subject to any budget."""
+        return self.is_limited or (context is not None and bool(context.accounts))
+
+    def reserve(self, call: Call) -> None:
+        """Reserve what a call may use, before it's sent, unless one around it has.
+
+        Args:
+            call: The call, which holds it from then on.
+
+        Raises:
+            BudgetExceededError: It would pass a limit. Nothing is reserved.
+        """
+        if not self.limits(call.context) or is_covered(call):
+            return
+        if self._is_owing:
+            # Calls that ended without a figure still hold all that they reserved.
+            self.catch_up()
+        reserve(call, self._budgets_of(call.context), self.prices)
+
+    def _budgets_of(self, context: Context | None) -> tuple[Accounts, ...]:
+        return (*self._budgets, *(() if context is None else context.accounts))
+
+    def _charge_if_reported(self, pending: Pending) -> None:
+        """Spend what a call used at once, if that needs no counting: the next one may be near."""
+        if pending.reservation is None and not self.limits(pending.context):
+            return
+        if pending.needs_counting:
+            self._is_owing = True
+        else:
+            self._charge(pending)
+
+    def _charge(self, pending: Pending) -> None:
+        """Tell budgets what a call used, outside of any lock: clocks are users'."""
+        reservation, context = pending.reservation, pending.context
+        if pending.is_charged or (reservation is None and not self.limits(context)):
+            return
+        events = pending.events()
+        try:
+            if not pending.take_charge():
+                return
+            if reservation is not None:
+                reservation.settle(events)
+            else:
+                for event in events:
+                    spend(self._budgets_of(context), event)
+        except BaseException as error:
+            if is_sent(error):
+                pending.is_charged = False  # what is settled already isn't settled again
+                raise
+            # The answer is there already.
+            notice("a call could not be charged to its budget", error, "it is left out")
+
+
+class Tracker(_Charging):
     """Records events and adds them up, from any number of threads at once.
 
     Args:
@@ -129,29 +194,6 @@ class Tracker(Report):
         """
         return current_context(self, tags)
 
-    def limits(self, context: Context | None) -> bool:
-        """Whether a call with this context is subject to any budget."""
-        return self.is_limited or (context is not None and bool(context.accounts))
-
-    def reserve(self, call: Call) -> None:
-        """Reserve what a call may use, before it's sent, unless one around it has.
-
-        Args:
-            call: The call, which holds it from then on.
-
-        Raises:
-            BudgetExceededError: It would pass a limit. Nothing is reserved.
-        """
-        if not self.limits(call.context) or is_covered(call):
-            return
-        if self._is_owing:
-            # Calls that ended without a figure still hold all that they reserved.
-            self.catch_up()
-        reserve(call, self._budgets_of(call.context), self.prices)
-
-    def _budgets_of(self, context: Context | None) -> tuple[Accounts, ...]:
-        return (*self._budgets, *(() if context is None else context.accounts))
-
     # --- where a call ends -----------------------------------------------------------------
 
     def record(self, event: TokenCountingEvent, context: Context | None = None) -> None:
@@ -188,15 +230,6 @@ class Tracker(Report):
                 self.pending.is_taken_up = False
                 raise
 
-    def _charge_if_reported(self, pending: Pending) -> None:
-        """Spend what a call used at once, if that needs no counting: the next one may be near."""
-        if pending.reservation is None and not self.limits(pending.context):
-            return
-        if pending.needs_counting:
-            self._is_owing = True
-        else:
-            self._charge(pending)
-
     # --- from calls to events --------------------------------------------------------------
 
     def _catch_up(self) -> None:
@@ -209,27 +242,6 @@ class Tracker(Report):
             self._is_owing = False
             self.pending.work_off(self._charge, self._list)
             self._outbox.start()
-
-    def _charge(self, pending: Pending) -> None:
-        """Tell budgets what a call used, outside of any lock: clocks are users'."""
-        reservation, context = pending.reservation, pending.context
-        if pending.is_charged or (reservation is None and not self.limits(context)):
-            return
-        events = pending.events()
-        try:
-            if not pending.take_charge():
-                return
-            if reservation is not None:
-                reservation.settle(events)
-            else:
-                for event in events:
-                    spend(self._budgets_of(context), event)
-        except BaseException as error:
-            if is_sent(error):
-                pending.is_charged = False  # what is settled already isn't settled again
-                raise
-            # The answer is there already.
-            notice("a call could not be charged to its budget", error, "it is left out")
 
     def _list(self, calls: Sequence[Pending], change: Change) -> None:
         """Have calls' events be added to all that they belong to; the caller holds the lock."""

@@ -143,15 +143,16 @@ class Dialect:
         """
         if self.pieces == "blocks":
             return Answered(joined(part for piece in pieces for part in self._of_block(piece)))
-        whole = [b"".join(pieces)] if self.pieces == "bytes" else pieces
-        read = [decoded(piece) for piece in whole]
-        documents = [fields for fields in read if fields is not None]
-        parts = joined(part for fields in documents for part in self._written(fields))
-        if len(documents) < len(read):
-            # What can't be read isn't empty.
-            parts = (*parts, Opaque("answer"))
-        usage = extract_usage(documents[0]) if documents and self.pieces == "bytes" else None
-        return Answered(parts, usage)
+        if self.pieces == "bytes":
+            body = b"".join(pieces)
+            return Answered(self._said([body]), extract_usage(decoded(body)))
+        return Answered(self._said(pieces))
+
+    def _said(self, documents: Sequence[Any]) -> tuple[Part, ...]:
+        read = [decoded(document) for document in documents]
+        parts = joined(part for fields in read if fields for part in self._written(fields))
+        # What can't be read isn't empty.
+        return (*parts, Opaque("answer")) if None in read else parts
 
     def ended(self, fields: Json) -> Status | None:
         """How the answer ended, if this document says that it has."""

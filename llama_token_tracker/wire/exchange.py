@@ -41,103 +41,29 @@ Read: TypeAlias = Callable[[Any], object]
 """Gives what a piece of an answer says, as fields, or `None`."""
 
 
-class Exchange(WireTranscript):
-    """A request that leaves where and when this is made, and what is known of its answer.
-
-    It ends in `settle`, once and in any case. One that nobody holds any more before it's settled
-    was cancelled, or its answer was dropped half-way.
-
-    Args:
-        recorder: Where it goes.
-        provider: Whom it's sent to.
-        model: The model's id; "" if it's only known once the body is read.
-        operation: What is asked for, as far as that can be told yet.
-        dialect: How its body and its answer are read.
-        body: The request's body.
+class _Answer(WireTranscript):
+    """What has come of a request's answer, and what that says of its tokens.
 
     Attributes:
-        body: The request's body, as long as nobody has read it.
         keeps_pieces: Whether the pieces of the answer are needed for an event.
         pieces: Those that have come, if they are needed.
         read_piece: Gives what a piece tells of its tokens, as fields or `None`, if pieces do so;
             they are looked at when somebody asks for the figures.
-        is_limited: Whether it's subject to any budget, and may use only what it has reserved.
+        status: How it ended.
         is_settled: Whether it's over, as far as its event goes.
-        is_broken_off: Whether its answer ended well, but before what its format ends with.
     """
 
-    # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
-    # then. Until it's made; so one that couldn't be made is no request that was lost.
-    is_settled = True
-    is_broken_off = False
+    keeps_pieces: bool
     read_piece: Read | None = None
     status: Status = "abandoned"
+    is_settled = True
+    _owner: RequestOwner | None
     _whole: Usage | None = None
     _unread: object = None
+    _usage: StreamedUsage | None = None
+    _put_off: list[tuple[int, Any]]
+    _came = 0
     _figures_at = 0
-    _pending: Pending | None = None
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        provider: str,
-        model: str,
-        operation: Operation,
-        dialect: Dialect,
-        body: Any,
-    ) -> None:
-        tracker = recorder.tracker
-        owner = tracker.owners.find(provider)
-        if has_open_scope():
-            self.context = tracker.context(_NO_TAGS)
-        # The framework's call that it's part of.
-        self._owner: RequestOwner | None = owner
-        # Of embeddings nothing but the figures is of interest.
-        self.keeps_pieces = owner is None and operation != "embedding"
-        self.is_limited = owner is None and (
-            tracker.is_limited or (self.context is not None and tracker.limits(self.context))
-        )
-        self.provider = provider
-        self.model = model
-        self.operation = operation
-        self.body = body
-        self.pieces: list[Any] = []
-        self._recorder = recorder
-        self._dialect = dialect
-        self._came = 0
-        self._usage: StreamedUsage | None = None
-        self._put_off: list[tuple[int, Any]] = []
-        # Whoever takes it out settles it: of two threads one.
-        self._turns = [True]
-        self._started_s = time()
-        self.began = perf_counter()
-        self.is_settled = False
-
-    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
-        """Count what nobody waits for any more; a finalizer, so that it waits for no lock."""
-        # At exit nobody counts any more.
-        if not (self.is_settled or is_exiting()):
-            soon(partial(self.settle, "abandoned"))
-
-    def reserve(self) -> None:
-        """Hold in the budgets what it may use, before it's sent.
-
-        What a framework sends, its own call has reserved.
-
-        Raises:
-            BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
-        """
-        if self.is_limited:
-            self.is_settled = True  # until it may be sent: so it's none that could be lost
-            self._recorder.tracker.reserve(self)
-            self.is_settled = False
-
-    # --- what the client's watch tells -----------------------------------------------------
-
-    def answered(self) -> None:
-        """Note that the answer has begun."""
-        if self._owner is not None:
-            self._owner.attach(self)
 
     def embeds(self) -> None:
         """Note that texts are embedded, which the answer alone has told."""
@@ -186,6 +112,114 @@ class Exchange(WireTranscript):
     def pass_by(self) -> None:
         """Note such a part, without keeping it."""
         self._came += 1
+
+    def reported(self) -> Reported:
+        """What the wire has said of its tokens so far."""
+        whole = self._whole
+        if whole is None and self._unread is not None:
+            whole = self._whole = extract_usage(self._unread)
+        if whole is not None:
+            return Reported(whole)
+        usage, figures_at = self._streamed()
+        reported = SILENT if usage is None else usage.read()
+        if self.is_settled and self.status == "complete":
+            return reported
+        return reported._replace(output_is_complete=figures_at == self._parts())
+
+    def _streamed(self) -> tuple[StreamedUsage | None, int]:
+        """The figures that came in parts, and after how many parts the last of them came."""
+        read = self.read_piece
+        parts = self._put_off if read is None else list(enumerate(self.pieces, 1))
+        # Made anew each time, for two threads may ask at once.
+        return _read_parts(parts, read) if parts else (self._usage, self._figures_at)
+
+
+class Exchange(_Answer):
+    """A request that leaves where and when this is made, and what is known of its answer.
+
+    It ends in `settle`, once and in any case. One that nobody holds any more before it's settled
+    was cancelled, or its answer was dropped half-way.
+
+    Args:
+        recorder: Where it goes.
+        provider: Whom it's sent to.
+        model: The model's id; "" if it's only known once the body is read.
+        operation: What is asked for, as far as that can be told yet.
+        dialect: How its body and its answer are read.
+        body: The request's body.
+
+    Attributes:
+        body: The request's body, as long as nobody has read it.
+        is_limited: Whether it's subject to any budget, and may use only what it has reserved.
+        is_settled: Whether it's over, as far as its event goes.
+        is_broken_off: Whether its answer ended well, but before what its format ends with.
+    """
+
+    # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
+    # then. Until it's made; so one that couldn't be made is no request that was lost.
+    is_settled = True
+    is_broken_off = False
+    _pending: Pending | None = None
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        provider: str,
+        model: str,
+        operation: Operation,
+        dialect: Dialect,
+        body: Any,
+    ) -> None:
+        tracker = recorder.tracker
+        owner = tracker.owners.find(provider)
+        if has_open_scope():
+            self.context = tracker.context(_NO_TAGS)
+        # The framework's call that it's part of.
+        self._owner: RequestOwner | None = owner
+        # Of embeddings nothing but the figures is of interest.
+        self.keeps_pieces = owner is None and operation != "embedding"
+        self.is_limited = owner is None and (
+            tracker.is_limited or (self.context is not None and tracker.limits(self.context))
+        )
+        self.provider = provider
+        self.model = model
+        self.operation = operation
+        self.body = body
+        self.pieces = []
+        self._recorder = recorder
+        self._dialect = dialect
+        self._put_off = []
+        # Whoever takes it out settles it: of two threads one.
+        self._turns = [True]
+        self._started_s = time()
+        self.began = perf_counter()
+        self.is_settled = False
+
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Count what nobody waits for any more; a finalizer, so that it waits for no lock."""
+        # At exit nobody counts any more.
+        if not (self.is_settled or is_exiting()):
+            soon(partial(self.settle, "abandoned"))
+
+    def reserve(self) -> None:
+        """Hold in the budgets what it may use, before it's sent.
+
+        What a framework sends, its own call has reserved.
+
+        Raises:
+            BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
+        """
+        if self.is_limited:
+            self.is_settled = True  # until it may be sent: so it's none that could be lost
+            self._recorder.tracker.reserve(self)
+            self.is_settled = False
+
+    # --- what the client's watch tells -----------------------------------------------------
+
+    def answered(self) -> None:
+        """Note that the answer has begun."""
+        if self._owner is not None:
+            self._owner.attach(self)
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
@@ -277,26 +311,6 @@ class Exchange(WireTranscript):
         self._put_off.clear()
 
     # --- what a framework's call reads -----------------------------------------------------
-
-    def reported(self) -> Reported:
-        """What the wire has said of its tokens so far."""
-        whole = self._whole
-        if whole is None and self._unread is not None:
-            whole = self._whole = extract_usage(self._unread)
-        if whole is not None:
-            return Reported(whole)
-        usage, figures_at = self._streamed()
-        reported = SILENT if usage is None else usage.read()
-        if self.is_settled and self.status == "complete":
-            return reported
-        return reported._replace(output_is_complete=figures_at == self._parts())
-
-    def _streamed(self) -> tuple[StreamedUsage | None, int]:
-        """The figures that came in parts, and after how many parts the last of them came."""
-        read = self.read_piece
-        parts = self._put_off if read is None else list(enumerate(self.pieces, 1))
-        # Made anew each time, for two threads may ask at once.
-        return _read_parts(parts, read) if parts else (self._usage, self._figures_at)
 
     def disown(self) -> None:
         """Record it here after all."""

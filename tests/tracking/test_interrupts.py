@@ -13,8 +13,7 @@ from llama_index.core.callbacks import EventPayload
 
 from llama_token_tracker import Budget, TokenCountingHandler
 from llama_token_tracker._background import Worker
-from llama_token_tracker._interrupts import is_sent
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOCK, is_sent
 from llama_token_tracker._log_once import forget_notices
 from tests.interrupts import TimeLimit, handled, interrupted, raising
 from tests.scripted import HELLO, LLM, Scripted, answer, by_hand, counted, reported

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_token_tracker import TokenCountingEvent, Usage
-from llama_token_tracker._interrupts import make
+from llama_token_tracker._lock import make
 from llama_token_tracker.tracking.totals import Kind, Pair, Totals
 
 COUNTS = st.integers(0, 10**6)

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from llama_token_tracker._interrupts import pass_on
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
