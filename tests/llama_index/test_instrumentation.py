@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.llama_index.instrumentation import SPANS, is_attached
+from tests.features import needs_names_in_metadata
 from tests.scripted import HELLO, Asking, Chatty, Scripted, counted, figures, reported
 
 RAW = reported(100, 20)
@@ -94,6 +95,7 @@ def test_a_refused_call_is_one_failure(method: Callable[[Scripted], object]):
     assert handler.open_calls == 0
 
 
+@needs_names_in_metadata
 def test_ids_are_those_of_both_ends():
     """An event has the outermost call's id, as other handlers see it, and the innermost's."""
     heard: list[str] = []

@@ -35,6 +35,7 @@ from llama_index.core.tools.function_tool import FunctionTool
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 from llama_token_tracker import TokenCountingHandler
+from tests.features import needs_context_in_threads
 from tests.scripted import HELLO, Scripted, reported
 
 IN, OUT = 1_201, 77
@@ -384,6 +385,7 @@ def test_a_scope_holds_through(work: Any, house: House):
         run(house)
 
 
+@needs_context_in_threads
 @table(SYNC)
 def test_a_scope_holds_inside_a_running_loop(work: Any, house: House):
     """There LlamaIndex runs its coroutines in another thread, with a loop of its own."""
