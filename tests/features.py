@@ -3,7 +3,6 @@
 import inspect
 from typing import Final
 
-import pytest
 from llama_index.core import async_utils
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import TokenCountingHandler
@@ -22,4 +21,8 @@ needs_context_in_threads: Final = left_out_if(
 needs_names_in_metadata: Final = left_out_if(
     not hasattr(BaseLLM, "to_payload"),
     "this LlamaIndex doesn't tell callbacks of a model's metadata",
+)
+needs_unread_streams_freed: Final = left_out_if(
+    not hasattr(BaseLLM, "to_payload"),
+    "this LlamaIndex keeps the handlers of a stream that nobody has read",
 )

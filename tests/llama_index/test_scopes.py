@@ -372,9 +372,19 @@ def exactly(house: House, llm_calls: int, embedded: int) -> Iterator[None]:
     assert {event.tags["user"] for event in events} == {"ada"}
 
 
+BORROWING_THREADS = ("tool", "workflow with a thread")
+"""What LlamaIndex runs in threads of an event loop."""
+
+
 def table(rows: dict[str, Any]) -> pytest.MarkDecorator:
     """Run a test once for each row."""
-    return pytest.mark.parametrize("work", rows.values(), ids=rows)
+    params = [
+        pytest.param(
+            work, id=name, marks=needs_context_in_threads if name in BORROWING_THREADS else ()
+        )
+        for name, work in rows.items()
+    ]
+    return pytest.mark.parametrize("work", params)
 
 
 @table(SYNC)
@@ -479,6 +489,7 @@ def test_a_stream_counts_where_it_was_asked_for(method: str, house: House):
     assert counted(asked) == house.counted() == (1, 0)
 
 
+@needs_context_in_threads
 def test_tags_of_workflows_own_are_left_out(house: House):
     """They are new with each run and hold prompts; those of the user's own are kept."""
 

@@ -8,7 +8,6 @@ import gc
 import os
 import pickle
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -19,7 +18,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from llama_index.core.callbacks import CallbackManager, EventPayload
 
 from llama_token_tracker import Budget, TokenCountingHandler
-from tests.needs import left_out_if
 from tests.scripted import LLM, Scripted, answer, by_hand, reported, words
 
 # Drawn examples take their time.
@@ -329,4 +327,4 @@ TestHandling = Handling.TestCase
 if os.environ.get("HYPOTHESIS_PROFILE") == "long":
     TestHandling.settings = settings.get_profile("long")
 else:
-    TestHandling.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+    TestHandling.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
