@@ -48,8 +48,8 @@ _MAX_EVENTS: Final = 100
 _WARM_ROUNDS: Final = 4
 _HANGS_S: Final = 90
 _FORK_S: Final = 10
-_BLOCKS_PER_CALL: Final = 1.0
-"""So many memory blocks a call may leave; one that is kept leaves dozens."""
+_BLOCKS_PER_CALL: Final = 10.0
+"""So many memory blocks a call may leave: SDKs' caches fill; a call that is kept has dozens."""
 
 WHOLE: Final = "whole"
 """In prompts of calls whose answers are read to their end, so that their cost is known exactly."""
