@@ -1,6 +1,7 @@
-"""LlamaIndex's own handler and event class, which ours derive from.
+"""What is LlamaIndex's own, and stands elsewhere by version or by what users have replaced.
 
-They are looked up once, when this is imported: people put our classes in their place
+Its handler and event class, which ours derive from, are looked up once, when this is imported:
+people put our classes in their place
 (`token_counting.TokenCountingHandler = llama_token_tracker.TokenCountingHandler`), and then
 LlamaIndex's names lead to ours.
 """
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import token_counting
 
-__all__ = ["CoreEvent", "CoreHandler"]
+__all__ = ["CoreEvent", "CoreHandler", "active_instrument_tags", "get_dispatcher"]
 
 
 def _original(name: str, otherwise: Any) -> Any:
@@ -26,7 +27,13 @@ def _original(name: str, otherwise: Any) -> Any:
 if TYPE_CHECKING:
     from llama_index.core.callbacks.token_counting import TokenCountingEvent as CoreEvent
     from llama_index.core.callbacks.token_counting import TokenCountingHandler as CoreHandler
+    from llama_index_instrumentation import get_dispatcher
+    from llama_index_instrumentation.dispatcher import active_instrument_tags
 else:
+    # Every version has them here; the package that they're from came with 0.12.42.
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.dispatcher import active_instrument_tags
+
     # Our plain event class may be in its place before our handler's module is imported.
     CoreEvent = _original("TokenCountingEvent", object)
     CoreHandler = _original("TokenCountingHandler", token_counting.TokenCountingHandler)

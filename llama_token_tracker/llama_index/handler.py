@@ -17,13 +17,12 @@ from llama_index.core.utilities.token_counting import TokenCounter
 from llama_index.core.utils import (
     get_tokenizer,  # pyright: ignore[reportUnknownVariableType] - LlamaIndex's gap
 )
-from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from llama_token_tracker._lock import is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings
-from llama_token_tracker.llama_index.base_classes import CoreHandler
+from llama_token_tracker.llama_index.base_classes import CoreHandler, active_instrument_tags
 from llama_token_tracker.llama_index.instrumentation import listen
 from llama_token_tracker.llama_index.open_calls import OpenCall
 from llama_token_tracker.llama_index.payloads import users_tags

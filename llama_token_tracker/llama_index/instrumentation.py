@@ -21,14 +21,14 @@ from llama_index.core.instrumentation.events.llm import (
 )
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
-from llama_index.core.storage.kvstore.types import MutableMappingKVStore
-from llama_index_instrumentation import get_dispatcher
+from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.extraction.texts import is_list, items
+from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
@@ -87,6 +87,10 @@ def _method(span_id: str) -> str:
 SPANS: Final = _Spans()
 
 
+# `MutableMappingKVStore`; before 0.12.27 there was `BaseInMemoryKVStore`.
+_NEAR: Final = SimpleKVStore.__mro__[1]
+
+
 class Embedding:
     """A method that embeds texts, batch by batch, and the cache that it will look into first.
 
@@ -97,7 +101,7 @@ class Embedding:
 
     def __init__(self, cache: Any, texts: list[str], batch_size: int) -> None:
         self._cache = cache
-        self._is_near = isinstance(cache, MutableMappingKVStore)
+        self._is_near = isinstance(cache, _NEAR)
         self._texts = texts
         self._batch_size = batch_size
         self._done = 0

@@ -9,7 +9,6 @@ from typing import Any, Final
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks.schema import EventPayload
 from llama_index.core.instrumentation.span import active_span_id
-from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import RETURNS_USERS_OBJECT
@@ -24,7 +23,7 @@ from llama_token_tracker.events.transcripts import (
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
 from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
-from llama_token_tracker.llama_index.base_classes import CoreEvent
+from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS
 from llama_token_tracker.llama_index.open_calls import (

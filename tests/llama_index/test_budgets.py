@@ -17,6 +17,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_token_tracker import Budget, BudgetError, BudgetExceededError, TokenCountingHandler
 from llama_token_tracker.pricing import Price
+from tests.features import needs_names_in_metadata
 from tests.scripted import Asking, Chatty, Scripted, reported
 
 PROMPT = "hello"
@@ -213,6 +214,7 @@ def test_a_stream_within_a_stream_settles_in_its_own_scope():
     assert (spent.tokens, spent.reserved_tokens) == (10, 0)
 
 
+@needs_names_in_metadata
 def test_money_is_limited_by_the_model_s_price():
     """7 tokens in at $1,000 and 3 out at $2,000 a million cost 1.3 cents."""
     handler, llm = limited(Budget(usd="0.25", default_max_tokens=100))

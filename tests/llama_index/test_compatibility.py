@@ -21,9 +21,13 @@ from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.llms import MockLLM
 
 from llama_token_tracker import TokenCountingHandler as Ours
+from tests.features import needs_their_budget
 from tests.scripted import EMBEDDING, HELLO, LLM, Scripted, answer, by_hand, reported, words
 
 BOTH = pytest.mark.parametrize("kind", [Ours, Theirs], ids=["ours", "theirs"])
+BOTH_WITH_BUDGET = pytest.mark.parametrize(
+    "kind", [Ours, pytest.param(Theirs, marks=needs_their_budget)], ids=["ours", "theirs"]
+)
 
 RESPONSE = answer("hi", reported(100, 20))
 COMPLETION = CompletionResponse(text="hi", raw=reported(30, 4))
@@ -73,6 +77,7 @@ def embed(handler: Any, *texts: str, event_id: str = "e") -> None:
 # --- the constructor ------------------------------------------------------------------------
 
 
+@needs_their_budget
 def test_the_constructor_takes_the_same_arguments():
     """Their arguments come first, in their order, with their defaults; ours are keywords."""
     theirs = inspect.signature(Theirs.__init__).parameters
@@ -84,7 +89,7 @@ def test_the_constructor_takes_the_same_arguments():
     assert set(extra) == {inspect.Parameter.KEYWORD_ONLY}
 
 
-@BOTH
+@BOTH_WITH_BUDGET
 def test_the_constructor_takes_them_positionally(kind: type[Theirs]):
     """Six positional arguments arrive where they belong."""
     logger = logging.getLogger("positional")
@@ -387,6 +392,7 @@ def exceeds(act: Callable[[], object]) -> str | None:
     return None
 
 
+@needs_their_budget
 @pytest.mark.parametrize("budget", [0, 33, 34, 35, 67, 68, None])
 def test_a_budget_ends_as_theirs(budget: int | None):
     """The same call raises, at its end, and with the same words; so does each start after it."""
@@ -423,7 +429,7 @@ def test_the_call_that_exceeds_a_budget_is_counted():
     assert ours.total_llm_token_count == 34
 
 
-@BOTH
+@BOTH_WITH_BUDGET
 def test_a_budget_may_be_changed_and_reset(kind: type[Theirs]):
     """A higher budget, none, or a reset lets calls go on."""
     handler = kind(token_budget=10)
@@ -436,7 +442,7 @@ def test_a_budget_may_be_changed_and_reset(kind: type[Theirs]):
     assert not exceeds(lambda: handler.on_event_start(LLM, {}, event_id="1"))
 
 
-@BOTH
+@BOTH_WITH_BUDGET
 def test_a_budget_stops_a_call_before_it_is_sent(kind: type[Theirs]):
     """With its budget used up a model isn't asked."""
     handler = kind(token_budget=10)
@@ -531,7 +537,7 @@ def test_a_subclass_may_hold_calls_back(kind: type[Theirs]):
 
 
 @pytest.mark.parametrize("twin", [deepcopy, lambda handler: pickle.loads(pickle.dumps(handler))])
-@BOTH
+@BOTH_WITH_BUDGET
 def test_a_copy_goes_its_own_way(kind: type[Theirs], twin: Callable[[Theirs], Theirs]):
     """Copies and pickles hold what was counted, and count on by themselves."""
     handler = kind(tokenizer=words, token_budget=1_000, event_ends_to_ignore=[EMBEDDING])

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.llama_index.instrumentation import SPANS, is_attached
+from tests.features import needs_names_in_metadata, needs_unread_streams_freed
 from tests.scripted import HELLO, Asking, Chatty, Scripted, counted, figures, reported
 
 RAW = reported(100, 20)
@@ -94,6 +95,7 @@ def test_a_refused_call_is_one_failure(method: Callable[[Scripted], object]):
     assert handler.open_calls == 0
 
 
+@needs_names_in_metadata
 def test_ids_are_those_of_both_ends():
     """An event has the outermost call's id, as other handlers see it, and the innermost's."""
     heard: list[str] = []
@@ -280,6 +282,7 @@ def test_a_call_between_two_chunks_is_no_part_of_the_stream():
     assert len({event.event_id for event in handler.llm_token_counts}) == 4
 
 
+@needs_unread_streams_freed
 def test_a_stream_that_starts_another_late():
     """A generator that asks for its chunks when it's first read is one call with what it asks."""
     handler, inner = counted(raws=STREAM)

@@ -35,6 +35,7 @@ from llama_index.core.tools.function_tool import FunctionTool
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 from llama_token_tracker import TokenCountingHandler
+from tests.features import needs_context_in_threads
 from tests.scripted import HELLO, Scripted, reported
 
 IN, OUT = 1_201, 77
@@ -371,9 +372,19 @@ def exactly(house: House, llm_calls: int, embedded: int) -> Iterator[None]:
     assert {event.tags["user"] for event in events} == {"ada"}
 
 
+BORROWING_THREADS = ("tool", "workflow with a thread")
+"""What LlamaIndex runs in threads of an event loop."""
+
+
 def table(rows: dict[str, Any]) -> pytest.MarkDecorator:
     """Run a test once for each row."""
-    return pytest.mark.parametrize("work", rows.values(), ids=rows)
+    params = [
+        pytest.param(
+            work, id=name, marks=needs_context_in_threads if name in BORROWING_THREADS else ()
+        )
+        for name, work in rows.items()
+    ]
+    return pytest.mark.parametrize("work", params)
 
 
 @table(SYNC)
@@ -384,6 +395,7 @@ def test_a_scope_holds_through(work: Any, house: House):
         run(house)
 
 
+@needs_context_in_threads
 @table(SYNC)
 def test_a_scope_holds_inside_a_running_loop(work: Any, house: House):
     """There LlamaIndex runs its coroutines in another thread, with a loop of its own."""
@@ -477,6 +489,7 @@ def test_a_stream_counts_where_it_was_asked_for(method: str, house: House):
     assert counted(asked) == house.counted() == (1, 0)
 
 
+@needs_context_in_threads
 def test_tags_of_workflows_own_are_left_out(house: House):
     """They are new with each run and hold prompts; those of the user's own are kept."""
 
