@@ -250,9 +250,10 @@ def test_chunks_may_be_anything(chunks: list[Any], last: Any):
     handler = TokenCountingHandler()
     with armed():
         handler.on_event_start(LLM, {EventPayload.PROMPT: "hello"}, event_id="1")
-        handler._recorder.calls._by_span["span"] = handler._recorder.calls.by_id["1"]
+        calls = handler._recorder.calls
+        calls._by_span["span"] = calls.by_id["1"]
         for chunk in chunks:
-            handler._recorder.calls.chunk("span", chunk)
+            calls.chunk("span", chunk)
         handler.on_event_end(LLM, {EventPayload.COMPLETION: last}, event_id="1")
     assert len(handler.llm_token_counts) == 1
     check(handler)

@@ -323,7 +323,9 @@ class Handling(RuleBasedStateMachine):
 
 settings.register_profile("long", max_examples=2_000, stateful_step_count=80, deadline=None)
 
-TestHandling = Handling.TestCase
+TestHandling = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")(
+    Handling.TestCase
+)
 if os.environ.get("HYPOTHESIS_PROFILE") == "long":
     TestHandling.settings = settings.get_profile("long")
 else:

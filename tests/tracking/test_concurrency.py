@@ -180,7 +180,8 @@ def test_tasks_lose_no_call():
     )
     assert model.calls == 500
     assert handler.open_calls == 0
-    assert len(handler._recorder.calls._streams) == len(handler._recorder.calls._by_span) == 0
+    calls = handler._recorder.calls
+    assert len(calls._streams) == len(calls._by_span) == 0
     assert len(SPANS) == 0
 
 

@@ -157,13 +157,14 @@ class Relay:
             return
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
-        for piece in self._pieces(content):
+        for piece in self.pieces(content):
             handler.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             handler.wfile.flush()
             self.go_on.wait(10)
         handler.wfile.write(b"0\r\n\r\n")
 
-    def _pieces(self, content: bytes) -> Iterator[bytes]:
+    def pieces(self, content: bytes) -> Iterator[bytes]:
+        """The pieces that an answer is sent in."""
         encoder = STREAMED[self.encoding]()
         *events, rest = content.split(b"\n\n")
         for event in events:

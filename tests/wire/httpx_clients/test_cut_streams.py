@@ -124,8 +124,9 @@ class Cut(Relay):
 
     events = 99
 
-    def _pieces(self, content: bytes) -> Iterator[bytes]:
-        yield from islice(super()._pieces(content), self.events)
+    def pieces(self, content: bytes) -> Iterator[bytes]:
+        """The first pieces alone."""
+        yield from islice(super().pieces(content), self.events)
 
 
 @needs("llama_index.llms.anthropic")
