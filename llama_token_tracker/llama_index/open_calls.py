@@ -381,6 +381,7 @@ class OpenCalls:
         is_lazy = f".{_code_of(stream).co_name}-" in span_id
         with LOCK:
             call.is_plain = False
+            call.is_streamed = True
             call.asks_unheard = not (call.has_callback or is_lazy)
             call.progress = Progress()
             # Found on the call itself it's quicker, and each chunk asks for it.

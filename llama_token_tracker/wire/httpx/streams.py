@@ -47,6 +47,7 @@ class Answer:
             dialect.usage,
             is_read=exchange.operation != "embedding",
         )
+        exchange.is_streamed = not isinstance(self._documents, Whole)
         self._hints = [
             dialect.hint,
             *(f'"{value}"'.encode() for _, value in dialect.ends if isinstance(value, str)),
