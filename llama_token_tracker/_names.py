@@ -80,6 +80,13 @@ HOSTS: Final[dict[str, str]] = {
 Source: each provider's API reference (checked 2026-11-22).
 """
 
+ASKED_FOR_USAGE: Final = frozenset({OPENAI, AZURE_OPENAI})
+"""Providers whose streams report a usage only if they are asked for it.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create, `stream_options` (checked
+2026-11-29).
+"""
+
 BEDROCK_SERVICE: Final = "bedrock-runtime"
 """What boto3 calls the service of Bedrock that answers prompts."""
 

@@ -53,12 +53,14 @@ class Settings(NamedTuple):
         keeps_text: Whether events keep prompts and completions.
         event_class: The class of the events.
         prices: What tokens cost.
+        ask_for_usage: How a program asks for the usage of a stream, where it must.
     """
 
     tokenizers: Tokenizers | None = None
     keeps_text: bool = True
     event_class: type[TokenCountingEvent] = TokenCountingEvent
     prices: Prices = Prices()
+    ask_for_usage: str = 'stream_options={"include_usage": True}'
 
     def tokenizer(self, model: str | None) -> Tokenizer:
         """What counts the texts of a model that reports nothing."""
@@ -80,6 +82,7 @@ class Call:
         parent: The call that made this one, or `None`.
         context: The scope and the tags it started in; see `tracking.scopes`.
         reservation: What it holds in budgets until it's settled; see `tracking.charging`.
+        is_streamed: Whether its answer came in parts.
         began: When it started, by the clock that durations are measured with, in seconds.
     """
 
@@ -91,6 +94,7 @@ class Call:
     parent: "Call | None" = None
     context: Any = None
     reservation: Any = None
+    is_streamed: bool = False
     began: float
 
     @property

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import ASKED_FOR_USAGE
+from llama_token_tracker._printable import printable
 from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import Status, TokenCountingEvent
 from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
@@ -89,6 +92,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
     elif not is_free:
         prompt = count_prompt(answer.prompt(), answer.tools(), lookup, call.model)
     if not (is_free or reported.covers_output):
+        _say_how_to_ask(ended)
         said = count_answer(answer.answer(), lookup)
     # Of a stream that was left, more may have come than the last figure says.
     output = reported.output_tokens
@@ -107,6 +111,24 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             **_facts(call, ending),
         )
     ]
+
+
+def _say_how_to_ask(ended: Ended) -> None:
+    """Say once a model how to ask for the usage of its streams, where that must be asked for."""
+    call = ended.call
+    if (
+        call.is_streamed
+        and ended.ending.status == "complete"
+        and ended.reported.usage is None
+        and call.provider in ASKED_FOR_USAGE
+    ):
+        notice(
+            "streams without usage of {}",
+            call.provider,
+            "our own count stands in for the bill; to have the provider report it, give "
+            f"{ended.settings.ask_for_usage}",
+            printable(call.model),
+        )
 
 
 def _usage(reported: Usage | None, prompt: Count, answer: Count) -> Usage:

@@ -113,7 +113,14 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
             )
         self.tracker = tracker
         tokenizers = Tokenizers(tokenizer, _no_other)
-        self._listen(Settings(tokenizers, keep_text, prices=tracker.prices))
+        self._listen(
+            Settings(
+                tokenizers,
+                keep_text,
+                prices=tracker.prices,
+                ask_for_usage="ChatOpenAI(stream_usage=True)",
+            )
+        )
 
     def _listen(self, settings: Settings) -> None:
         self._recorder = RunRecorder(self.tracker, settings)
@@ -236,6 +243,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
             run.has_sent = True
             if issubclass(type(chunk), Generation):
                 run.chunks.append(chunk)
+                run.is_streamed = True
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a call that has given its answer."""

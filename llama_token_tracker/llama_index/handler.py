@@ -36,6 +36,7 @@ from llama_token_tracker.tracking.tracker import Tracker, Tracking
 _LLM: Final = CBEventType.LLM
 _EMBEDDING: Final = CBEventType.EMBEDDING
 _COUNTED: Final = (_LLM, _EMBEDDING)
+_ASK_FOR_USAGE: Final = 'OpenAI(additional_kwargs={"stream_options": {"include_usage": True}})'
 
 
 class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
@@ -110,7 +111,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self.token_budget = token_budget
         self._verbose = verbose
         tokenizers = Tokenizers(tokenizer, _global_tokenizer)
-        self._listen(Settings(tokenizers, keep_text, LlamaIndexEvent, self.tracker.prices))
+        self._listen(
+            Settings(tokenizers, keep_text, LlamaIndexEvent, self.tracker.prices, _ASK_FOR_USAGE)
+        )
 
     def _listen(self, settings: Settings) -> None:
         tell = self._print if self._verbose else None

@@ -13,6 +13,7 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
+from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import (
@@ -32,16 +33,11 @@ from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
-CALL_METHODS: Final = frozenset(
-    prefix + stream + method
-    for prefix in ("", "a")
-    for stream in ("", "stream_")
-    for method in ("chat", "complete")
-)
+CALL_METHODS: Final = BaseLLM.__abstractmethods__ - {"metadata"}
 """The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
 
-STRUCTURED_METHODS: Final = frozenset({"structured_predict", "astructured_predict"})
-"""Methods that ask another for the answer, or the provider itself, without a callback."""
+STRUCTURED: Final = "structured_predict"
+"""In the names of methods that ask another for the answer, or the provider, without a callback."""
 
 _MAX_SPANS: Final = 4 * MAX_OPEN
 _MAX_NAMES: Final = 1_000
@@ -74,7 +70,7 @@ class _Spans:
         known = self._calls.get(name)
         if known is None:
             method = _method(span_id)
-            known = method in CALL_METHODS or method in STRUCTURED_METHODS
+            known = method in CALL_METHODS or STRUCTURED in method
             if len(self._calls) < _MAX_NAMES:
                 self._calls[name] = known
         return known
@@ -215,7 +211,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         token = restore_current() if len(_restored) < _MAX_SPANS else None
         if token is not None:
             _restored[id_] = token
-        if "structured_predict-" in id_ and _method(id_) in STRUCTURED_METHODS:
+        if STRUCTURED in id_:
             for listener in _listeners():
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
         elif "_embedding" in id_:
@@ -271,7 +267,7 @@ def _leave_span(span_id: str) -> None:
 
 def _tell_left(span_id: str, result: object, error: BaseException | None) -> None:
     """Tell listeners of the end of a method that isn't told of, or not in full, by callbacks."""
-    if "structured_predict-" in span_id:
+    if STRUCTURED in span_id:
         for listener in _listeners():
             listener.left(span_id, result, error)
     elif "_embedding" in span_id:

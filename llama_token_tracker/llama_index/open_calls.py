@@ -70,6 +70,8 @@ class OpenCall(Call):
             on the wire: most are.
         nests: Whether it can be part of another call: embedding texts is not.
         has_callback: Whether other callback handlers are told of it too.
+        asks_unheard: Whether it has returned a stream that asks a provider, or asked for it, with
+            nobody being told: a generator of its own that called no other method.
         trusts_raw: Whether what it returns as `raw` comes from a provider.
         inner: The calls that it made itself, if any.
         starts: How often it was started: a handler that sits in a manager twice is told of each
@@ -93,6 +95,7 @@ class OpenCall(Call):
     stream: "weakref.ref[Stream] | None" = None
     progress: "Progress | None" = None
     has_callback: bool = True
+    asks_unheard: bool = False
     options: Any = None
     requests: list[AnsweredRequest] | None = None
     texts: list[str] | None = None
@@ -160,7 +163,12 @@ class OpenCall(Call):
     @property
     def has_begun_to_answer(self) -> bool:
         """Whether anything has come back, as far as that's known before its end."""
-        return bool(self.outcome or self.requests or (self.progress and self.progress.chunks))
+        return bool(
+            self.outcome
+            or self.requests
+            or (self.progress and self.progress.chunks)
+            or self.asks_unheard
+        )
 
 
 class Progress:
@@ -436,8 +444,12 @@ class OpenCalls(_Nesting):
             return
         # The registry must not be kept alive by a stream, nor a stream by the registry.
         dropped, progress = partial(_dropped, weakref.ref(self), call), Progress()
+        # A method that is a generator itself does nothing before it's read.
+        is_lazy = f".{stream.__name__}-" in span_id
         with LOCK:
             call.is_plain = False
+            call.is_streamed = True
+            call.asks_unheard = not (call.has_callback or is_lazy)
             call.progress = progress
             # Found on the call itself it's quicker, and each chunk asks for it.
             call.inner = call.inner
@@ -460,7 +472,7 @@ class OpenCalls(_Nesting):
             self._forget(call)
             if call.is_settled:
                 return
-            if not any(leaf.has_begun_to_answer for leaf in call.leaves()):
+            if not any(leaf.is_settled or leaf.has_begun_to_answer for leaf in call.leaves()):
                 # Never iterated: for LlamaIndex the call never happened.
                 call.is_settled = True
                 if call.parent is not None and call.parent.inner:
@@ -468,7 +480,9 @@ class OpenCalls(_Nesting):
                 return
             claim = _claimed(call)
         if claim is not None:
-            for outcome in self._settled(call, claim, None, GeneratorExit()):
+            # Of a stream that nobody tells of it isn't known how far it was read.
+            error = None if call.asks_unheard else GeneratorExit()
+            for outcome in self._settled(call, claim, None, error):
                 self._settle(outcome)
 
     # --- ends ------------------------------------------------------------------------------

@@ -345,7 +345,7 @@ class Exchange(_Answer):
 
     def _ended(self) -> Ended:
         """All that is needed to make its event, read when somebody asks."""
-        has_answer = bool(self.pieces)
+        has_answer, self.is_streamed = bool(self.pieces), len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
         return Ended(
             self,

@@ -31,7 +31,6 @@ __all__ = [
     "IMPOSSIBLE",
     "INVISIBLE",
     "OUTDATED",
-    "UNHEARD",
     "broken_cells",
     "cells",
     "check_totals",
@@ -119,15 +118,13 @@ INVISIBLE |= dict.fromkeys(
     _ANNOUNCED_ABOVE,
 )
 INVISIBLE |= dict.fromkeys(
-    product(["gemini"], ["structured.stream_chat"], CONDITIONS), _ANNOUNCED_ABOVE
-)
-
-UNHEARD: dict[tuple[str, str], str] = {
-    ("gemini", "stream_structured_predict"): (
-        "llms-google-genai opens a stream of its SDK's own, and nobody hears when it's read"
+    product(
+        ["gemini"],
+        ["structured.stream_chat", "stream_structured_predict", "astream_structured_predict"],
+        CONDITIONS,
     ),
-}
-"""Styles in which an integration calls its provider without telling anybody."""
+    _ANNOUNCED_ABOVE,
+)
 
 
 def visible(integration: Integration, style: Style, condition: str = "normal") -> bool:

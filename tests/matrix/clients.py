@@ -299,6 +299,7 @@ _STRUCTURED_BROKEN = dict.fromkeys(
         "structured_predict",
         "astructured_predict",
         "stream_structured_predict",
+        "astream_structured_predict",
         "structured.complete",
         "structured.chat",
         "structured.achat",

@@ -94,7 +94,7 @@ def _tool() -> FunctionTool:
     return FunctionTool.from_defaults(add)
 
 
-def _template() -> PromptTemplate:
+def template() -> PromptTemplate:
     return PromptTemplate("State a fact about {country}.")
 
 
@@ -193,21 +193,30 @@ STRUCTURED = [
     Style(
         "structured_predict",
         "chat",
-        lambda llm, _: llm.structured_predict(Fact, _template(), country="Australia"),
+        lambda llm, _: llm.structured_predict(Fact, template(), country="Australia"),
         (STATES,),
         (STATES_IN_TEXT,),
     ),
     Style(
         "astructured_predict",
         "achat",
-        lambda llm, run: run(llm.astructured_predict(Fact, _template(), country="Australia")),
+        lambda llm, run: run(llm.astructured_predict(Fact, template(), country="Australia")),
         (STATES,),
         (STATES_IN_TEXT,),
     ),
     Style(
         "stream_structured_predict",
         "stream_chat",
-        lambda llm, _: list(llm.stream_structured_predict(Fact, _template(), country="Australia")),
+        lambda llm, _: list(llm.stream_structured_predict(Fact, template(), country="Australia")),
+        (STATES,),
+        (STATES_IN_TEXT,),
+    ),
+    Style(
+        "astream_structured_predict",
+        "astream_chat",
+        lambda llm, run: run(
+            drain(llm.astream_structured_predict(Fact, template(), country="Australia"))
+        ),
         (STATES,),
         (STATES_IN_TEXT,),
     ),
@@ -242,16 +251,16 @@ STRUCTURED = [
 ]
 
 ENGINES = [
-    Style("predict", "chat", lambda llm, _: llm.predict(_template(), country="Australia")),
+    Style("predict", "chat", lambda llm, _: llm.predict(template(), country="Australia")),
     Style(
         "apredict",
         "achat",
-        lambda llm, run: run(llm.apredict(_template(), country="Australia")),
+        lambda llm, run: run(llm.apredict(template(), country="Australia")),
     ),
     Style(
         "stream",
         "stream_chat",
-        lambda llm, _: list(llm.stream(_template(), country="Australia")),
+        lambda llm, _: list(llm.stream(template(), country="Australia")),
     ),
     Style("query", "chat", lambda llm, run: _query(llm, run, streaming=False)),
     Style("query_stream", "stream_chat", lambda llm, run: _query(llm, run, streaming=True)),
