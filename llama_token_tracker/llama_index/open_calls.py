@@ -38,6 +38,7 @@ from llama_token_tracker.extraction import (
     is_silent,
     knows,
 )
+from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
@@ -728,7 +729,9 @@ def _is_broken_off(chunk: object) -> bool:
     Source:
         llama-index-llms-anthropic 0.12.3, `stream_chat` (checked 2026-11-29).
     """
-    told: Any = getattr(getattr(chunk, "message", chunk), "additional_kwargs", None)
+    fields = as_fields(chunk)
+    message = None if fields is None else as_fields(fields.get("message")) or fields
+    told: Any = None if message is None else message.get("additional_kwargs")
     return type(told) is dict and "stop_reason" in told and told["stop_reason"] is None
 
 

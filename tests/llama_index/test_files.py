@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, TextBlock
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.embeddings import MockEmbedding
-from llama_index.core.embeddings.mock_embed_model import MockMultiModalEmbedding
+from llama_index.core.embeddings import MockEmbedding, mock_embed_model
 from llama_index.core.llms import MockLLM
 
 from llama_token_tracker import Budget, TokenCountingHandler, count_messages
+from tests.needs import left_out_if
 
 MARK = "f1e-that-nobody-names-otherwise"
 NAMES = [
@@ -78,10 +78,16 @@ def test_embedding_a_text_that_ends_like_a_picture(name: str, monkeypatch: pytes
     assert all(event.source == "counted" and event.prompt_token_count for event in events)
 
 
+@left_out_if(
+    not hasattr(mock_embed_model, "MockMultiModalEmbedding"),
+    "this LlamaIndex mocks no embedding of pictures",
+)
 def test_embedding_a_picture(monkeypatch: pytest.MonkeyPatch):
     """What a method for pictures has embedded is marked, be it a path or a text that is one."""
     handler = TokenCountingHandler()
-    model = MockMultiModalEmbedding(embed_dim=2, callback_manager=CallbackManager([handler]))
+    model = mock_embed_model.MockMultiModalEmbedding(
+        embed_dim=2, callback_manager=CallbackManager([handler])
+    )
     with nothing_opened(monkeypatch):
         model.get_image_embedding(NAMES[0])
         model.get_image_embedding_batch([NAMES[1], Path(NAMES[0])])  # type: ignore[list-item]
