@@ -15,7 +15,7 @@ from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
-from llama_token_tracker.extraction import Reported, extract_fullest, knows
+from llama_token_tracker.extraction import Reported, believed, extract_fullest
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
 from llama_token_tracker.extraction.texts import shown
@@ -24,7 +24,6 @@ from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner, is_running
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.tracker import Tracker
-from llama_token_tracker.usage import WHOLES, Usage
 
 _MAX_TAGS: Final = 16
 # What LangChain and LangGraph add to a run's metadata for themselves.
@@ -147,14 +146,15 @@ class RunRecorder:
                 run.request.disown()
             return
         answers = _answers(run, response)
-        reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
+        told = _reported(response, answers)._replace(output_is_complete=status == "complete")
+        reported = _by_wire(run, told)
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
         completion = "" if not self.settings.keeps_text else "".join([one.text for one in answers])
         transcript = PartsTranscript(
             (prompt, completion),
-            None if reported.input_tokens is not None else _prompt(run.prompt),
+            None if reported.covers_input else _prompt(run.prompt),
             parts,
             run.tools,
         )
@@ -240,18 +240,10 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
 def _by_wire(run: Run, told: Reported) -> Reported:
     """Put what the wire said in the place of what LangChain left of it, unless that is more."""
     request = run.request
-    wire = told if request is None else request.reported()
-    if wire.usage is None or request is None:
+    # Of several that were sent at once, the requests can't be told apart.
+    if request is None or (told.covers_call and not run.batch.is_alone):
         return told
-    if told.usage is not None and told.covers_call:
-        is_same = (told.input_tokens, told.output_tokens) == (
-            wire.input_tokens,
-            wire.output_tokens,
-        )
-        # Of several that were sent at once, the requests can't be told apart.
-        if not run.batch.is_alone or (is_same and knows(told.usage) > knows(wire.usage)):
-            return told
-    return wire
+    return believed(request.reported(), told)
 
 
 def _answers(run: Run, response: LLMResult | None) -> list[Generation]:
@@ -281,8 +273,8 @@ def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
     return tuple([part for part in parts if part != Text("")])
 
 
-def _usage_in(response: LLMResult | None, answers: Iterable[Generation]) -> Usage | None:
-    """The usage that stands in any of the places where integrations leave it."""
+def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Reported:
+    """What was reported in any of the places where integrations leave it."""
     raw: list[object] = []
     copies: list[object] = []
     for answer in answers:
@@ -294,20 +286,6 @@ def _usage_in(response: LLMResult | None, answers: Iterable[Generation]) -> Usag
     # Of a stream LangChain adds up all numbers, and only of its own it's sure that they are parts.
     streamed = any(isinstance(answer, ChatGenerationChunk) for answer in answers)
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
-
-
-def _usage(response: LLMResult | None, answers: Sequence[Generation]) -> Usage | None:
-    """What was reported; zeros that stand for what was not said are left out."""
-    usage = _usage_in(response, answers)
-    if usage is None:
-        return None
-    if usage.input_tokens and usage.output_tokens:
-        return usage
-    counts: dict[str, int] = usage.reported()
-    for whole, is_something in (("input_tokens", True), ("output_tokens", bool(_parts(answers)))):
-        if is_something and not counts.get(whole):
-            counts = {name: n for name, n in counts.items() if WHOLES.get(name, name) != whole}
-    return Usage.of(counts) if counts else None
 
 
 # --- what was asked ------------------------------------------------------------------------

@@ -27,10 +27,10 @@ from llama_token_tracker.extraction import (
     SILENT,
     Reported,
     StreamedUsage,
+    believed,
     combined,
-    extract_usage,
+    extract_reported,
     is_silent,
-    knows,
 )
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
 from llama_token_tracker.tracking.correlation import AnsweredRequest
@@ -181,8 +181,8 @@ class Progress:
     def reported(self) -> Reported:
         """What the provider has said so far; its output is all, if nothing came after that."""
         reported = self.usage.read()
-        is_newest = self._figures_at == self.chunks
-        return reported._replace(output_is_complete=reported.input_is_complete and is_newest)
+        is_newest = self._figures_at == self.chunks and reported.input_is_complete
+        return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
 
 
 class Outcome(NamedTuple):
@@ -560,10 +560,10 @@ def _asked_itself(
     outcomes: list[Outcome] = []
     if error is None and call.trusts_raw and all(leaf.is_free for leaf in leaves):
         # It asked the others in vain.
-        usage = extract_usage(response)
-        if usage is not None:
+        reported = extract_reported(response)
+        if reported.usage is not None:
             call.inner = []
-            outcomes.append(Outcome(call, response, "complete", Reported(usage)))
+            outcomes.append(Outcome(call, response, "complete", reported))
     if call.inner and call.requests:
         outcomes.append(_by_wire(Outcome(call, response, "complete")))
     return outcomes
@@ -572,9 +572,9 @@ def _asked_itself(
 def _completed(outcome: Outcome, call: OpenCall, response: object) -> Outcome:
     """Take the usage from the outer call where the innermost one was silent."""
     if outcome.reported.usage is None and outcome.call is not call:
-        usage = _reported(call, response).usage
-        if usage is not None:
-            return outcome._replace(reported=outcome.reported._replace(usage=usage))
+        reported = _reported(call, response)
+        if reported.usage is not None:
+            return outcome._replace(reported=reported)
     return outcome
 
 
@@ -617,14 +617,7 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
 def _by_wire(outcome: Outcome) -> Outcome:
     """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
     wire = combined(request.reported() for request in outcome.call.requests or ())
-    known = outcome.reported
-    if wire.usage is None or (known.usage is not None and _rank(known) > _rank(wire)):
-        return outcome
-    return outcome._replace(reported=wire)
-
-
-def _rank(reported: Reported) -> tuple[int, bool]:
-    return (0 if reported.usage is None else knows(reported.usage)), reported.input_is_complete
+    return outcome._replace(reported=believed(wire, outcome.reported))
 
 
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
@@ -636,16 +629,19 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
         return Outcome(call, response, status, _reported(call, response))
     if error is None and response is not progress.last:
         progress.add(response)
-    reported = progress.reported() if call.trusts_raw else SILENT
+    usage = progress.usage
+    if usage.read().usage is None:
+        # It may stand where the quick look at each chunk doesn't go.
+        usage.add(progress.last)
     if error is None:
-        return Outcome(call, response, status, reported._replace(output_is_complete=True))
-    return Outcome(call, progress.last, status, reported)
+        return Outcome(call, response, status, usage.read() if call.trusts_raw else SILENT)
+    return Outcome(call, progress.last, status, progress.reported() if call.trusts_raw else SILENT)
 
 
 def _reported(call: OpenCall, response: object) -> Reported:
     if not call.trusts_raw or is_silent(response):
         return SILENT
-    return Reported(extract_usage(response))
+    return extract_reported(response)
 
 
 def _frame_of(stream: Stream) -> FrameType | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from llama_token_tracker.events.event import Status
-from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.extraction import SILENT, extract_reported
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking
 from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
@@ -135,8 +135,8 @@ class Dialect:
         whole = [b"".join(pieces)] if self.pieces == "bytes" else pieces
         documents = [fields for piece in whole if (fields := decoded(piece)) is not None]
         parts = joined(part for fields in documents for part in self._written(fields))
-        usage = extract_usage(documents[0]) if documents and self.pieces == "bytes" else None
-        return Answered(parts, usage)
+        is_whole = documents and self.pieces == "bytes"
+        return Answered(parts, extract_reported(documents[0]) if is_whole else SILENT)
 
     def ended(self, fields: Json) -> Status | None:
         """How the answer ended, if this document says that it has."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, TypeAlias
 
+from llama_token_tracker.extraction.reader import GUARDED
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.botocore.streams import (
@@ -83,6 +84,9 @@ def _converse_stream(exchange: Exchange, _response: Any, parsed: dict[str, Any])
 def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> None:
     if "contentBlockDelta" in event:
         keep(event)
+    elif "messageStop" in event:
+        if event["messageStop"].get("stopReason") == GUARDED:
+            exchange.add_later({"stopReason": GUARDED})
     elif "metadata" in event:
         exchange.add_later(_usage(event["metadata"]))
 
@@ -91,7 +95,8 @@ def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The usage of an answer or of a stream, whatever the program does to that afterwards."""
     usage: Any = answer.get("usage") or {}
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
-    return {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
+    kept = deepcopy(usage) if "cacheDetails" in usage else {**usage}
+    return {"usage": kept, "stopReason": answer.get("stopReason")}
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks

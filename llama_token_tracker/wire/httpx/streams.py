@@ -121,6 +121,8 @@ class Answer:
             return False
         self._exchange.keep(document)
         self._exchange.add_all(fields)
+        if "error" in self._exchange.reported().not_understood:
+            self._exchange.settle("failed")
         return True
 
     def _take(self, document: bytes) -> None:
