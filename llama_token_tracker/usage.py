@@ -126,6 +126,7 @@ WHOLE_SUMS: Final = frozenset({"input_tokens", "output_tokens"})
 WHOLES_OF_CALL: Final = ("input_tokens", "output_tokens")
 """The same, in the order of a call."""
 
+
 def root(bucket: str) -> str:
     """The bucket of a call that this one is part of, or itself."""
     while bucket in WHOLES:

@@ -283,7 +283,7 @@ def _inside(value: object, step: Step | None) -> Iterator[tuple[Mapping[str, obj
             continue
         known: Tree = {}
         for name, by_value in ({} if step is None else step.entries).items():
-            told = fields.get(name) if name else ""
+            told: object = fields.get(name) if name else ""
             inner = by_value.get(told.lower()) if isinstance(told, str) else None
             known |= {name: Step("")} | ({} if inner is None else inner.inside)
         kind = cast("dict[str, object]", fields).get("type")

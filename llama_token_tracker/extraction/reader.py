@@ -196,7 +196,7 @@ def _is_guarded(body: Fields) -> bool:
 def _is_error(reported: Reported, body: Fields) -> bool:
     """Whether an answer is the description of an error, whatever its HTTP status."""
     error = body.get("error")
-    return reported.usage is None and isinstance(error, str | dict) and bool(error)
+    return reported.usage is None and isinstance(error, str | dict) and error not in ("", {})
 
 
 def _findings(raw: object, copies: tuple[object, ...]) -> list[Finding]:
@@ -316,8 +316,8 @@ class StreamedUsage:
                 self._is_provisional = body is not None and body.get("type") == "message_start"
         was_explained = self._remarks.explains_zero
         # An error that comes after figures takes nothing back.
-        known = Reported(Usage()) if self._counts else SILENT
-        remarks = _remarked(known, raw, unknown)
+        before = Reported(Usage()) if self._counts else SILENT
+        remarks = _remarked(before, raw, unknown)
         self._remarks = SILENT._replace(
             not_understood=together(self._remarks.not_understood, remarks.not_understood),
             explains_zero=remarks.explains_zero or was_explained,

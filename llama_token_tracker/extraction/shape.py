@@ -117,6 +117,10 @@ class WireShape:
         if not buckets.keys() <= WHOLE_SUMS:
             if self.excluded and (doubts or self.total not in counts):
                 doubts = self._include(buckets, counts.get(self.total or "", 0))
+            if not counts.get(self.total or ""):
+                # Parts that add up to a whole whose own figure is missing are only parts.
+                own = {names[0] for _, names in sums if len(names) == 1}
+                doubts += tuple([name for name in WHOLES_OF_CALL if name in buckets.keys() - own])
             if contradiction(buckets) is not None:
                 doubts += _without_contradiction(buckets, self.name)
         return Usage.of(buckets) if buckets else None, doubts
@@ -132,10 +136,10 @@ class WireShape:
 
     def _compare(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
         """Take a missing side from the total; name the total if its sides contradict it."""
-        sides = [name for name in WHOLES_OF_CALL if name in buckets]
+        sides = [name for name in WHOLES_OF_CALL if buckets.get(name)]
         known = sum(buckets[name] for name in sides)
         if len(sides) == 1 and total > known:
-            other = next(name for name in WHOLES_OF_CALL if name not in buckets)
+            other = next(name for name in WHOLES_OF_CALL if name not in sides)
             buckets[other] = total - known
             return ()
         within = sum(buckets.get(part, 0) for part in self.total_leaves_out)
@@ -158,7 +162,8 @@ class WireShape:
         for whole in taken:
             buckets[whole] += outside[whole]
         if taken:
-            return () if len(fits) < 2 else (self.total or "",)
+            # Nobody is known to leave out both.
+            return () if len(taken) == len(fits) == 1 else (self.total or "",)
         beyond = [whole for whole, count in outside.items() if count > buckets[whole]]
         for whole in beyond:
             buckets[whole] += outside[whole]

@@ -1,5 +1,6 @@
 """From what LangChain tells of a run to the call that has ended."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from time import perf_counter, time
@@ -15,7 +16,7 @@ from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
-from llama_token_tracker.extraction import Reported, believed, extract_fullest
+from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
 from llama_token_tracker.extraction.texts import shown
@@ -146,7 +147,8 @@ class RunRecorder:
                 run.request.disown()
             return
         answers = _answers(run, response)
-        told = _reported(response, answers)._replace(output_is_complete=status == "complete")
+        told = _repeated(run.chunks) or _reported(response, answers)
+        told = told._replace(output_is_complete=status == "complete")
         reported = _by_wire(run, told)
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
@@ -286,6 +288,25 @@ def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Repo
     # Of a stream LangChain adds up all numbers, and only of its own it's sure that they are parts.
     streamed = any(isinstance(answer, ChatGenerationChunk) for answer in answers)
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
+
+
+def _repeated(chunks: Iterable[Generation]) -> Reported | None:
+    """What a stream said that states its figures again and again, which LangChain adds up.
+
+    Integrations that state parts of them, to be added up, state the input once.
+    """
+    told = [getattr(getattr(chunk, "message", None), "usage_metadata", None) for chunk in chunks]
+    usages: list[Any] = [usage for usage in told if usage and usage.get("input_tokens")]
+    if len(usages) < 2:
+        return None
+    stream = StreamedUsage()
+    for usage in usages:
+        stream.add({"usage_metadata": usage})
+    sums = [(usage["input_tokens"], usage.get("output_tokens") or 0) for usage in usages]
+    pairs = itertools.pairwise(sums)
+    if all(old[0] <= new[0] and old[1] <= new[1] for old, new in pairs):
+        return stream.read()
+    return stream.read()._replace(not_understood=("usage_metadata of the chunks",))
 
 
 # --- what was asked ------------------------------------------------------------------------

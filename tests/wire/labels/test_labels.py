@@ -5,8 +5,10 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import anthropic
 import boto3
 import httpx
+import openai
 import pytest
 from botocore.config import Config
 from llama_index.core.callbacks import CallbackManager
@@ -14,9 +16,6 @@ from llama_index.core.callbacks import CallbackManager
 from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Tracker
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
 from tests.canned import Canned, canned
-
-openai = pytest.importorskip("openai")
-anthropic = pytest.importorskip("anthropic")
 
 PROMPT = "What is the capital of Australia?"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
@@ -102,9 +101,7 @@ def messages_stream(url: str, model: str, counter: Any) -> None:
     """A stream of Anthropic's SDK, however it ends."""
     client = anthropic.Anthropic(**_key(url), http_client=_sync(counter))
     try:
-        for _ in client.messages.create(
-            model=model, messages=MESSAGES, max_tokens=64, stream=True
-        ):
+        for _ in client.messages.create(model=model, messages=MESSAGES, max_tokens=64, stream=True):
             pass
     except anthropic.APIError:
         pass
