@@ -283,8 +283,8 @@ def _inside(value: object, step: Step | None) -> Iterator[tuple[Mapping[str, obj
             continue
         known: Tree = {}
         for name, by_value in ({} if step is None else step.entries).items():
-            told: object = fields.get(name) if name else ""
-            inner = by_value.get(told.lower()) if isinstance(told, str) else None
+            told = str(fields.get(name)) if name else ""
+            inner = by_value.get(told.lower())
             known |= {name: Step("")} | ({} if inner is None else inner.inside)
         kind = cast("dict[str, object]", fields).get("type")
         yield fields, known, f"[type={kind}]" if isinstance(kind, str) else "[]"
