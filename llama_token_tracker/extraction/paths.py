@@ -278,13 +278,15 @@ def _inside(value: object, step: Step | None) -> Iterator[tuple[Mapping[str, obj
             yield cast("dict[str, object]", fields), {} if step is None else step.inside, ""
         return
     for entry in _entries(cast("Sequence[object]", value)):
-        fields = as_fields(entry)
-        if type(fields) is not dict:
+        found = as_fields(entry)
+        if type(found) is not dict:
             continue
-        known: Tree = {}
-        for name, by_value in ({} if step is None else step.entries).items():
-            told = str(fields.get(name)) if name else ""
-            inner = by_value.get(told.lower())
+        fields, known = cast("dict[str, object]", found), dict[str, Step]()
+        for name, by_value in () if step is None else step.entries.items():
+            # An SDK's enumerations are texts, but print otherwise.
+            told = fields.get(name)
+            chosen = "" if not name else told.lower() if isinstance(told, str) else None
+            inner = None if chosen is None else by_value.get(chosen)
             known |= {name: Step("")} | ({} if inner is None else inner.inside)
-        kind = cast("dict[str, object]", fields).get("type")
+        kind = fields.get("type")
         yield fields, known, f"[type={kind}]" if isinstance(kind, str) else "[]"

@@ -170,7 +170,7 @@ def llama_openai_stream(url: str, model: str, counter: Any) -> None:
 def llama_claude(url: str, model: str, counter: Any) -> None:
     """LlamaIndex's Anthropic, with the handler alone."""
     kind = pytest.importorskip("llama_index.llms.anthropic").Anthropic
-    made = kind(model="claude-3-5-sonnet-20241022", base_url=url, api_key="none", max_retries=0)
+    made = kind(model="claude-3-haiku-20240307", base_url=url, api_key="none", max_retries=0)
     made.callback_manager = CallbackManager([counter])
     made.complete(PROMPT)
 
