@@ -130,6 +130,17 @@ WHOLES: Final = {
 WHOLE_SUMS: Final = frozenset({"input_tokens", "output_tokens"})
 """The two buckets that are parts of nothing."""
 
+WHOLES_OF_CALL: Final = ("input_tokens", "output_tokens")
+"""The same, in the order of a call."""
+
+
+def root(bucket: str) -> str:
+    """The bucket of a call that this one is part of, or itself."""
+    while bucket in WHOLES:
+        bucket = WHOLES[bucket]
+    return bucket
+
+
 EXCLUSIVE_PARTS: Final = (
     ("cache_read_tokens", "cache_write_tokens"),
     ("cache_write_5m_tokens", "cache_write_1h_tokens"),

@@ -1,6 +1,6 @@
 """What is recorded of one call to a provider."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
@@ -54,6 +54,8 @@ class TokenCountingEvent:
         inner_span_id: The innermost call's.
         scope: The scopes it started in, outermost first, with slashes between; or `None`.
         tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
+        not_understood: What the provider said of its tokens that no table knows, as paths in its
+            usage, and names of figures that another one contradicts. Its cost isn't whole then.
         id: The event's own id, which no other has: a UUID, as 32 hexadecimal digits.
     """
 
@@ -77,6 +79,7 @@ class TokenCountingEvent:
     inner_span_id: str | None = field(default=None, repr=False)
     scope: str | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
+    not_understood: tuple[str, ...] = ()
     id: str = field(default_factory=_new_id, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -103,15 +106,18 @@ class TokenCountingEvent:
         known: dict[str, Any] = self.__dict__
         if "_cost" not in known:
             prices: Prices = known.get("_prices", _USUAL_PRICES)
-            known["_cost"] = prices.cost(
+            cost = prices.cost(
                 self.usage,
                 provider=self.provider,
                 model=self.model,
                 at=self.started_at or datetime.now(UTC),
                 operation=self.operation,
             )
-        cost: Cost | None = known["_cost"]
-        return cost
+            if cost is not None and self.not_understood:
+                cost = replace(cost, is_whole=False)
+            known["_cost"] = cost
+        kept: Cost | None = known["_cost"]
+        return kept
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -155,6 +161,7 @@ class TokenCountingEvent:
             "duration_s": self.duration_s,
             "scope": self.scope,
             "tags": dict(self.tags),
+            "not_understood": list(self.not_understood),
             "prompt": self.prompt,
             "completion": self.completion,
         }

@@ -22,7 +22,7 @@ from llama_token_tracker.events.unreported import (
     count_prompt,
 )
 from llama_token_tracker.extraction import Reported
-from llama_token_tracker.usage import Source, Usage
+from llama_token_tracker.usage import Source, Usage, root, weaker
 
 
 class Ending(NamedTuple):
@@ -62,7 +62,8 @@ class Ended(NamedTuple):
     def is_free(self) -> bool:
         """Whether it failed before anything was billed."""
         ending = self.ending
-        return ending.status == "failed" and not ending.has_answer and self.reported.usage is None
+        said_nothing = self.reported.usage is None and not self.reported.not_understood
+        return ending.status == "failed" and not ending.has_answer and said_nothing
 
     @property
     def needs_counting(self) -> bool:
@@ -70,7 +71,7 @@ class Ended(NamedTuple):
         if self.is_free:
             return False
         if self.call.operation == "embedding":
-            return any(group.reported.usage is None for group in self.answer.embedded())
+            return not all(group.reported.covers_input for group in self.answer.embedded())
         return not self.reported.covers_call
 
 
@@ -86,18 +87,9 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             for group in answer.embedded()
             for event in _embedded(_facts(call, ending), group, lookup, settings)
         ]
-    prompt = said = NOTHING
-    if reported.input_tokens is not None:
-        prompt = Count(reported.input_tokens, reported.input_source)
-    elif not is_free:
-        prompt = count_prompt(answer.prompt(), answer.tools(), lookup, call.model)
-    if not (is_free or reported.covers_output):
-        _say_how_to_ask(ended)
-        said = count_answer(answer.answer(), lookup)
-    # Of a stream that was left, more may have come than the last figure says.
-    output = reported.output_tokens
-    if output is not None and (reported.output_is_complete or said.tokens <= output):
-        said = Count(output, "reported")
+    reported = reported.of_model(call.model)
+    _say_how_to_ask(ended)
+    prompt, said = (NOTHING, NOTHING) if is_free else _counted(call, reported, answer, lookup)
     shown, completion = answer.printed()
     return [
         settings.event_class(
@@ -108,6 +100,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             usage=_usage(reported.usage, prompt, said),
             prompt_source=prompt.source,
             completion_source=said.source,
+            not_understood=reported.not_understood,
             **_facts(call, ending),
         )
     ]
@@ -131,13 +124,46 @@ def _say_how_to_ask(ended: Ended) -> None:
         )
 
 
+def _counted(
+    call: Call, reported: Reported, answer: Transcript, lookup: Lookup
+) -> tuple[Count, Count]:
+    """What was sent and what came back: as reported, else counted.
+
+    Zero beside a text that isn't empty stands for nothing said. Of a stream that was left, more may
+    have come than the last figure says.
+    """
+    said = Count(reported.output_tokens or 0, reported.output_source)
+    if not reported.covers_output:
+        own = count_answer(answer.answer(), lookup)
+        if reported.output_tokens is None or own.tokens > said.tokens:
+            said = own
+    total = reported.total_alone
+    if total is not None:
+        # The total is the provider's, where to split it is our guess.
+        said = Count(min(said.tokens, total), "estimated")
+        return Count(total - said.tokens, "estimated"), said
+    prompt = Count(reported.input_tokens or 0, reported.input_source)
+    if not reported.covers_input:
+        own = count_prompt(answer.prompt(), answer.tools(), lookup, call.model)
+        if reported.input_tokens is None or own.tokens:
+            prompt = own
+    doubts = Reported(None, not_understood=reported.not_understood)
+    return (
+        Count(prompt.tokens, weaker(prompt.source, doubts.input_source)),
+        Count(said.tokens, weaker(said.source, doubts.output_source)),
+    )
+
+
 def _usage(reported: Usage | None, prompt: Count, answer: Count) -> Usage:
     """Put our own counts where the provider was silent, beside what it said."""
     if reported is not None and prompt.source == answer.source == "reported":
         return reported
     counts = {} if reported is None else reported.reported()
-    counts["input_tokens"] = prompt.tokens
-    counts["output_tokens"] = answer.tokens
+    for whole, count in (("input_tokens", prompt.tokens), ("output_tokens", answer.tokens)):
+        if not counts.get(whole):
+            # Parts of a zero are zeros, and say as little.
+            counts = {name: n for name, n in counts.items() if root(name) != whole}
+        counts[whole] = count
     return Usage.of(counts)
 
 
@@ -178,6 +204,7 @@ def _embedded(
             usage=Usage.of({"input_tokens": count.tokens}),
             prompt_source=source,
             completion_source=source,
+            not_understood=group.reported.not_understood,
             **facts,
         )
         for text, count in zip(texts, _counts(texts, group, lookup), strict=True)
@@ -186,15 +213,15 @@ def _embedded(
 
 
 def _certain(source: Source, group: EmbeddedTexts) -> Source:
-    return source if group.is_certain else "estimated"
+    return weaker(source, group.reported.input_source) if group.is_certain else "estimated"
 
 
 def _counts(texts: Sequence[str], group: EmbeddedTexts, lookup: Lookup) -> list[Count]:
     total = group.reported.input_tokens
-    if total is not None and len(texts) == 1:
+    if total and len(texts) == 1:
         return [Count(total, "reported")]
     own = [NOTHING] * len(texts) if group.is_picture else count_apart(texts, lookup)
-    if total is None:
+    if total is None or (not total and any(count.tokens for count in own)):
         return own
     parts = shares(total, [count.tokens for count in own])
     return [Count(part, "reported") for part in parts]

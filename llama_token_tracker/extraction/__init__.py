@@ -9,14 +9,20 @@ from llama_token_tracker.extraction.reader import (
     StreamedUsage,
     extract_fullest,
     extract_parts,
+    extract_reported,
     extract_usage,
     is_silent,
-    knows,
     usage_parts,
-    with_parts,
 )
 from llama_token_tracker.extraction.registry import SHAPES, register_shape
-from llama_token_tracker.extraction.reported import SILENT, Reported, combined
+from llama_token_tracker.extraction.reported import (
+    SILENT,
+    Reported,
+    believed,
+    combined,
+    together,
+    with_parts,
+)
 from llama_token_tracker.extraction.shape import WireShape
 
 __all__ = [
@@ -25,13 +31,15 @@ __all__ = [
     "Reported",
     "StreamedUsage",
     "WireShape",
+    "believed",
     "combined",
     "extract_fullest",
     "extract_parts",
+    "extract_reported",
     "extract_usage",
     "is_silent",
-    "knows",
     "register_shape",
+    "together",
     "usage_parts",
     "with_parts",
 ]

@@ -19,7 +19,7 @@ A path is compiled once: by `parse` alone, for `values_at`; or several of them t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias, cast
 
@@ -223,3 +223,70 @@ def _collect_entries(step: Step, value: object, shape: str, found: Counts) -> No
             # A list may name one kind more than once: its entries add up.
             for path, count in part.items():
                 found[path] = found.get(path, 0) + count
+
+
+# --- what no path leads to -----------------------------------------------------------------
+
+_TOKENS: Final = re.compile("token", re.IGNORECASE)
+_NO_COUNT: Final = re.compile(
+    "(^|_)per(_|$)|time|latency|limit|remaining|max|price|cost", re.IGNORECASE
+)
+
+
+def unknown_tokens(
+    fields: Mapping[str, object],
+    tree: Tree,
+    found: dict[str, object],
+    *,
+    most_deep: int,
+    prefix: str = "",
+) -> None:
+    """Put the counts of tokens that no path of a tree leads to into `found`, by their paths.
+
+    Args:
+        fields: What is looked through.
+        tree: The paths that are known.
+        found: Where they are put.
+        most_deep: How far objects within it are looked into.
+        prefix: How the paths begin.
+    """
+    for key, value in fields.items():
+        step = tree.get(key)
+        if not value or (step is not None and step.path is not None):
+            continue
+        path = prefix + key
+        if step is None and _is_count(value) and _TOKENS.search(path) and not _NO_COUNT.search(key):
+            found[path] = value
+        elif most_deep:
+            for entry, known, name in _inside(value, step):
+                unknown_tokens(
+                    entry, known, found, most_deep=most_deep - 1, prefix=f"{path}{name}."
+                )
+
+
+def _is_count(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isdecimal() and int(value) > 0
+    return isinstance(value, int | float) and value is not True and value > 0
+
+
+def _inside(value: object, step: Step | None) -> Iterator[tuple[Mapping[str, object], Tree, str]]:
+    """The objects in a value, what is known of each, and how a path names it."""
+    if not isinstance(value, list | tuple):
+        fields = as_fields(value)
+        if type(fields) is dict:
+            yield cast("dict[str, object]", fields), {} if step is None else step.inside, ""
+        return
+    for entry in _entries(cast("Sequence[object]", value)):
+        found = as_fields(entry)
+        if type(found) is not dict:
+            continue
+        fields, known = cast("dict[str, object]", found), dict[str, Step]()
+        for name, by_value in () if step is None else step.entries.items():
+            # An SDK's enumerations are texts, but print otherwise.
+            told = fields.get(name)
+            chosen = "" if not name else told.lower() if isinstance(told, str) else None
+            inner = None if chosen is None else by_value.get(chosen)
+            known |= {name: Step("")} | ({} if inner is None else inner.inside)
+        kind = fields.get("type")
+        yield fields, known, f"[type={kind}]" if isinstance(kind, str) else "[]"

@@ -15,7 +15,7 @@ from llama_token_tracker.extraction import registry
 from llama_token_tracker.extraction.fields import Fields, as_fields
 from llama_token_tracker.extraction.paths import Counts
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue
-from llama_token_tracker.extraction.reported import SILENT, Reported
+from llama_token_tracker.extraction.reported import SILENT, Reported, knows, together
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
 from llama_token_tracker.usage import Usage
 
@@ -24,8 +24,19 @@ _LONGEST_LIST: Final = 10_000
 Chunks: TypeAlias = list[object] | tuple[object, ...]
 
 
-Finding: TypeAlias = tuple[str, Fields, Plan]
-"""Where a usage stands (the `body`, or a `copy` of it), the usage, and how to read it."""
+Finding: TypeAlias = tuple[str, Fields, Plan, bool]
+"""Where a usage stands (the `body`, or a `copy` of it), the usage, how to read it, and whether it's
+a field's value rather than the answer itself."""
+
+GUARDED: Final = "guardrail_intervened"
+"""Converse's reason to stop if a guardrail did, so that zeros are true. Source: Amazon Bedrock user
+guide, "Use a guardrail with inference operations" (checked 2026-11-29)."""
+
+_GUARDED: Final = (
+    ("stopReason", GUARDED),
+    ("stop_reason", GUARDED),
+    ("amazon-bedrock-guardrailAction", "INTERVENED"),
+)
 
 
 def extract_usage(response: object) -> Usage | None:
@@ -39,29 +50,39 @@ def extract_usage(response: object) -> Usage | None:
         Tokens in inclusive buckets, or `None` when the response carries no usage. What
         cannot be read is logged once and left out; nothing is raised.
     """
+    return extract_reported(response).usage
+
+
+def extract_reported(response: object) -> Reported:
+    """Read the same, and what of it wasn't understood."""
     try:
         return _thoroughly(response)
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice("unreadable {}", error, "it counts as silent", type(response).__name__)
-        return None
+        return SILENT
 
 
-def extract_fullest(places: Iterable[object]) -> Usage | None:
+def extract_fullest(places: Iterable[object]) -> Reported:
     """Read the usage of the place that knows most; among equals, of the one that comes first.
 
     Args:
         places: What `extract_usage` reads, those nearest to the wire first.
     """
-    best: Usage | None = None
-    for place in places:
-        usage = None if place is None else extract_usage(place)
-        if usage is not None and (best is None or knows(usage) > knows(best)):
-            best = usage
-    return best
+    readings = [extract_reported(place) for place in places if place is not None]
+    best = max(readings, key=_known_of, default=SILENT)
+    return best._replace(
+        not_understood=together(*(reading.not_understood for reading in readings)),
+        explains_zero=any(reading.explains_zero for reading in readings),
+    )
 
 
-UsageParts: TypeAlias = tuple[str, Any, Any, Any]
-"""What a usage may stand in: the name of a field, that field, and what LlamaIndex copied."""
+def _known_of(reported: Reported) -> int:
+    return -1 if reported.usage is None else knows(reported.usage)
+
+
+UsageParts: TypeAlias = tuple[str, Any, Any, Any, Any]
+"""What a usage may stand in: the name of a field, that field, what LlamaIndex copied, and why the
+answer ended, as Converse says it."""
 
 
 def usage_parts(response: Any) -> UsageParts | None:
@@ -85,19 +106,21 @@ def usage_parts(response: Any) -> UsageParts | None:
         usage = body[name] if name else None
         if usage is not None and usage.__class__ is dict:
             usage = usage.copy()
+        why = body.get("stopReason")
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
-        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None
+        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, why
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         pass_on(error)
         return None
 
 
-def extract_parts(parts: UsageParts) -> Usage | None:
-    """Read what `usage_parts` has taken from a response, as `extract_usage` reads that."""
-    name, usage, inner, copy = parts
+def extract_parts(parts: UsageParts) -> Reported:
+    """Read what `usage_parts` has taken from a response, as `extract_reported` reads that."""
+    name, usage, inner, copy, why = parts
     message = {"additional_kwargs": inner}
-    return extract_usage({"raw": {name: usage}, "message": message, "additional_kwargs": copy})
+    raw = {name: usage, "stopReason": why}
+    return extract_reported({"raw": raw, "message": message, "additional_kwargs": copy})
 
 
 def is_silent(chunk: Any) -> bool:
@@ -141,54 +164,42 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     return None
 
 
-def _thoroughly(response: object) -> Usage | None:
-    found = find(response)
-    if isinstance(found, StreamedUsage):
-        return found.read().usage
-    best: Usage | None = None
-    known = 0
-    for _, fields, plan in found:
-        # What cannot know more need not be read at all.
-        if best is None:
-            best = plan.usage(fields)
-        elif plan.most > (known := known or knows(best)):
-            usage = plan.usage(fields)
-            if usage is not None and knows(usage) > known:
-                best, known = usage, knows(usage)
-    return best
-
-
-def knows(usage: Usage) -> int:
-    """In how many buckets a usage holds more than zero."""
-    return len([count for count in usage.__dict__.values() if count])
-
-
-def with_parts(reported: Reported, other: Usage | None) -> Reported:
-    """The same figures with their parts, where another place states those as well."""
-    known = reported.usage
-    if (
-        other is not None
-        and known is not None
-        and (other.input_tokens, other.output_tokens) == (known.input_tokens, known.output_tokens)
-        and knows(other) > knows(known)
-    ):
-        return reported._replace(usage=other)
-    return reported
-
-
-def find(response: object) -> "list[Finding] | StreamedUsage":
-    """Find every usage in a response, those nearest to the wire first.
-
-    Args:
-        response: As for `extract_usage`.
-
-    Returns:
-        The findings; those of a list of chunks come merged, as of a stream.
-    """
+def _thoroughly(response: object) -> Reported:
     raw, copies = _opened(response)
     if isinstance(raw, list | tuple):
-        return _of_chunks(cast("Chunks", raw))
-    return _findings(raw, copies)
+        return _of_chunks(cast("Chunks", raw)).read()
+    best, unknown, known = SILENT, list[str](), -1
+    for _, fields, plan, is_field in _findings(raw, copies):
+        unknown += plan.unknown(fields, is_flat=not is_field)
+        # What can't know more need not be read at all.
+        if best.usage is None or plan.most > known:
+            usage, doubts = plan.shape.read(plan.counts(fields))
+            if usage is not None and knows(usage) > known:
+                known = knows(usage)
+                best = Reported(usage, not_understood=doubts, shape=plan.shape.name)
+    return _remarked(best, raw, unknown)
+
+
+def _remarked(reported: Reported, raw: object, unknown: Iterable[str]) -> Reported:
+    """Add what an answer says beside its usage."""
+    body = as_fields(raw)
+    is_guarded = body is not None and _is_guarded(body)
+    errors = ("error",) if body is not None and _is_error(reported, body) else ()
+    if not (unknown or is_guarded or errors):
+        return reported
+    doubts = together(reported.not_understood, unknown, errors)
+    return reported._replace(not_understood=doubts, explains_zero=is_guarded)
+
+
+def _is_guarded(body: Fields) -> bool:
+    stop = as_fields(body.get("messageStop")) or body
+    return any(stop.get(key) == value for key, value in _GUARDED)
+
+
+def _is_error(reported: Reported, body: Fields) -> bool:
+    """Whether an answer is the description of an error, whatever its HTTP status."""
+    error = body.get("error")
+    return reported.usage is None and isinstance(error, str | dict) and error not in ("", {})
 
 
 def _findings(raw: object, copies: tuple[object, ...]) -> list[Finding]:
@@ -227,7 +238,7 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
             route = known.route(keys)
         speaks, names = route.speaks, route.names
     if speaks:
-        _take(known, place, body, found)
+        _take(known, place, body, found, is_field=False)
     for name in names:
         fields = as_fields(body.get(name))
         if fields is None:
@@ -237,9 +248,20 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
         for inner in WITHIN[name]:
             if (inner_fields := as_fields(fields.get(inner))) is not None:
                 _take(known, place, inner_fields, found)
+    if not found:
+        choices = body.get("choices")
+        for choice in cast("Chunks", choices) if isinstance(choices, list | tuple) else ():
+            # Moonshot's streams: https://github.com/earendil-works/pi/issues/2017
+            # (checked 2026-11-29).
+            fields = as_fields(choice)
+            usage = None if fields is None else as_fields(fields.get("usage"))
+            if usage is not None:
+                _take(known, place, usage, found)
 
 
-def _take(known: Catalogue, place: str, usage: Fields, found: list[Finding]) -> None:
+def _take(
+    known: Catalogue, place: str, usage: Fields, found: list[Finding], *, is_field: bool = True
+) -> None:
     """Note one usage in `found`, if it speaks a known shape."""
     if type(usage) is dict:
         items = cast("dict[str, object]", usage).items()
@@ -251,7 +273,7 @@ def _take(known: Catalogue, place: str, usage: Fields, found: list[Finding]) -> 
     except KeyError:
         plan = known.plan(keys)
     if plan is not None:
-        found.append((place, usage, plan))
+        found.append((place, usage, plan, is_field))
 
 
 class StreamedUsage:
@@ -261,10 +283,13 @@ class StreamedUsage:
     ever added. Findings of different shapes or places are kept apart until one is chosen.
     """
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "_is_provisional", "_remarks")
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[WireShape, Counts]] = {}
+        self._remarks = SILENT
+        # Whether the output is only what Anthropic's streams begin with.
+        self._is_provisional = False
 
     def add(self, chunk: object) -> bool:
         """Take in one chunk and say whether it held any new figure."""
@@ -272,23 +297,34 @@ class StreamedUsage:
             raw, copies = _opened(chunk)
             if isinstance(raw, list | tuple):
                 # No list within a list: a stream of streams is nobody's format.
-                news = [
-                    self._take_in(_findings(*_opened(part))) for part in _parts(cast("Chunks", raw))
-                ]
-                return any(news)
-            return self._take_in(_findings(raw, copies))
+                parts = _parts(cast("Chunks", raw))
+                return any([self._take_in(*_opened(part)) for part in parts])  # noqa: C419 - all
+            return self._take_in(raw, copies)
         except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
             notice("unreadable {}", error, "it counts as silent", type(chunk).__name__)
             return False
 
-    def _take_in(self, found: list[Finding]) -> bool:
-        news = False
-        for place, usage, plan in found:
+    def _take_in(self, raw: object, copies: tuple[object, ...]) -> bool:
+        news, unknown = False, list[str]()
+        for place, usage, plan, is_field in _findings(raw, copies):
+            unknown += plan.unknown(usage, is_flat=not is_field)
             counts = plan.counts(usage)
             known = self._counts.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
-            if counts.items() - known.items():
-                known.update(counts)
+            # A zero takes nothing back: figures are cumulative.
+            fresh = {path: n for path, n in counts.items() if n or path not in known}
+            if fresh.items() - known.items():
+                known.update(fresh)
                 news = True
+                body = as_fields(raw)
+                self._is_provisional = body is not None and body.get("type") == "message_start"
+        was_explained = self._remarks.explains_zero
+        # An error that comes after figures takes nothing back.
+        before = Reported(Usage()) if self._counts else SILENT
+        remarks = _remarked(before, raw, unknown)
+        self._remarks = SILENT._replace(
+            not_understood=together(self._remarks.not_understood, remarks.not_understood),
+            explains_zero=remarks.explains_zero or was_explained,
+        )
         return news
 
     def read(self) -> Reported:
@@ -298,13 +334,21 @@ class StreamedUsage:
         """
         readings: list[tuple[tuple[int, bool, bool], Reported]] = []
         for (place, _), (shape, counts) in self._counts.items():
-            usage = shape.usage(counts)
+            usage, doubts = shape.read(counts)
             if usage is not None:
                 sure = shape.sure_in_stream_with
                 is_complete = not sure or any(key in counts for key in sure)
                 rank = knows(usage), is_complete, place == "body"
-                readings.append((rank, Reported(usage, is_complete)))
-        return max(readings, key=lambda ranked: ranked[0])[1] if readings else SILENT
+                reported = Reported(
+                    usage, is_complete, not self._is_provisional, doubts, shape.name
+                )
+                readings.append((rank, reported))
+        best = max(readings, key=lambda ranked: ranked[0])[1] if readings else SILENT
+        remarks = self._remarks
+        return best._replace(
+            not_understood=together(best.not_understood, remarks.not_understood),
+            explains_zero=remarks.explains_zero,
+        )
 
 
 def _of_chunks(chunks: Chunks) -> StreamedUsage:

@@ -32,6 +32,7 @@ SHAPES: Final[tuple[WireShape, ...]] = (
     *cohere.SHAPES,
     *ollama.SHAPES,
     *anthropic.SHAPES,
+    openai.TOTAL,
 )
 """The tables that come with the package, the one that is preferred first."""
 

@@ -13,8 +13,23 @@ from typing import Final, TypeAlias, TypeVar, cast
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.fields import Fields
-from llama_token_tracker.extraction.paths import Counts, Steps, Tree, collect, tree_of
-from llama_token_tracker.usage import BUCKETS, WHOLE_SUMS, WHOLES, Usage, contradiction
+from llama_token_tracker.extraction.paths import (
+    Counts,
+    Steps,
+    Tree,
+    collect,
+    tree_of,
+    unknown_tokens,
+)
+from llama_token_tracker.usage import (
+    BUCKETS,
+    WHOLE_SUMS,
+    WHOLES,
+    WHOLES_OF_CALL,
+    Usage,
+    contradiction,
+    root,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +44,11 @@ class WireShape:
         source: Where the provider documents it.
         checked: The day on which the table was last compared with that page.
         marks: Keys of which any one tells this shape from the others: outermost keys of paths.
-        adds: A path on the wire, and the buckets that its count adds to.
+        adds: A path on the wire, and the buckets that its count adds to; none for what is known
+            to be part of another count.
         same: Groups of paths that name one count: the first that is reported is taken.
-        total: The path of the provider's own sum, if it reports one.
+        total: The path of the provider's own sum, if it reports one. It gives a missing side.
+        total_leaves_out: Buckets that this sum may leave out.
         excluded: Buckets that some speakers of this shape leave out of the figure of their
             whole. Their sum gives them away, as far as one is reported; so does a part that
             exceeds its whole.
@@ -50,9 +67,10 @@ class WireShape:
     adds: Mapping[str, tuple[str, ...]]
     same: tuple[tuple[str, ...], ...] = ()
     total: str | None = None
+    total_leaves_out: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     sure_in_stream_with: tuple[str, ...] = ()
-    _tree: Tree = field(init=False, repr=False, compare=False)
+    tree: Tree = field(init=False, repr=False, compare=False)
     _sums: "dict[tuple[str, ...], _Sums]" = field(
         init=False, repr=False, compare=False, default_factory=dict[tuple[str, ...], "_Sums"]
     )
@@ -62,7 +80,7 @@ class WireShape:
         problem = next(_wrong_types(self), None)
         if problem is None:
             paths = [*self.adds, *([self.total] if self.total else [])]
-            object.__setattr__(self, "_tree", tree_of(paths))
+            object.__setattr__(self, "tree", tree_of(paths))
             problem = next(_wrong_names(self), None)
         if problem is not None:
             msg = f"the table {self.name!r} can't be read by: {problem}"
@@ -70,14 +88,20 @@ class WireShape:
 
     def outer_keys(self) -> Iterable[str]:
         """The outermost keys of all paths."""
-        return self._tree.keys()
+        return self.tree.keys()
 
-    def plan(self, keys: Iterable[str]) -> "Plan":
+    def plan(self, keys: tuple[str, ...]) -> "Plan":
         """Prepare to read bodies that have these keys; no others need be looked for."""
-        return Plan(self, tuple((key, self._tree[key]) for key in keys if key in self._tree))
+        steps = tuple((key, self.tree[key]) for key in keys if key in self.tree)
+        return Plan(self, steps, keys)
 
-    def usage(self, counts: Counts) -> Usage | None:
-        """Add `counts` up into inclusive buckets, or `None` if none of them is ours."""
+    def read(self, counts: Counts) -> "tuple[Usage | None, tuple[str, ...]]":
+        """Add `counts` up into inclusive buckets.
+
+        Returns:
+            The buckets, or `None` if none of them is ours; and the names of those figures that
+            another one contradicts.
+        """
         paths = tuple(counts)
         sums = self._sums.get(paths)
         if sums is None:
@@ -87,12 +111,19 @@ class WireShape:
             count = counts[path]
             for name in names:
                 buckets[name] = buckets[name] + count if name in buckets else count
+        doubts: tuple[str, ...] = ()
+        if self.total is not None and counts.get(self.total):
+            doubts = self._compare(buckets, counts[self.total])
         if not buckets.keys() <= WHOLE_SUMS:
-            if self.excluded:
-                self._include(buckets, counts)
+            if self.excluded and (doubts or self.total not in counts):
+                doubts = self._include(buckets, counts.get(self.total or "", 0))
+            if not counts.get(self.total or ""):
+                # Parts that add up to a whole whose own figure is missing are only parts.
+                own = {names[0] for _, names in sums if len(names) == 1}
+                doubts += tuple([name for name in WHOLES_OF_CALL if name in buckets.keys() - own])
             if contradiction(buckets) is not None:
-                buckets = _without_contradiction(buckets, self.name)
-        return Usage.of(buckets) if buckets else None
+                doubts += _without_contradiction(buckets, self.name)
+        return Usage.of(buckets) if buckets else None, doubts
 
     def sums_of(self, paths: tuple[str, ...]) -> "_Sums":
         """Which counts add to which buckets, a count of two names only once."""
@@ -103,20 +134,40 @@ class WireShape:
             (path, self.adds[path]) for path in paths if path in self.adds and path not in doubles
         )
 
-    def _include(self, buckets: dict[str, int], counts: Counts) -> None:
-        """Add the parts that this speaker leaves out of its wholes to them."""
-        known = buckets.get("input_tokens", 0) + buckets.get("output_tokens", 0)
-        gap = counts.get(self.total or "", 0) - known
-        if gap == 0:
-            return
+    def _compare(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
+        """Take a missing side from the total; name the total if its sides contradict it."""
+        sides = [name for name in WHOLES_OF_CALL if buckets.get(name)]
+        known = sum(buckets[name] for name in sides)
+        if len(sides) == 1 and total > known:
+            other = next(name for name in WHOLES_OF_CALL if name not in sides)
+            buckets[other] = total - known
+            return ()
+        within = sum(buckets.get(part, 0) for part in self.total_leaves_out)
+        return () if not sides or total in (known, known - within) else (self.total or "",)
+
+    def _include(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
+        """Add the parts that this speaker leaves out of its wholes to them.
+
+        Returns:
+            What is still in doubt.
+        """
+        gap = total - sum(buckets.get(name, 0) for name in WHOLES_OF_CALL)
         outside: dict[str, int] = {}
         for part in self.excluded:
-            if count := buckets.get(part):
+            if (count := buckets.get(part)) and WHOLES[part] in buckets:
                 outside[WHOLES[part]] = outside.get(WHOLES[part], 0) + count
-        everything = sum(outside.values())
-        for whole, count in outside.items():
-            if whole in buckets and (gap in (count, everything) or count > buckets[whole]):
-                buckets[whole] += count
+        fits = [whole for whole, count in outside.items() if count == gap]
+        # Where each of two fits, it's the output's: those who leave parts out say so of that.
+        taken = list(outside) if sum(outside.values()) == gap else fits[-1:]
+        for whole in taken:
+            buckets[whole] += outside[whole]
+        if taken:
+            # Nobody is known to leave out both.
+            return () if len(taken) == len(fits) == 1 else (self.total or "",)
+        beyond = [whole for whole, count in outside.items() if count > buckets[whole]]
+        for whole in beyond:
+            buckets[whole] += outside[whole]
+        return tuple(beyond) if total <= 0 else (self.total or "", *beyond)
 
 
 def _wrong_types(table: WireShape) -> Iterator[str]:
@@ -193,11 +244,12 @@ class Plan:
         most: How many buckets such a usage can hold at most.
     """
 
-    __slots__ = ("_steps", "most", "shape")
+    __slots__ = ("_keys", "_steps", "most", "shape")
 
-    def __init__(self, shape: WireShape, steps: Steps) -> None:
+    def __init__(self, shape: WireShape, steps: Steps, keys: tuple[str, ...]) -> None:
         self.shape = shape
         self._steps = steps
+        self._keys = keys
         paths = [path for _, step in steps for path in step.paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
 
@@ -207,13 +259,38 @@ class Plan:
         collect(self._steps, usage, self.shape.name, found)
         return found
 
-    def usage(self, usage: Fields) -> Usage | None:
-        """Read a usage into inclusive buckets, or `None` if it holds no count."""
-        return self.shape.usage(self.counts(usage))
+    def unknown(self, usage: Fields, *, is_flat: bool) -> tuple[str, ...]:
+        """Paths of counts of tokens that the table doesn't know.
+
+        Args:
+            usage: The usage.
+            is_flat: Whether it's an answer itself, so that what lies in it may be anything.
+        """
+        found: dict[str, object] = {}
+        fields = {key: usage.get(key) for key in self._keys}
+        unknown_tokens(fields, self.shape.tree, found, most_deep=0 if is_flat else _DEEPEST)
+        for path, count in found.items():
+            notice("unknown tokens in {}", count, _UNSURE, f"{self.shape.name}: {path}")
+        return tuple(found)
 
 
-def _without_contradiction(buckets: dict[str, int], shape: str) -> dict[str, int]:
-    """Drop the parts that cannot be true of their wholes; the bill is in the wholes."""
-    problem = contradiction(buckets)
-    notice("contradiction in {}", problem, "the parts of the sums are left out", shape)
-    return {name: count for name, count in buckets.items() if name not in WHOLES}
+_DEEPEST: Final = 4
+_UNSURE: Final = "the call's figures are marked as estimated, and its cost as not whole"
+
+
+def _without_contradiction(buckets: dict[str, int], shape: str) -> tuple[str, ...]:
+    """Drop the parts that can't be true of their whole; the bill is in that.
+
+    Returns:
+        The wholes whose parts they were.
+    """
+    doubts: list[str] = []
+    for whole in WHOLES_OF_CALL:
+        side = {name: count for name, count in buckets.items() if whole in (name, root(name))}
+        problem = contradiction(side)
+        if problem is not None:
+            notice("contradiction in {}", problem, "the parts of the sum are left out", shape)
+            doubts.append(whole)
+            for name in side.keys() - {whole}:
+                del buckets[name]
+    return tuple(doubts)

@@ -1,5 +1,6 @@
 """From what LangChain tells of a run to the call that has ended."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from time import perf_counter, time
@@ -17,7 +18,7 @@ from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
-from llama_token_tracker.extraction import Reported, extract_fullest, knows
+from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
@@ -27,7 +28,6 @@ from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner, is_running
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.tracker import Tracker
-from llama_token_tracker.usage import WHOLES, Usage
 
 _MAX_TAGS: Final = 16
 # What LangChain and LangGraph add to a run's metadata for themselves.
@@ -199,14 +199,16 @@ class RunRecorder:
         answers = _answers(run, response)
         if status == "complete" and _is_broken_off(run, answers):
             status = "abandoned"
-        reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
+        told = _repeated(run.chunks) or _reported(response, answers)
+        told = told._replace(output_is_complete=status == "complete")
+        reported = _by_wire(run, told)
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
         completion = "" if not self.settings.keeps_text else _joined(answers)
         transcript = PartsTranscript(
             (prompt, completion),
-            None if reported.input_tokens is not None else _prompt(run.prompt),
+            None if reported.covers_input else _prompt(run.prompt),
             parts,
             run.tools,
         )
@@ -317,18 +319,10 @@ def _is_broken_off(run: Run, answers: list[Generation]) -> bool:
 def _by_wire(run: Run, told: Reported) -> Reported:
     """Put what the wire said in the place of what LangChain left of it, unless that is more."""
     request = run.request
-    wire = told if request is None else request.reported()
-    if wire.usage is None or request is None:
+    # Of several that were sent at once, the requests can't be told apart.
+    if request is None or (told.covers_call and not run.batch.is_alone):
         return told
-    if told.usage is not None and told.covers_call:
-        is_same = (told.input_tokens, told.output_tokens) == (
-            wire.input_tokens,
-            wire.output_tokens,
-        )
-        # Of several that were sent at once, the requests can't be told apart.
-        if not run.batch.is_alone or (is_same and knows(told.usage) > knows(wire.usage)):
-            return told
-    return wire
+    return believed(request.reported(), told)
 
 
 def _answers(run: Run, response: LLMResult | None) -> list[Generation]:
@@ -362,8 +356,8 @@ def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
     return tuple([part for part in parts if part != Text("")])
 
 
-def _usage_in(response: LLMResult | None, answers: Iterable[Generation]) -> Usage | None:
-    """The usage that stands in any of the places where integrations leave it."""
+def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Reported:
+    """What was reported in any of the places where integrations leave it."""
     raw: list[object] = []
     copies: list[object] = []
     for answer in answers:
@@ -377,18 +371,23 @@ def _usage_in(response: LLMResult | None, answers: Iterable[Generation]) -> Usag
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
 
 
-def _usage(response: LLMResult | None, answers: Sequence[Generation]) -> Usage | None:
-    """What was reported; zeros that stand for what was not said are left out."""
-    usage = _usage_in(response, answers)
-    if usage is None:
+def _repeated(chunks: Iterable[Generation]) -> Reported | None:
+    """What a stream said that states its figures again and again, which LangChain adds up.
+
+    Integrations that state parts of them, to be added up, state the input once.
+    """
+    told = [getattr(getattr(chunk, "message", None), "usage_metadata", None) for chunk in chunks]
+    usages: list[Any] = [usage for usage in told if usage and usage.get("input_tokens")]
+    if len(usages) < 2:
         return None
-    if usage.input_tokens and usage.output_tokens:
-        return usage
-    counts: dict[str, int] = usage.reported()
-    for whole, is_something in (("input_tokens", True), ("output_tokens", bool(_parts(answers)))):
-        if is_something and not counts.get(whole):
-            counts = {name: n for name, n in counts.items() if WHOLES.get(name, name) != whole}
-    return Usage.of(counts) if counts else None
+    stream = StreamedUsage()
+    for usage in usages:
+        stream.add({"usage_metadata": usage})
+    sums = [(usage["input_tokens"], usage.get("output_tokens") or 0) for usage in usages]
+    pairs = itertools.pairwise(sums)
+    if all(old[0] <= new[0] and old[1] <= new[1] for old, new in pairs):
+        return stream.read()
+    return stream.read()._replace(not_understood=("usage_metadata of the chunks",))
 
 
 # --- what was asked ------------------------------------------------------------------------

@@ -33,10 +33,10 @@ from llama_token_tracker.extraction import (
     SILENT,
     Reported,
     StreamedUsage,
+    believed,
     combined,
-    extract_usage,
+    extract_reported,
     is_silent,
-    knows,
 )
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
@@ -199,8 +199,8 @@ class Progress:
     def reported(self) -> Reported:
         """What the provider has said so far; its output is all, if nothing came after that."""
         reported = self.usage.read()
-        is_newest = self._figures_at == self.chunks
-        return reported._replace(output_is_complete=reported.input_is_complete and is_newest)
+        is_newest = self._figures_at == self.chunks and reported.input_is_complete
+        return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
 
 
 class Outcome(NamedTuple):
@@ -636,10 +636,10 @@ def _asked_itself(
     outcomes: list[Outcome] = []
     if error is None and call.trusts_raw and all(leaf.is_free for leaf in leaves):
         # It asked the others in vain.
-        usage = extract_usage(response)
-        if usage is not None:
+        reported = extract_reported(response)
+        if reported.usage is not None:
             call.inner = []
-            outcomes.append(Outcome(call, response, "complete", Reported(usage)))
+            outcomes.append(Outcome(call, response, "complete", reported))
     if call.inner and call.requests:
         outcomes.append(_by_wire(Outcome(call, response, "complete")))
     return outcomes
@@ -648,9 +648,9 @@ def _asked_itself(
 def _completed(outcome: Outcome, call: OpenCall, response: object) -> Outcome:
     """Take the usage from the outer call where the innermost one was silent."""
     if outcome.reported.usage is None and outcome.call is not call:
-        usage = _reported(call, response).usage
-        if usage is not None:
-            return outcome._replace(reported=outcome.reported._replace(usage=usage))
+        reported = _reported(call, response)
+        if reported.usage is not None:
+            return outcome._replace(reported=reported)
     return outcome
 
 
@@ -696,14 +696,8 @@ def _by_wire(outcome: Outcome) -> Outcome:
     wire, known = combined(request.reported() for request in requests), outcome.reported
     if outcome.status == "complete" and any(request.is_broken_off for request in requests):
         known = known._replace(output_is_complete=False)
-        outcome = outcome._replace(status="abandoned", reported=known)
-    if wire.usage is None or (known.usage is not None and _rank(known) > _rank(wire)):
-        return outcome
-    return outcome._replace(reported=wire)
-
-
-def _rank(reported: Reported) -> tuple[int, bool]:
-    return (0 if reported.usage is None else knows(reported.usage)), reported.input_is_complete
+        outcome = outcome._replace(status="abandoned")
+    return outcome._replace(reported=believed(wire, known))
 
 
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
@@ -715,12 +709,18 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
         return Outcome(call, response, status, _reported(call, response))
     if error is None and response is not progress.last:
         progress.add(response)
-    reported = progress.reported() if call.trusts_raw else SILENT
+    usage = progress.usage
+    if usage.read().usage is None:
+        # It may stand where the quick look at each chunk doesn't go.
+        usage.add(progress.last)
     if error is not None:
-        return Outcome(call, progress.last, status, reported)
+        return Outcome(
+            call, progress.last, status, progress.reported() if call.trusts_raw else SILENT
+        )
     if _is_broken_off(response):
+        reported = progress.reported() if call.trusts_raw else SILENT
         return Outcome(call, response, "abandoned", reported)
-    return Outcome(call, response, status, reported._replace(output_is_complete=True))
+    return Outcome(call, response, status, usage.read() if call.trusts_raw else SILENT)
 
 
 def _is_broken_off(chunk: object) -> bool:
@@ -738,7 +738,7 @@ def _is_broken_off(chunk: object) -> bool:
 def _reported(call: OpenCall, response: object) -> Reported:
     if not call.trusts_raw or is_silent(response):
         return SILENT
-    return Reported(extract_usage(response))
+    return extract_reported(response)
 
 
 def _frame_of(stream: Stream) -> FrameType | None:

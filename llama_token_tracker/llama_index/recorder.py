@@ -336,7 +336,7 @@ def _plainly_ended(
     return Ended(
         # The call as it was, but for the program's own objects, which are let go of.
         OpenCall(event_id, answer.prompt(), about, span_id),
-        Reported(extract_parts(parts)),
+        extract_parts(parts),
         answer,
         Ending("complete", ended_s - duration_s, duration_s),
         settings,

@@ -55,6 +55,7 @@ class Cost:
             - Part of the output has a price of its own but no bucket (citations).
             - No output was reported, of a call that isn't an embedding. It's counted as none.
             - The provider isn't known. The price is that of the model's maker.
+            - Something in what the provider said of its tokens wasn't understood.
             - The call went to AWS GovCloud or China. The price is that of other Regions.
     """
 

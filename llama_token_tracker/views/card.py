@@ -342,6 +342,8 @@ def _about(event: Event) -> list[tuple[str, str]]:
         about.append(("Took", f"{event.duration_s:,.2f} s"))
     if event.scope is not None:
         about.append(("Scope", plain(event.scope, EXCERPT_LENGTH)))
+    if event.not_understood:
+        about.append(("Not understood", plain(", ".join(event.not_understood), EXCERPT_LENGTH)))
     tags = list(event.tags.items())
     about.extend(
         (plain(name, LABEL_LENGTH), plain(value, EXCERPT_LENGTH))

@@ -24,6 +24,7 @@ class Event(Protocol):
     model: str | None
     duration_s: float | None
     scope: str | None
+    not_understood: tuple[str, ...]
 
     @property
     def operation(self) -> str:

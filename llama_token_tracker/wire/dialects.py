@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from llama_token_tracker.events.event import Status
-from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.extraction import extract_reported
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Opaque, Part, Text, Thinking
 from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
@@ -145,7 +145,7 @@ class Dialect:
             return Answered(joined(part for piece in pieces for part in self._of_block(piece)))
         if self.pieces == "bytes":
             body = b"".join(pieces)
-            return Answered(self._said([body]), extract_usage(decoded(body)))
+            return Answered(self._said([body]), extract_reported(decoded(body)))
         return Answered(self._said(pieces))
 
     def _said(self, documents: Sequence[Any]) -> tuple[Part, ...]:

@@ -22,13 +22,12 @@ from llama_token_tracker.extraction import (
     SILENT,
     Reported,
     StreamedUsage,
-    extract_usage,
+    extract_reported,
     with_parts,
 )
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
-from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
 # Pictures stand in a request as text; what is read of them is their size alone.
@@ -58,7 +57,7 @@ class _Answer(WireTranscript):
     status: Status = "abandoned"
     is_settled = True
     _owner: RequestOwner | None
-    _whole: Usage | None = None
+    _whole: Reported | None = None
     _unread: object = None
     _usage: StreamedUsage | None = None
     _put_off: list[tuple[int, Any]]
@@ -100,7 +99,7 @@ class _Answer(WireTranscript):
 
     def add_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
-        self._whole = extract_usage(fields)
+        self._whole = extract_reported(fields)
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -117,14 +116,15 @@ class _Answer(WireTranscript):
         """What the wire has said of its tokens so far."""
         whole = self._whole
         if whole is None and self._unread is not None:
-            whole = self._whole = extract_usage(self._unread)
+            whole = self._whole = extract_reported(self._unread)
         if whole is not None:
-            return Reported(whole)
+            return whole
         usage, figures_at = self._streamed()
         reported = SILENT if usage is None else usage.read()
         if self.is_settled and self.status == "complete":
             return reported
-        return reported._replace(output_is_complete=figures_at == self._parts())
+        is_newest = figures_at == self._parts()
+        return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
 
     def _streamed(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
@@ -349,7 +349,7 @@ class Exchange(_Answer):
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
         return Ended(
             self,
-            with_parts(self.reported(), self.read_answer().usage),
+            with_parts(self.reported(), self.read_answer().reported),
             self,
             ending,
             self._recorder.settings,

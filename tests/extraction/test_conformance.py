@@ -314,7 +314,6 @@ CASES = [
         "anthropic/chat",
         openai.CHAT,
         chat(cache="", apart="cached_tokens"),
-        only_theirs={"usage.cached_tokens": beside("anthropic/chat")},
     ),
     Case("openai/chat", openai.CHAT, OPENAI_CHAT, only_ours=OPENAI_IMAGES),
     Case("azure/chat", openai.CHAT, OPENAI_CHAT, only_ours=OPENAI_IMAGES),

@@ -140,10 +140,10 @@ def test_lists_can_be_bounded():
     """`max_events` keeps the newest of each list, and the totals keep all."""
     handler = TokenCountingHandler(max_events=2, tokenizer=words)
     for number in range(5):
-        by_hand(handler, answer("hi", reported(number, 1)), HELLO, event_id=str(number))
+        by_hand(handler, answer("hi", reported(number + 1, 1)), HELLO, event_id=str(number))
     handler.on_event_end(EMBEDDING, {EventPayload.CHUNKS: ["a", "b", "c"]})
-    assert figures(handler) == [(3, 1), (4, 1)]
-    assert handler.prompt_llm_token_count == 10
+    assert figures(handler) == [(4, 1), (5, 1)]
+    assert handler.prompt_llm_token_count == 15
     assert len(handler.embedding_token_counts) == 2
     assert handler.total_embedding_token_count == 3
 

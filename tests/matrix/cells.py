@@ -65,10 +65,6 @@ IMPOSSIBLE |= dict.fromkeys(
     "llms-openai reads usage.output_tokens_details of every whole Response",
 )
 IMPOSSIBLE |= dict.fromkeys(
-    product(["mistral"], _WHOLE, ["silent"]),
-    "mistralai fills a whole answer's missing usage with zeros",
-)
-IMPOSSIBLE |= dict.fromkeys(
     product(["gemini"], ["stream_complete", "astream_complete"], ["empty"]),
     "no chunk comes through, and LlamaIndex itself raises at such a stream's end",
 )

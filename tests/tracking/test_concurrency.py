@@ -53,7 +53,7 @@ def test_threads_lose_no_call():
     def record(thread: int) -> None:
         for number in range(CALLS):
             # Two in three are reported; the third has to be counted.
-            raw = reported(number, thread) if number % 3 else None
+            raw = reported(number, thread + 1) if number % 3 else None
             by_hand(handler, answer("one two", raw), HELLO, event_id=f"{thread}-{number}")
 
     run(*[lambda thread=thread: record(thread) for thread in range(THREADS)])
@@ -61,7 +61,7 @@ def test_threads_lose_no_call():
     for thread in range(THREADS):
         for number in range(CALLS):
             sums[0] += number if number % 3 else 5
-            sums[1] += thread if number % 3 else 2
+            sums[1] += thread + 1 if number % 3 else 2
     assert [handler.prompt_llm_token_count, handler.completion_llm_token_count] == sums
     assert len({event.event_id for event in handler.llm_token_counts}) == THREADS * CALLS
     assert sum(total.calls for total in handler.tracker.totals().values()) == THREADS * CALLS

@@ -25,6 +25,8 @@ CONVERSE: Final = WireShape(
         ("cacheReadInputTokens", "cacheReadInputTokenCount"),
         ("cacheWriteInputTokens", "cacheWriteInputTokenCount"),
     ),
+    total="totalTokens",
+    total_leaves_out=("cache_read_tokens", "cache_write_tokens"),
 )
 
 INVOCATION_METRICS: Final = WireShape(

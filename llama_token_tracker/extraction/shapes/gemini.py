@@ -16,6 +16,15 @@ _ADDS: Final = {
     "thoughtsTokenCount": ("output_tokens", "reasoning_tokens"),
     "candidatesTokensDetails[modality=audio].tokenCount": ("output_audio_tokens",),
     "candidatesTokensDetails[modality=image].tokenCount": ("output_image_tokens",),
+    "promptTokensDetails[modality=text].tokenCount": (),
+    "promptTokensDetails[modality=document].tokenCount": (),
+    "promptTokensDetails[modality=video].tokenCount": (),
+    "candidatesTokensDetails[modality=text].tokenCount": (),
+    **{
+        f"{part}TokensDetails[modality={kind}].tokenCount": ()
+        for part in ("cache", "toolUsePrompt")
+        for kind in ("text", "image", "audio", "video", "document")
+    },
 }
 
 
@@ -31,6 +40,7 @@ JSON: Final = WireShape(
     checked=date(2026, 11, 22),
     marks=("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"),
     adds=_ADDS,
+    total="totalTokenCount",
 )
 
 SDK: Final = WireShape(
@@ -39,6 +49,7 @@ SDK: Final = WireShape(
     checked=date(2026, 11, 22),
     marks=("candidates_token_count", "thoughts_token_count", "prompt_token_count"),
     adds={_snake(path): buckets for path, buckets in _ADDS.items()},
+    total="total_token_count",
 )
 
 SHAPES: Final = (JSON, SDK)

@@ -36,6 +36,7 @@ USAGE_METADATA: Final = WireShape(
         "input_token_details.priority_cache_creation": ("cache_write_tokens",),
         "output_token_details.priority_reasoning": ("reasoning_tokens",),
     },
+    total="total_tokens",
 )
 
 INVOKE_MODEL: Final = WireShape(
@@ -50,6 +51,8 @@ INVOKE_MODEL: Final = WireShape(
         "cache_write_input_tokens": ("input_tokens", "cache_write_tokens"),
         "completion_tokens": ("output_tokens",),
     },
+    total="total_tokens",
+    total_leaves_out=("cache_read_tokens", "cache_write_tokens"),
 )
 
 SHAPES: Final = (USAGE_METADATA, INVOKE_MODEL)

@@ -20,18 +20,28 @@ CHAT: Final = WireShape(
         "completion_tokens_details.reasoning_tokens": ("reasoning_tokens",),
         "completion_tokens_details.audio_tokens": ("output_audio_tokens",),
         "completion_tokens_details.image_tokens": ("output_image_tokens",),
+        "prompt_tokens_details.text_tokens": (),
+        "completion_tokens_details.text_tokens": (),
+        # Predictions that didn't come true are billed as output, and in its sum.
+        "completion_tokens_details.accepted_prediction_tokens": (),
+        "completion_tokens_details.rejected_prediction_tokens": (),
         # Gateways (LiteLLM, OpenRouter) and LlamaIndex's Converse integration put
         # Anthropic's cache keys beside OpenAI's: mostly parts of a gross `prompt_tokens`.
         "cache_read_input_tokens": ("cache_read_tokens",),
         "cache_creation_input_tokens": ("cache_write_tokens",),
         # DeepSeek's name for cached tokens.
         "prompt_cache_hit_tokens": ("cache_read_tokens",),
+        "prompt_cache_miss_tokens": (),
+        # Moonshot's and Together's: https://platform.moonshot.ai/docs/api/chat
+        # (checked 2026-11-29).
+        "cached_tokens": ("cache_read_tokens",),
     },
     same=(
         (
             "prompt_tokens_details.cached_tokens",
             "cache_read_input_tokens",
             "prompt_cache_hit_tokens",
+            "cached_tokens",
         ),
         (
             "prompt_tokens_details.cache_write_tokens",
@@ -59,7 +69,19 @@ RESPONSES: Final = WireShape(
         "output_tokens_details.reasoning_tokens": ("reasoning_tokens",),
         "output_tokens_details.audio_tokens": ("output_audio_tokens",),
         "output_tokens_details.image_tokens": ("output_image_tokens",),
+        "input_tokens_details.text_tokens": (),
+        "output_tokens_details.text_tokens": (),
     },
+    total="total_tokens",
+)
+
+TOTAL: Final = WireShape(
+    name="openai.total",
+    # Those who embed state the sum alone: Voyage, Jina.
+    source="https://docs.voyageai.com/reference/embeddings-api",
+    checked=date(2026, 11, 29),
+    marks=("total_tokens",),
+    adds={"total_tokens": ("input_tokens",)},
 )
 
 SHAPES: Final = (CHAT, RESPONSES)

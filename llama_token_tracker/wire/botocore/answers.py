@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, TypeAlias
 
+from llama_token_tracker.extraction.reader import GUARDED
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
@@ -77,6 +78,8 @@ def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> object:
     if "contentBlockDelta" in event:
         keep(event)
         return None
+    if "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
+        exchange.add_later({"stopReason": GUARDED})
     if "metadata" in event:
         exchange.add_later(_usage(event["metadata"]))
     return {**event}
@@ -86,7 +89,8 @@ def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The usage of an answer or of a stream, whatever the program does to that afterwards."""
     usage: Any = answer.get("usage") or {}
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
-    return {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
+    kept = deepcopy(usage) if "cacheDetails" in usage else {**usage}
+    return {"usage": kept, "stopReason": answer.get("stopReason")}
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks

@@ -134,6 +134,8 @@ class Answer:
             return self._read_several(document)
         self._exchange.keep(document)
         self._exchange.add_all(fields)
+        if "error" in self._exchange.reported().not_understood:
+            self._exchange.settle("failed")
         return True
 
     def _read_several(self, content: bytes) -> bool:

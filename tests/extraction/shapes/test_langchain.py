@@ -86,6 +86,6 @@ def test_the_fullest_of_several_places():
     plain, cached = {"prompt_tokens": 5, "completion_tokens": 3}, {"cache_read": 4}
     full = {"input_tokens": 5, "output_tokens": 3, "input_token_details": cached}
     other = {"input_tokens": 6, "output_tokens": 3}
-    assert extract_fullest([None, {}, plain, other]) == extract_usage(plain)
-    assert extract_fullest([plain, full, other]) == extract_usage(full)
-    assert extract_fullest([None, {}]) is None
+    assert extract_fullest([None, {}, plain, other]).usage == extract_usage(plain)
+    assert extract_fullest([plain, full, other]).usage == extract_usage(full)
+    assert extract_fullest([None, {}]).usage is None

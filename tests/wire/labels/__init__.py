@@ -1,0 +1,1 @@
+"""What earns a label, on the wire."""
