@@ -30,7 +30,7 @@ class Spent:
         usd: The same in US dollars.
         reserved_tokens: What calls under way have reserved.
         reserved_usd: The same in US dollars.
-        unpriced_calls: How many calls were settled without a price.
+        unpriced_calls: How many calls were settled without a price, where money is limited.
         assumed_tokens: How many of `tokens` are assumed: see `Accounts`.
         assumed_usd: The same in US dollars.
         until: When the window ends, or `None` if it never does.
@@ -147,7 +147,7 @@ class _Part:
         # Unknown is not zero: what was reserved is the best that is known.
         account.tokens += self.tokens if tokens is None else tokens
         account.attodollars += (self.attodollars or 0) if attodollars is None else attodollars
-        account.unpriced += attodollars is None
+        account.unpriced += attodollars is None and self.table.limit_attodollars is not None
         # Last: who comes into the lock may find it counted twice, but not find it missing.
         self.release()
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker.events.call import Call, Settings
-from llama_token_tracker.events.event import Status, TokenCountingEvent
+from llama_token_tracker.events.event import BY_UNITS, Status, TokenCountingEvent
 from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
 from llama_token_tracker.events.unreported import (
     NOTHING,
@@ -62,9 +62,14 @@ class Ended(NamedTuple):
         return ending.status == "failed" and not ending.has_answer and self.reported.usage is None
 
     @property
+    def has_nothing_to_count(self) -> bool:
+        """Whether there are no tokens that a provider could have billed beyond those it tells."""
+        return self.is_free or self.call.operation in BY_UNITS
+
+    @property
     def needs_counting(self) -> bool:
         """Whether a tokenizer must count it: its provider has not said all of it."""
-        if self.is_free:
+        if self.has_nothing_to_count:
             return False
         if self.call.operation == "embedding":
             return any(group.reported.usage is None for group in self.answer.embedded())
@@ -76,8 +81,8 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
     call, reported, answer, ending, settings = ended
     call.identify()
     lookup = partial(settings.tokenizer, call.model)
-    is_free = ended.is_free
-    if call.operation == "embedding" and not is_free:
+    has_none = ended.has_nothing_to_count
+    if call.operation == "embedding" and not has_none:
         return [
             event
             for group in answer.embedded()
@@ -86,9 +91,9 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
     prompt = said = NOTHING
     if reported.input_tokens is not None:
         prompt = Count(reported.input_tokens, reported.input_source)
-    elif not is_free:
+    elif not has_none:
         prompt = count_prompt(answer.prompt(), answer.tools(), lookup, call.model)
-    if not (is_free or reported.covers_output):
+    if not (has_none or reported.covers_output):
         said = count_answer(answer.answer(), lookup)
     # Of a stream that was left, more may have come than the last figure says.
     output = reported.output_tokens
@@ -104,6 +109,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             usage=_usage(reported.usage, prompt, said),
             prompt_source=prompt.source,
             completion_source=said.source,
+            served=reported.served,
             **_facts(call, ending),
         )
     ]
@@ -147,6 +153,8 @@ def _embedded(
     """Make an event a text; together they add up to what was reported for all exactly."""
     # Of a picture there is no text, but there may be a figure.
     texts = group.texts or _NO_TEXT
+    counts = _counts(texts, group, lookup)
+    parts = group.reported.served.split([count.tokens for count in counts])
     return [
         settings.event_class(
             prompt=text if settings.keeps_text else "",
@@ -156,9 +164,10 @@ def _embedded(
             usage=Usage.of({"input_tokens": count.tokens}),
             prompt_source=source,
             completion_source=source,
+            served=served,
             **facts,
         )
-        for text, count in zip(texts, _counts(texts, group, lookup), strict=True)
+        for text, count, served in zip(texts, counts, parts, strict=True)
         for source in (_certain(count.source, group),)
     ]
 

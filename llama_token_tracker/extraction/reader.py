@@ -15,7 +15,10 @@ from llama_token_tracker.extraction.fields import Fields, as_fields
 from llama_token_tracker.extraction.paths import Counts
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue
 from llama_token_tracker.extraction.reported import SILENT, Reported
+from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
+from llama_token_tracker.extraction.served import served_in
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Usage
 
 _LONGEST_LIST: Final = 10_000
@@ -45,6 +48,33 @@ def extract_usage(response: object) -> Usage | None:
         return None
 
 
+def extract_reported(response: object) -> Reported:
+    """Read the usage that a provider reported, and how it says that the call was served.
+
+    Args:
+        response: As for `extract_usage`.
+    """
+    return Reported(extract_usage(response), served=extract_served(response))
+
+
+def extract_served(response: object) -> Served:
+    """Read how a provider says that a call was served.
+
+    Args:
+        response: As for `extract_usage`.
+    """
+    try:
+        raw, _ = _opened(response)
+    except Exception:  # noqa: BLE001 - whoever reads its usage says so
+        return UNSAID
+    parts = _parts(cast("Chunks", raw)) if isinstance(raw, list | tuple) else [raw]
+    served = UNSAID
+    # Of a stream the last word stands.
+    for part in parts:
+        served = served_in(part).filled(served)
+    return served
+
+
 def extract_fullest(places: Iterable[object]) -> Usage | None:
     """Read the usage of the place that knows most; among equals, of the one that comes first.
 
@@ -59,8 +89,9 @@ def extract_fullest(places: Iterable[object]) -> Usage | None:
     return best
 
 
-UsageParts: TypeAlias = tuple[str, Any, Any, Any]
-"""What a usage may stand in: the name of a field, that field, and what LlamaIndex copied."""
+UsageParts: TypeAlias = tuple[str, Any, Any, Any, Any]
+"""What a usage may stand in: the name of a field, that field, what LlamaIndex copied, and the
+fields that tell how the call was served."""
 
 
 def usage_parts(response: Any) -> UsageParts | None:
@@ -78,7 +109,8 @@ def usage_parts(response: Any) -> UsageParts | None:
         body: Any = answer["raw"]
         if body.__class__ is not dict:
             body = {} if body is None else as_fields(body)
-        name = registry.current.routes[tuple(body)].only
+        route = registry.current.routes[tuple(body)]
+        name = route.only
         if name is None:
             return None
         usage = body[name] if name else None
@@ -86,16 +118,18 @@ def usage_parts(response: Any) -> UsageParts | None:
             usage = usage.copy()
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
-        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None
+        served = {key: body[key] for key in route.served} if route.served else None
+        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
     except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         return None
 
 
-def extract_parts(parts: UsageParts) -> Usage | None:
-    """Read what `usage_parts` has taken from a response, as `extract_usage` reads that."""
-    name, usage, inner, copy = parts
+def extract_parts(parts: UsageParts) -> Reported:
+    """Read what `usage_parts` has taken from a response, as `extract_reported` reads that."""
+    name, usage, inner, copy, served = parts
     message = {"additional_kwargs": inner}
-    return extract_usage({"raw": {name: usage}, "message": message, "additional_kwargs": copy})
+    raw = {name: usage} if served is None else {**served, name: usage}
+    return extract_reported({"raw": raw, "message": message, "additional_kwargs": copy})
 
 
 def is_silent(chunk: Any) -> bool:
@@ -160,16 +194,17 @@ def knows(usage: Usage) -> int:
     return len([count for count in usage.__dict__.values() if count])
 
 
-def with_parts(reported: Reported, other: Usage | None) -> Reported:
+def with_parts(reported: Reported, other: Reported) -> Reported:
     """The same figures with their parts, where another place states those as well."""
-    known = reported.usage
+    known, more = reported.usage, other.usage
+    reported = reported._replace(served=reported.served.filled(other.served))
     if (
-        other is not None
+        more is not None
         and known is not None
-        and (other.input_tokens, other.output_tokens) == (known.input_tokens, known.output_tokens)
-        and knows(other) > knows(known)
+        and (more.input_tokens, more.output_tokens) == (known.input_tokens, known.output_tokens)
+        and knows(more) > knows(known)
     ):
-        return reported._replace(usage=other)
+        return reported._replace(usage=more)
     return reported
 
 
@@ -258,10 +293,13 @@ class StreamedUsage:
     ever added. Findings of different shapes or places are kept apart until one is chosen.
     """
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "_first", "_last")
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[WireShape, Counts]] = {}
+        # The chunks that tell how the call was served; looked at when somebody asks.
+        self._first: object = None
+        self._last: object = None
 
     def add(self, chunk: object) -> bool:
         """Take in one chunk and say whether it held any new figure."""
@@ -269,14 +307,22 @@ class StreamedUsage:
             raw, copies = _opened(chunk)
             if isinstance(raw, list | tuple):
                 # No list within a list: a stream of streams is nobody's format.
-                news = [
-                    self._take_in(_findings(*_opened(part))) for part in _parts(cast("Chunks", raw))
-                ]
+                news = [self.add(part) for part in _parts(cast("Chunks", raw))]
                 return any(news)
+            self._keep(raw)
             return self._take_in(_findings(raw, copies))
         except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
             notice(f"unreadable {type(chunk).__name__}", error, "it counts as silent")
             return False
+
+    def _keep(self, raw: object) -> None:
+        if type(raw) is dict:
+            # The rest may be long.
+            body = cast("dict[str, object]", raw)
+            raw = {key: body[key] for key in SERVED_KEYS if key in body}
+        if raw:
+            self._first = self._first or raw
+            self._last = raw
 
     def _take_in(self, found: list[Finding]) -> bool:
         news = False
@@ -301,7 +347,8 @@ class StreamedUsage:
                 is_complete = not sure or any(key in counts for key in sure)
                 rank = knows(usage), is_complete, place == "body"
                 readings.append((rank, Reported(usage, is_complete)))
-        return max(readings, key=lambda ranked: ranked[0])[1] if readings else SILENT
+        best = max(readings, key=lambda ranked: ranked[0])[1] if readings else SILENT
+        return best._replace(served=served_in(self._last).filled(served_in(self._first)))
 
 
 def _of_chunks(chunks: Chunks) -> StreamedUsage:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Source, Usage
 
 
@@ -14,11 +15,13 @@ class Reported(NamedTuple):
         input_is_complete: Whether the input figure surely holds all of the input.
         output_is_complete: Whether the output figure surely holds all of the output; of a stream
             that ended early, more may have come than the last figure says.
+        served: How it says that the call was served.
     """
 
     usage: Usage | None
     input_is_complete: bool = True
     output_is_complete: bool = True
+    served: Served = UNSAID
 
     @property
     def input_tokens(self) -> int | None:
@@ -61,5 +64,6 @@ def combined(parts: Iterable[Reported]) -> Reported:
                 total.usage + part.usage,
                 total.input_is_complete and part.input_is_complete,
                 total.output_is_complete and part.output_is_complete,
+                total.served.with_another(part.served),
             )
     return total

@@ -10,16 +10,17 @@ from langchain_core.messages import get_buffer_string
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
+from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS, at_url
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
-from llama_token_tracker.extraction import Reported, extract_fullest, knows
+from llama_token_tracker.extraction import Reported, extract_fullest, extract_served, knows
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
 from llama_token_tracker.extraction.texts import shown
 from llama_token_tracker.langchain.runs import OpenRuns, Run
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner, is_running
 from llama_token_tracker.tracking.pending import Pending
@@ -32,6 +33,7 @@ _INTERNAL: Final = ("ls_", "lc_", "langgraph_", "checkpoint_", "__")
 _TELLING: Final = "langgraph_node"
 _MODEL_KEYS: Final = ("model", "model_name", "model_id")
 
+_URLS: Final = ("openai_api_base", "anthropic_api_url", "base_url")
 _ON_AWS: Final = (BEDROCK, None)
 _ASKING: Final = "langchain_aws."
 """The integration that asks from threads without a context, as BedrockLLM does in event loops."""
@@ -95,7 +97,7 @@ class RunRecorder:
                 operation,
                 prompt,
                 model=_model(known, given, serialized),
-                provider=LANGCHAIN_PROVIDERS.get(str(known.get("ls_provider"))),
+                provider=_provider(known, serialized),
                 tools=given.get("tools") or given.get("toolConfig"),
                 # LangChain puts the limit of the answer under one name.
                 limits=given if limit is None else {**given, "max_tokens": limit},
@@ -122,7 +124,7 @@ class RunRecorder:
             self.runs.refuse(run)
             raise
 
-    def find_owner(self, provider: str) -> RequestOwner | None:
+    def find_owner(self, provider: str | None) -> RequestOwner | None:
         """Find the run that a request belongs to which leaves here and now."""
         run = self.runs.get(_started.get())
         if run is not None:
@@ -147,7 +149,8 @@ class RunRecorder:
                 run.request.disown()
             return
         answers = _answers(run, response)
-        reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
+        usage, served = _usage(response, answers), _served(response, answers)
+        reported = _by_wire(run, Reported(usage, True, status == "complete", served))
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
@@ -170,7 +173,7 @@ class RunRecorder:
         )
 
 
-def _may_send(run: str | None, request: str) -> bool:
+def _may_send(run: str | None, request: str | None) -> bool:
     """Whether a run of one provider may send a request to another.
 
     Many speak as OpenAI does, and a run knows only whose class it has; but nobody takes Bedrock for
@@ -198,6 +201,13 @@ def _model(
             if isinstance(model := fields.get(key), str) and model:
                 return model
     return None
+
+
+def _provider(metadata: Mapping[str, Any], serialized: object) -> str | None:
+    """Whom it asks: whose class it is, unless that was given another's URL."""
+    given = _fields(_fields(serialized).get("kwargs"))
+    url = next((given[key] for key in _URLS if given.get(key)), None)
+    return at_url(url, LANGCHAIN_PROVIDERS.get(str(metadata.get("ls_provider"))))
 
 
 def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +251,11 @@ def _by_wire(run: Run, told: Reported) -> Reported:
     """Put what the wire said in the place of what LangChain left of it, unless that is more."""
     request = run.request
     wire = told if request is None else request.reported()
-    if wire.usage is None or request is None:
+    if request is None:
+        return told
+    served = wire.served.filled(told.served)
+    wire, told = wire._replace(served=served), told._replace(served=served)
+    if wire.usage is None:
         return told
     if told.usage is not None and told.covers_call:
         is_same = (told.input_tokens, told.output_tokens) == (
@@ -281,16 +295,29 @@ def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
     return tuple([part for part in parts if part != Text("")])
 
 
-def _usage_in(response: LLMResult | None, answers: Iterable[Generation]) -> Usage | None:
-    """The usage that stands in any of the places where integrations leave it."""
+def _raw_in(response: LLMResult | None, answers: Iterable[Generation]) -> list[object]:
+    """What integrations leave of the provider's own answer."""
     raw: list[object] = []
-    copies: list[object] = []
     for answer in answers:
         message = getattr(answer, "message", None)
         raw += [getattr(message, "response_metadata", None), answer.generation_info]
-        copies.append(getattr(message, "usage_metadata", None))
     if response is not None:
         raw.append(response.llm_output)
+    return raw
+
+
+def _served(response: LLMResult | None, answers: Iterable[Generation]) -> Served:
+    """How the call was served, as far as integrations keep that."""
+    served = UNSAID
+    for place in _raw_in(response, answers):
+        served = served.filled(extract_served(place))
+    return served
+
+
+def _usage_in(response: LLMResult | None, answers: Sequence[Generation]) -> Usage | None:
+    """The usage that stands in any of the places where integrations leave it."""
+    raw = _raw_in(response, answers)
+    copies = [getattr(getattr(one, "message", None), "usage_metadata", None) for one in answers]
     # Of a stream LangChain adds up all numbers, and only of its own it's sure that they are parts.
     streamed = any(isinstance(answer, ChatGenerationChunk) for answer in answers)
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])

@@ -28,7 +28,7 @@ from llama_token_tracker.extraction import (
     Reported,
     StreamedUsage,
     combined,
-    extract_usage,
+    extract_reported,
     is_silent,
     knows,
 )
@@ -560,10 +560,10 @@ def _asked_itself(
     outcomes: list[Outcome] = []
     if error is None and call.trusts_raw and all(leaf.is_free for leaf in leaves):
         # It asked the others in vain.
-        usage = extract_usage(response)
-        if usage is not None:
+        reported = extract_reported(response)
+        if reported.usage is not None:
             call.inner = []
-            outcomes.append(Outcome(call, response, "complete", Reported(usage)))
+            outcomes.append(Outcome(call, response, "complete", reported))
     if call.inner and call.requests:
         outcomes.append(_by_wire(Outcome(call, response, "complete")))
     return outcomes
@@ -572,9 +572,10 @@ def _asked_itself(
 def _completed(outcome: Outcome, call: OpenCall, response: object) -> Outcome:
     """Take the usage from the outer call where the innermost one was silent."""
     if outcome.reported.usage is None and outcome.call is not call:
-        usage = _reported(call, response).usage
-        if usage is not None:
-            return outcome._replace(reported=outcome.reported._replace(usage=usage))
+        told = _reported(call, response)
+        if told.usage is not None:
+            reported = outcome.reported._replace(usage=told.usage, served=told.served)
+            return outcome._replace(reported=reported)
     return outcome
 
 
@@ -618,8 +619,10 @@ def _by_wire(outcome: Outcome) -> Outcome:
     """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
     wire = combined(request.reported() for request in outcome.call.requests or ())
     known = outcome.reported
+    served = wire.served.filled(known.served)
     if wire.usage is None or (known.usage is not None and _rank(known) > _rank(wire)):
-        return outcome
+        return outcome._replace(reported=known._replace(served=served))
+    wire = wire._replace(served=served)
     return outcome._replace(reported=wire)
 
 
@@ -643,9 +646,9 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
 
 
 def _reported(call: OpenCall, response: object) -> Reported:
-    if not call.trusts_raw or is_silent(response):
+    if not call.trusts_raw:
         return SILENT
-    return Reported(extract_usage(response))
+    return extract_reported(response)
 
 
 def _frame_of(stream: Stream) -> FrameType | None:

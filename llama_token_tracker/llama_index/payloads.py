@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.prompts import BasePromptTemplate
 
-from llama_token_tracker._names import PROVIDERS
+from llama_token_tracker._names import AZURE_OPENAI, PROVIDERS, at_url
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
 from llama_token_tracker.extraction.messages import answer_of, messages_of
 from llama_token_tracker.extraction.parts import Message
@@ -20,6 +20,7 @@ from llama_token_tracker.tokenizers.estimate import expected_input, expected_tex
 DICTS: Final = (dict,)
 LISTS: Final = (list,)
 _LONGEST_PATH: Final = 4096
+_URLS: Final = ("api_base", "base_url")
 _OWN_TAGS: Final = "llamaindex."
 
 
@@ -33,7 +34,10 @@ def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     if type(model) is not str or not model or model == "unknown":
         model = None
     name: Any = about.get("class_name")
-    return PROVIDERS.get(name) if type(name) is str else None, model
+    named = PROVIDERS.get(name) if type(name) is str else None
+    # Azure's has a base of OpenAI's besides its own endpoint.
+    url = next((about[key] for key in _URLS if about.get(key)), None)
+    return named if named == AZURE_OPENAI else at_url(url, named), model
 
 
 def tools_of(options: object) -> object:

@@ -100,7 +100,7 @@ class Recorder:
         self.chunk = self.calls.chunk
         self.returned = self.calls.returned
 
-    def find_owner(self, _provider: str) -> RequestOwner | None:
+    def find_owner(self, _provider: str | None) -> RequestOwner | None:
         """Find the call that a request belongs to which leaves here and now."""
         active = span_id = active_span_id.get()
         if active is None and not self.calls.by_id:
@@ -355,7 +355,7 @@ def _plainly_ended(
     return Ended(
         # The call as it was, but for the program's own objects, which are let go of.
         OpenCall(event_id, answer.prompt(), about, span_id),
-        Reported(extract_parts(parts)),
+        extract_parts(parts),
         answer,
         Ending("complete", ended_s - duration_s, duration_s),
         settings,

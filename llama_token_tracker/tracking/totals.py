@@ -78,7 +78,7 @@ class Totals:
             if row is None:
                 row = rows[key] = Row()
             row.add(event, sign)
-        if event.total_token_count:
+        if not event.is_free:
             unpriced = (event, sign, event.total_token_count)
             self._unpriced[id(unpriced)] = unpriced
 

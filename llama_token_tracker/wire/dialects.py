@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from llama_token_tracker.events.event import Status
-from llama_token_tracker.extraction import extract_usage
+from llama_token_tracker.extraction import SILENT, extract_reported
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking
 from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
@@ -39,6 +39,7 @@ class Dialect:
         tools: Where it may describe tools; the first place that does is taken.
         limits: Where it may say how much may come back at the most, apart from the names that
             `llama_token_tracker.tokenizers.estimate` knows.
+        characters: Where it has a text that is billed by its characters.
         usage: The outermost keys of an answer that tell of tokens.
         hint: What every document holds that may tell of tokens.
         ends: Which field of a stream's document, with which value, says that the answer is over,
@@ -56,6 +57,7 @@ class Dialect:
     texts: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("tools",)
     limits: tuple[str, ...] = ()
+    characters: str = ""
     usage: tuple[str, ...] = ("usage",)
     hint: bytes = b"oken"
     ends: Mapping[tuple[str, object], Status] = field(
@@ -70,7 +72,7 @@ class Dialect:
         Raises:
             WireFormatError: One can't be parsed.
         """
-        single = (self.messages, self.system, self.last)
+        single = (self.messages, self.system, self.last, self.characters)
         several = (*self.answer, *self.prompts, *self.texts, *self.tools, *self.limits)
         paths = {path: parse(path) for path in (*single, *several) if path}
         object.__setattr__(self, "_paths", paths)
@@ -89,6 +91,7 @@ class Dialect:
             tuple(self._texts(fields, self.texts)),
             self._limit(fields),
             model if isinstance(model, str) else "",
+            sum(map(len, self._texts(fields, filter(None, [self.characters])))),
         )
 
     def _values(self, fields: Json, paths: Iterable[str]) -> Iterator[Any]:
@@ -135,8 +138,8 @@ class Dialect:
         whole = [b"".join(pieces)] if self.pieces == "bytes" else pieces
         documents = [fields for piece in whole if (fields := decoded(piece)) is not None]
         parts = joined(part for fields in documents for part in self._written(fields))
-        usage = extract_usage(documents[0]) if documents and self.pieces == "bytes" else None
-        return Answered(parts, usage)
+        is_whole = documents and self.pieces == "bytes"
+        return Answered(parts, extract_reported(documents[0]) if is_whole else SILENT)
 
     def ended(self, fields: Json) -> Status | None:
         """How the answer ended, if this document says that it has."""
@@ -228,6 +231,10 @@ COHERE_GENERATE: Final = Dialect(
     usage=("meta",),
     ends={("is_finished", True): "complete"},
 )
+IMAGES: Final = Dialect(messages="", prompts=("prompt",))
+TRANSCRIPTIONS: Final = Dialect(answer={"text": Text, "delta": Text}, messages="")
+SPEECH: Final = Dialect(messages="", prompts=("input",), characters="input")
+COHERE_RERANK: Final = Dialect(messages="", prompts=("query",), usage=("meta",))
 COHERE_EMBED: Final = Dialect(texts=("texts[]", "inputs[].content[].text"), usage=("meta",))
 GEMINI: Final = Dialect(
     answer={"candidates[].content.parts[].text": Text},

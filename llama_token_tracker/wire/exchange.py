@@ -20,13 +20,13 @@ from llama_token_tracker.extraction import (
     SILENT,
     Reported,
     StreamedUsage,
-    extract_usage,
+    extract_reported,
     with_parts,
 )
+from llama_token_tracker.pricing import Served
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
-from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
 # Pictures stand in a request as text; what is read of them is their size alone.
@@ -61,6 +61,7 @@ class Exchange(WireTranscript):
             they are looked at when somebody asks for the figures.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
+        region: Where it's sent, if that is known.
     """
 
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
@@ -68,7 +69,8 @@ class Exchange(WireTranscript):
     is_settled = True
     read_piece: Read | None = None
     status: Status = "abandoned"
-    _whole: Usage | None = None
+    _whole: Reported | None = None
+    region: str | None = None
     _unread: object = None
     _figures_at = 0
     _pending: Pending | None = None
@@ -76,7 +78,7 @@ class Exchange(WireTranscript):
     def __init__(
         self,
         recorder: Recorder,
-        provider: str,
+        provider: str | None,
         model: str,
         operation: Operation,
         dialect: Dialect,
@@ -165,7 +167,7 @@ class Exchange(WireTranscript):
 
     def add_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
-        self._whole = extract_usage(fields)
+        self._whole = extract_reported(fields)
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -228,11 +230,18 @@ class Exchange(WireTranscript):
 
     def reported(self) -> Reported:
         """What the wire has said of its tokens so far."""
+        reported = self._said()
+        asked = self._asked
+        units = {"characters": asked.characters} if asked and asked.characters else None
+        sent = Served(region=self.region, units=units)
+        return reported._replace(served=reported.served.filled(sent))
+
+    def _said(self) -> Reported:
         whole = self._whole
         if whole is None and self._unread is not None:
-            whole = self._whole = extract_usage(self._unread)
+            whole = self._whole = extract_reported(self._unread)
         if whole is not None:
-            return Reported(whole)
+            return whole
         usage, figures_at = self._streamed()
         reported = SILENT if usage is None else usage.read()
         if self.is_settled and self.status == "complete":
@@ -279,11 +288,12 @@ class Exchange(WireTranscript):
 
     def _ended(self) -> Ended:
         """All that is needed to make its event, read when somebody asks."""
+        self.ask()
         has_answer = bool(self.pieces)
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
         return Ended(
             self,
-            with_parts(self.reported(), self.read_answer().usage),
+            with_parts(self.reported(), self.read_answer().reported),
             self,
             ending,
             self._recorder.settings,

@@ -11,11 +11,10 @@ from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import Operation, TokenCountingEvent
 from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
 from llama_token_tracker.events.unreported import texts_in
-from llama_token_tracker.extraction import Reported
+from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.extraction.parts import Message, Part
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
 from llama_token_tracker.tracking.tracker import Tracker
-from llama_token_tracker.usage import Usage
 
 SIZED: Final = (bytes, str, bytearray)
 """What has a length that can be asked for quickly."""
@@ -30,6 +29,7 @@ class Asked(NamedTuple):
         texts: The texts to embed.
         max_tokens: How much may come back at the most, if it says so.
         model: The model's id, if the body names it.
+        characters: How many characters are billed.
     """
 
     prompt: str | tuple[Message, ...] = ""
@@ -37,6 +37,7 @@ class Asked(NamedTuple):
     texts: tuple[str, ...] = ()
     max_tokens: int | None = None
     model: str = ""
+    characters: int = 0
 
 
 class Answered(NamedTuple):
@@ -44,11 +45,11 @@ class Answered(NamedTuple):
 
     Attributes:
         parts: What the model said, thought and called.
-        usage: What the body says of its tokens, if it was read.
+        reported: What the body says of its tokens, if it was read.
     """
 
     parts: tuple[Part, ...] = ()
-    usage: Usage | None = None
+    reported: Reported = SILENT
 
 
 class Dialect(Protocol):

@@ -41,7 +41,7 @@ def _notices_anew() -> Iterator[None]:
 def read_later(response: object) -> Usage | None:
     """Read a usage of what is kept of a response, where it can be put off."""
     parts = usage_parts(response)
-    return extract_usage(response) if parts is None else extract_parts(parts)
+    return extract_usage(response) if parts is None else extract_parts(parts).usage
 
 
 def chat(raw: object = None, copy: Any = None, inner: Any = None) -> ChatResponse:
@@ -463,7 +463,7 @@ def test_common_usages_can_be_read_later(usage: dict[str, Any]):
     parts = usage_parts(response)
     assert expected is not None
     assert parts is not None
-    assert extract_parts(parts) == extract_usage(response) == expected
+    assert extract_parts(parts).usage == extract_usage(response) == expected
 
 
 def test_what_is_kept_can_be_changed_afterwards():
@@ -474,7 +474,7 @@ def test_what_is_kept_can_be_changed_afterwards():
     parts = usage_parts(response)
     assert parts is not None
     usage["input_tokens"] = usage["cache_read_input_tokens"] = 10**6
-    assert extract_parts(parts) == expected
+    assert extract_parts(parts).usage == expected
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

@@ -52,4 +52,13 @@ INVOKE_MODEL: Final = WireShape(
     },
 )
 
+SERVED: Final = {
+    "model_name": "model",
+    "token_usage.cost": "usd",
+    "token_usage.is_byok": "has_own_key",
+    "token_usage.cost_details.upstream_inference_cost": "upstream_usd",
+    "token_usage.cost_in_usd_ticks": "ticks",
+}
+"""Where `response_metadata` and `llm_output` say how a call was served."""
+
 SHAPES: Final = (USAGE_METADATA, INVOKE_MODEL)

@@ -102,6 +102,7 @@ class Watch:
                 found.dialect,
                 params.get("body"),
             )
+            exchange.region = context.get("client_region")
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return

@@ -175,6 +175,8 @@ class _Watch:
         exchange = Exchange(
             self._recorder, found.provider, found.model, found.kind, dialect, _body(request)
         )
+        if found.region is not None:
+            exchange.region = found.region
         return _Sent(exchange, dialect)
 
 
