@@ -7,6 +7,7 @@ Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -137,6 +138,12 @@ def at_host(host: str) -> tuple[str | None, str | None]:
             region = before.rstrip(".-").removeprefix(_VERTEX_SERVICE).lstrip(".-")
             return provider, (region or None) if ending in _REGIONAL else None
     return None, None
+
+
+@lru_cache(maxsize=64)
+def is_elsewhere(url: str) -> bool:
+    """Whether a base URL is none of those whose formats others speak as well."""
+    return at_url(url, None) not in SPOKEN_BY_OTHERS
 
 
 def at_url(url: object, named: str | None) -> str | None:

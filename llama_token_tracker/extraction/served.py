@@ -79,7 +79,7 @@ def _read(body: object) -> Served:
         if fields.get(key) is None:
             continue
         for path, name in facts:
-            values = list(values_at(fields, path))
+            values = [one for one in values_at(fields, path) if not isinstance(one, dict | list)]
             if values:
                 found.setdefault(name, values)
     if not found:

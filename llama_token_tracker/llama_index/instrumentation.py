@@ -13,6 +13,8 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import (
@@ -27,6 +29,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import PROVIDERS, SPOKEN_BY_OTHERS, is_elsewhere
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
@@ -204,6 +207,9 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         if len(parents) >= _MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
+        field = _url_fields.get(instance.__class__, "")
+        if field is not None:
+            _note_url(id_, instance, field)
         token = restore_current() if len(_restored) < _MAX_SPANS else None
         if token is not None:
             _restored[id_] = token
@@ -253,8 +259,42 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
 _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
 
 
+_URL_FIELDS: Final = ("api_base", "base_url")
+"""Where models keep their provider's URL."""
+
+_url_fields: Final[dict[Any, str | None]] = {}
+"""By a class, in which field it has such a URL; `None` if that tells nothing."""
+
+_urls: Final[dict[str, str]] = {}
+"""By a span that is open, the URL that its model asks, if that isn't the one of its class."""
+
+
+def url_of(span_id: str | None) -> str | None:
+    """The URL that the model of a span asks, unless it's its class's own."""
+    return _urls.get(span_id or "") if _urls else None
+
+
+def _note_url(span_id: str, instance: Any, field: str) -> None:
+    known = field or _url_fields.setdefault(type(instance), _url_field(type(instance)))
+    url = getattr(instance, known, None) if known else None
+    if isinstance(url, str) and is_elsewhere(url) and len(_urls) < _MAX_SPANS:
+        _urls[span_id] = url
+
+
+def _url_field(kind: Any) -> str | None:
+    if not issubclass(kind, BaseLLM | BaseEmbedding):
+        return None
+    provider = PROVIDERS.get(kind.class_name())
+    if provider is not None and provider not in SPOKEN_BY_OTHERS:
+        return None
+    fields: Any = kind.model_fields
+    return next((name for name in _URL_FIELDS if name in fields), None)
+
+
 def _leave_span(span_id: str) -> None:
     SPANS.parents.pop(span_id, None)
+    if _urls:
+        _urls.pop(span_id, None)
     if _embedding:
         _embedding.pop(span_id, None)
     if _restored:

@@ -28,7 +28,7 @@ from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, shown
 from llama_token_tracker.llama_index.base_classes import CoreEvent
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import SPANS, embedding
+from llama_token_tracker.llama_index.instrumentation import SPANS, embedding, url_of
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -314,6 +314,9 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     elif type(prompt) in LISTS:
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
+    url = url_of(span_id)
+    if url is not None and type(about) in DICTS:
+        about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
     options = payload.get(_ADDITIONAL)
     if options:

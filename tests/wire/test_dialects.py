@@ -77,8 +77,8 @@ def test_a_body_in_bytes_is_one_document_with_its_usage():
     body = b'{"content": [{"text": "hi"}], "usage": {"input_tokens": 3, "output_tokens": 4}}'
     read = dialects.INVOKE.answered([body[:20], body[20:]])
     assert read.parts == (Text("hi"),)
-    assert read.usage is not None
-    assert read.usage.total_tokens == 7
+    assert read.reported.usage is not None
+    assert read.reported.usage.total_tokens == 7
 
 
 def test_blocks_and_events_of_converse_are_told_apart():
