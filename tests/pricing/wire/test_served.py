@@ -353,6 +353,10 @@ def message(usage: Json, model: str = "claude-opus-5") -> Json:
     return {**head, "content": content, "stop_reason": "end_turn", "usage": usage}
 
 
+CUMULATIVE = ("input_tokens", "cache_creation_input_tokens", "output_tokens", "server_tool_use")
+"""What a stream's last event says of it as well."""
+
+
 def message_events(usage: Json, model: str = "claude-opus-5") -> list[Json]:
     """The same as a stream: the first event has all but the output."""
     start = {**message({**usage, "output_tokens": 1}, model), "content": [], "stop_reason": None}
@@ -369,7 +373,7 @@ def message_events(usage: Json, model: str = "claude-opus-5") -> list[Json]:
         {
             "type": "message_delta",
             "delta": {"stop_reason": "end_turn"},
-            "usage": {"output_tokens": usage["output_tokens"]},
+            "usage": {name: count for name, count in usage.items() if name in CUMULATIVE},
         },
         {"type": "message_stop"},
     ]
@@ -412,7 +416,7 @@ def claude_llama_index(server: Server, usage: Json) -> Event:
     return only(handler)
 
 
-def claude_langchain(server: Server, usage: Json) -> Event:
+def claude_langchain(server: Server, usage: Json, *, is_streamed: bool = False) -> Event:
     """LangChain alone."""
     import anthropic
     from langchain_anthropic import ChatAnthropic
@@ -425,13 +429,25 @@ def claude_langchain(server: Server, usage: Json) -> Event:
     llm.__dict__["_client"] = anthropic.Anthropic(
         api_key="x", http_client=httpx.Client(transport=Loop(server))
     )
-    llm.invoke("hi", config={"callbacks": [handler]})
+    config: Any = {"callbacks": [handler]}
+    if is_streamed:
+        server.streams(*message_events(usage), named=True)
+        assert list(llm.stream("hi", config=config))
+    else:
+        llm.invoke("hi", config=config)
     return only(handler.tracker)
 
 
 NEWER_ANTHROPIC = left_out_if(
     release("llama-index-llms-anthropic") < (0, 12), "an older llama-index-llms-anthropic"
 )
+
+
+def claude_langchain_stream(server: Server, usage: Json) -> Event:
+    """The same, streamed."""
+    return claude_langchain(server, usage, is_streamed=True)
+
+
 CLAUDES: list[Any] = [
     claude,
     claude_stream,
@@ -504,7 +520,11 @@ def test_what_was_written_for_who_knows_how_long_costs_at_least_the_short(
 
 
 @pytest.mark.parametrize(
-    "ask", [pytest.param(claude_langchain, marks=needs("langchain_anthropic"))]
+    "ask",
+    [
+        pytest.param(claude_langchain, marks=needs("langchain_anthropic")),
+        pytest.param(claude_langchain_stream, marks=needs("langchain_anthropic")),
+    ],
 )
 def test_langchains_copy_of_a_write_without_its_life_is_not_whole(
     ask: Callable[[Server, Json], Event], canned: Server
@@ -674,6 +694,31 @@ def test_a_clients_region_is_part_of_the_price(
     """GovCloud's prices are its own."""
     event: Event = ask(canned, model, {}, region)
     assert (event.cost_usd, event.served.region) == (REGIONAL, region)
+    assert event.to_dict()["cost_is_whole"] is is_whole
+
+
+@pytest.mark.parametrize("ask", [converse, converse_stream])
+@pytest.mark.parametrize(
+    ("details", "per_written", "is_whole"),
+    [
+        (None, "4.125", False),
+        pytest.param([{"ttl": "5m", "inputTokens": 8_000}], "4.125", True, marks=TIERS),
+        pytest.param([{"ttl": "1h", "inputTokens": 8_000}], "6.6", True, marks=TIERS),
+    ],
+)
+def test_converse_may_say_how_long_a_cache_is_kept(
+    ask: Any,
+    details: list[Json] | None,
+    per_written: str,
+    is_whole: bool,
+    canned: Server,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """If it doesn't, the cost is the smaller one."""
+    written = {"cacheWriteInputTokens": 8_000} | ({"cacheDetails": details} if details else {})
+    monkeypatch.setattr(f"{__name__}.CLAIMED", CLAIMED | written)
+    event: Event = ask(canned, SONNET, {})
+    assert event.cost_usd == REGIONAL + usd((8_000, per_written))
     assert event.to_dict()["cost_is_whole"] is is_whole
 
 
