@@ -65,9 +65,9 @@ def extract_served(response: object) -> Served:
     """
     try:
         raw, _ = _opened(response)
+        parts = _parts(cast("Chunks", raw)) if isinstance(raw, list | tuple) else [raw]
     except Exception:  # noqa: BLE001 - whoever reads its usage says so
         return UNSAID
-    parts = _parts(cast("Chunks", raw)) if isinstance(raw, list | tuple) else [raw]
     served = UNSAID
     # Of a stream the last word stands.
     for part in parts:
@@ -309,8 +309,9 @@ class StreamedUsage:
                 # No list within a list: a stream of streams is nobody's format.
                 news = [self.add(part) for part in _parts(cast("Chunks", raw))]
                 return any(news)
+            news = self._take_in(_findings(raw, copies))
             self._keep(raw)
-            return self._take_in(_findings(raw, copies))
+            return news
         except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
             notice(f"unreadable {type(chunk).__name__}", error, "it counts as silent")
             return False
@@ -319,10 +320,12 @@ class StreamedUsage:
         if type(raw) is dict:
             # The rest may be long.
             body = cast("dict[str, object]", raw)
-            raw = {key: body[key] for key in SERVED_KEYS if key in body}
-        if raw:
-            self._first = self._first or raw
-            self._last = raw
+            raw = {key: body[key] for key in SERVED_KEYS if key in body} or None
+        if raw is None:
+            return
+        if self._first is None:
+            self._first = raw
+        self._last = raw
 
     def _take_in(self, found: list[Finding]) -> bool:
         news = False

@@ -207,9 +207,9 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         if len(parents) >= _MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
-        field = _url_fields.get(instance.__class__, "")
-        if field is not None:
-            _note_url(id_, instance, field)
+        fields = getattr(instance, "__dict__", _NO_FIELDS)
+        if "api_base" in fields or "base_url" in fields:
+            _note_url(id_, instance, fields)
         token = restore_current() if len(_restored) < _MAX_SPANS else None
         if token is not None:
             _restored[id_] = token
@@ -259,36 +259,26 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
 _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
 
 
-_URL_FIELDS: Final = ("api_base", "base_url")
-"""Where models keep their provider's URL."""
-
-_url_fields: Final[dict[Any, str | None]] = {}
-"""By a class, in which field it has such a URL; `None` if that tells nothing."""
-
+_NO_FIELDS: Final[dict[str, Any]] = {}
 _urls: Final[dict[str, str]] = {}
-"""By a span that is open, the URL that its model asks, if that isn't the one of its class."""
+"""By a span that is open, the URL that its model asks, if that isn't its class's own."""
 
 
 def url_of(span_id: str | None) -> str | None:
-    """The URL that the model of a span asks, unless it's its class's own."""
+    """The URL that the model of a span asks, if that tells more than its class."""
     return _urls.get(span_id or "") if _urls else None
 
 
-def _note_url(span_id: str, instance: Any, field: str) -> None:
-    known = field or _url_fields.setdefault(type(instance), _url_field(type(instance)))
-    url = getattr(instance, known, None) if known else None
-    if isinstance(url, str) and is_elsewhere(url) and len(_urls) < _MAX_SPANS:
+def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
+    url = fields.get("api_base")
+    if url is None:
+        url = fields.get("base_url")
+    # Quick for most: they ask the provider of their class.
+    if type(url) is not str or not is_elsewhere(url) or not isinstance(model, _MODELS):
+        return
+    provider = PROVIDERS.get(model.class_name())
+    if (provider is None or provider in SPOKEN_BY_OTHERS) and len(_urls) < _MAX_SPANS:
         _urls[span_id] = url
-
-
-def _url_field(kind: Any) -> str | None:
-    if not issubclass(kind, BaseLLM | BaseEmbedding):
-        return None
-    provider = PROVIDERS.get(kind.class_name())
-    if provider is not None and provider not in SPOKEN_BY_OTHERS:
-        return None
-    fields: Any = kind.model_fields
-    return next((name for name in _URL_FIELDS if name in fields), None)
 
 
 def _leave_span(span_id: str) -> None:
@@ -332,6 +322,7 @@ class _ChunkHandler(BaseEventHandler):
                         listener.chunk(span_id, chunk.response)
 
 
+_MODELS: Final = (BaseLLM, BaseEmbedding)
 _attaching: Final = fresh_in_children(threading.Lock())
 _CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
 # Asked of each event: pydantic's own `isinstance` takes longer than all the rest.
