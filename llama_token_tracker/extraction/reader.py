@@ -309,9 +309,8 @@ class StreamedUsage:
                 # No list within a list: a stream of streams is nobody's format.
                 news = [self.add(part) for part in _parts(cast("Chunks", raw))]
                 return any(news)
-            news = self._take_in(_findings(raw, copies))
             self._keep(raw)
-            return news
+            return self._take_in(_findings(raw, copies))
         except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
             notice(f"unreadable {type(chunk).__name__}", error, "it counts as silent")
             return False
