@@ -118,7 +118,7 @@ def usage_parts(response: Any) -> UsageParts | None:
             usage = usage.copy()
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
-        served = {key: body[key] for key in route.served} if route.served else None
+        served = {key: body[key] for key in route.served}
         return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
     except Exception:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         return None
@@ -128,8 +128,9 @@ def extract_parts(parts: UsageParts) -> Reported:
     """Read what `usage_parts` has taken from a response, as `extract_reported` reads that."""
     name, usage, inner, copy, served = parts
     message = {"additional_kwargs": inner}
-    raw = {name: usage} if served is None else {**served, name: usage}
-    return extract_reported({"raw": raw, "message": message, "additional_kwargs": copy})
+    return extract_reported(
+        {"raw": {**served, name: usage}, "message": message, "additional_kwargs": copy}
+    )
 
 
 def is_silent(chunk: Any) -> bool:

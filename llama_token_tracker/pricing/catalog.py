@@ -195,20 +195,35 @@ def find_served(
     Returns:
         The model, and whether it surely is the one that was billed, where it was billed.
     """
-    answered = served.model
-    is_sure = _is_listed_region(provider, asked or answered or "", served.region)
-    if not answered or not asked or answered == asked:
-        return find_model(provider, asked or answered or ""), is_sure
-    is_bedrock = provider == BEDROCK and BEDROCK_MODEL.match(answered) is None
-    found = find_model(provider, asked if is_bedrock else answered)
-    if isinstance(found, ListedModel) and not is_bedrock:
-        return found, is_sure
-    # Models' own bodies don't say what on Bedrock the price depends on, the geography.
-    other = find_model(provider, answered if is_bedrock else asked)
-    is_same = _is_revision(asked.lower(), answered.lower())
-    if isinstance(found, ListedModel) or isinstance(other, UnlistedModel):
-        return found, is_sure and is_same
-    return other, is_sure and is_same and not is_bedrock
+    answered, model = served.model, asked or served.model or ""
+    if provider in (None, ANTHROPIC) and BEDROCK_MODEL.match(model.lower()):
+        provider = BEDROCK
+    if not asked or not answered or asked == answered:
+        found, is_same = find_model(provider, model), True
+    elif provider == BEDROCK and BEDROCK_MODEL.match(answered) is None:
+        found, is_same = _by_request(provider, asked, answered)
+    else:
+        found, is_same = _by_answer(provider, asked, answered)
+    return found, is_same and _is_listed_region(provider, model, served.region)
+
+
+def _by_answer(
+    provider: str | None, asked: str, answered: str
+) -> tuple[ListedModel | UnlistedModel, bool]:
+    found = find_model(provider, answered)
+    if isinstance(found, ListedModel):
+        return found, True
+    return find_model(provider, asked), _is_revision(asked, answered)
+
+
+def _by_request(
+    provider: str | None, asked: str, answered: str
+) -> tuple[ListedModel | UnlistedModel, bool]:
+    """The same where a model's own body doesn't say what its price depends on: the geography."""
+    found = find_model(provider, asked)
+    if isinstance(found, ListedModel):
+        return found, _is_revision(asked, answered)
+    return find_model(provider, answered), False
 
 
 def _is_listed_region(provider: str | None, model: str, region: str | None) -> bool:
@@ -223,7 +238,7 @@ def _is_listed_region(provider: str | None, model: str, region: str | None) -> b
 
 def _is_revision(one: str, other: str) -> bool:
     """Whether of two ids one is the other with a vendor's name, a date or a revision added."""
-    one, other = (_CONTEXT_TOKENS.sub("-", name) for name in (one, other))
+    one, other = (_CONTEXT_TOKENS.sub("-", name.lower()) for name in (one, other))
     long, short = (one, other) if len(one) >= len(other) else (other, one)
     before, found, after = long.partition(short)
     return found != "" and _differs_only_in_version(before, after, short, short)

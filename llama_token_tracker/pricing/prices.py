@@ -134,14 +134,12 @@ class Prices:
         is_whole: bool,
     ) -> tuple[Cost | None, str]:
         """The cost by the user's prices or the list's, or why there is none."""
-        asked = self._models.get(model, model) if model else None
-        if max(len(asked or ""), len(served.model or "")) > _MAX_MODEL or not (
-            asked or served.model
-        ):
+        asked = self._models.get(model or "", model)
+        names = [name for name in (model, asked, served.model) if name]
+        if not names or max(map(len, names)) > _MAX_MODEL:
             notice("a call that names no model has no price", model, "its cost is None")
             return None, ""
-        names = (model, asked, served.model)
-        prices = next((self._own[name] for name in names if name and name in self._own), ())
+        prices = next((self._own[name] for name in names if name in self._own), ())
         own = _in_force(prices, at)
         if own is not None:
             cost = _rates(own).cost(

@@ -221,51 +221,55 @@ class Rates:
         Raises:
             UsageShapeError: The usage contradicts itself.
         """
-        billed = [
-            (self.units.get(_UNITS.get(unit, "")), count)
-            for unit, count in (units or {}).items()
-            if unit in _BESIDE_TOKENS or not usage.total_tokens
-        ]
+        billed = self._billed_apart(usage, units or {})
         if not self._has_price(usage, billed):
             return None
-        went_in, came_out = _input(usage), _output(usage)
-        input_rates, output_rates, length = (
-            self.input or (),
-            self.output or (),
-            usage.input_tokens or 0,
-        )
+        length = usage.input_tokens or 0
+        went_in = _Side(self.input or (), _input(usage), length)
+        came_out = _Side(self.output or (), _output(usage), length)
         with localcontext(EXACT):
-            parts = _priced(input_rates, went_in, length)
-            output_usd = sum(_priced(output_rates, came_out, length).values(), _NOTHING)
-            apart = [rate.usd(n, length) for rate, n in billed if rate is not None]
-            input_usd = sum((*parts.values(), *apart, *self._fees(length)), _NOTHING)
+            parts = went_in.usd()
+            fees = [rate.usd(count, length) for rate, count in (*billed, (self.fee, 1)) if rate]
+            input_usd = sum((*parts.values(), *fees), _NOTHING)
+            output_usd = sum(came_out.usd().values(), _NOTHING)
             return Cost(
                 usd=input_usd + output_usd,
                 input_usd=input_usd,
                 output_usd=output_usd,
-                cache_savings_usd=_saved(input_rates, went_in, parts, length),
+                cache_savings_usd=went_in.saved_usd(parts),
                 cache_write_usd=sum((parts.get(kind, _NOTHING) for kind in _WRITES), _NOTHING),
                 source=source,
                 as_of=as_of,
-                is_whole=is_whole
-                and self.is_whole
-                and len(apart) == len(billed)
-                and _is_life_known(input_rates, went_in)
-                and _is_certain(input_rates, went_in, length)
-                and _is_certain(output_rates, came_out, length),
+                is_whole=all(
+                    (
+                        is_whole,
+                        self.is_whole,
+                        all(rate is not None for rate, _ in billed),
+                        went_in.is_life_known(),
+                        went_in.is_certain(),
+                        came_out.is_certain(),
+                    )
+                ),
             )
+
+    def _billed_apart(
+        self, usage: Usage, units: Mapping[str, float]
+    ) -> "list[tuple[_Rate | None, float]]":
+        """What is billed apart from tokens, or in their place: rates, if listed, and numbers."""
+        return [
+            (self.units.get(_UNITS.get(unit, "")), count)
+            for unit, count in units.items()
+            if unit in _BESIDE_TOKENS or not usage.total_tokens
+        ]
 
     def _has_price(self, usage: Usage, billed: "list[tuple[_Rate | None, float]]") -> bool:
         """Whether what was used has a price, at least in the main."""
         if self.output is None and usage.output_tokens:
             return False
-        if usage.total_tokens == 0 and billed:
-            # A call that is billed by something else.
+        if billed and not usage.total_tokens:
+            # It's billed by these alone.
             return all(rate is not None for rate, _ in billed)
         return self.input is not None
-
-    def _fees(self, length: int) -> list[Decimal]:
-        return [] if self.fee is None else [self.fee.usd(1, length)]
 
 
 @cache
@@ -350,45 +354,55 @@ def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
     return _Tokens(kinds, modalities, cells)
 
 
-def _priced(table: _Table, tokens: _Tokens, length: int) -> dict[int, Decimal]:
-    """What the tokens of each kind cost."""
-    usd: dict[int, Decimal] = {}
-    for kind, modality, count in tokens.cells:
-        usd[kind] = usd.get(kind, _NOTHING) + table[kind][modality].usd(count, length)
-    return usd
+class _Side(NamedTuple):
+    """The tokens of one direction of a call, and their rates.
 
+    Attributes:
+        table: The rates; empty if there are neither any nor tokens.
+        tokens: The tokens.
+        length: How many tokens the whole prompt has.
+    """
 
-def _saved(table: _Table, tokens: _Tokens, paid: dict[int, Decimal], length: int) -> Decimal:
-    """How much more what was read from a cache would have cost without it."""
-    uncached = [
-        table[-1][modality].usd(count, length)
-        for kind, modality, count in tokens.cells
-        if kind == _READ
-    ]
-    return max(sum(uncached, _NOTHING) - paid.get(_READ, _NOTHING), _NOTHING)
+    table: _Table
+    tokens: _Tokens
+    length: int
 
+    def usd(self) -> dict[int, Decimal]:
+        """What the tokens of each kind cost."""
+        usd: dict[int, Decimal] = {}
+        for kind, modality, count in self.tokens.cells:
+            cost = self.table[kind][modality].usd(count, self.length)
+            usd[kind] = usd.get(kind, _NOTHING) + cost
+        return usd
 
-def _is_life_known(table: _Table, tokens: _Tokens) -> bool:
-    """Whether it's known how long what was written to a cache is kept, or makes no difference."""
-    unknown, _, hour = (table[kind] for kind in _WRITES) if table else ((), (), ())
-    return not tokens.kinds[_WRITES[0]] or all(
-        one.price == other.price for one, other in zip(unknown, hour, strict=True)
-    )
+    def saved_usd(self, paid: dict[int, Decimal]) -> Decimal:
+        """How much more what was read from a cache would have cost without it."""
+        uncached = [
+            self.table[-1][modality].usd(count, self.length)
+            for kind, modality, count in self.tokens.cells
+            if kind == _READ
+        ]
+        return max(sum(uncached, _NOTHING) - paid.get(_READ, _NOTHING), _NOTHING)
 
+    def is_life_known(self) -> bool:
+        """Whether it's known for how long input is cached, or makes no difference."""
+        unknown, _, hour = _WRITES
+        return not self.tokens.kinds[unknown] or all(
+            one.price == other.price
+            for one, other in zip(self.table[unknown], self.table[hour], strict=True)
+        )
 
-def _is_certain(table: _Table, tokens: _Tokens, length: int) -> bool:
-    """Whether each rate is its cell's own, and the overlap of kinds and modalities irrelevant."""
-    return all(table[kind][modality].is_own for kind, modality, _ in tokens.cells) and (
-        len(tokens.cells) == 1
-        or not any(tokens.modalities[1:])
-        or _is_overlap_irrelevant(table, tokens, length)
-    )
+    def is_certain(self) -> bool:
+        """Whether each rate is its cell's own, and any overlap of kinds and modalities known."""
+        cells, modalities = self.tokens.cells, self.tokens.modalities
+        return all(self.table[kind][modality].is_own for kind, modality, _ in cells) and (
+            len(cells) == 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
+        )
 
-
-def _is_overlap_irrelevant(table: _Table, tokens: _Tokens, length: int) -> bool:
-    """Whether one modality costs more than another by the same amount, whatever the kind."""
-    used = [place for place, count in enumerate(tokens.modalities) if count]
-    rows = [row for row, count in zip(table, tokens.kinds, strict=True) if count]
-    usd = [[row[place].usd(1, length) for place in used] for row in rows]
-    steps = [[other - row[0] for other in row] for row in usd]
-    return all(row == steps[0] for row in steps)
+    def _is_overlap_irrelevant(self) -> bool:
+        """Whether one modality costs more than another by the same amount, whatever the kind."""
+        used = [place for place, count in enumerate(self.tokens.modalities) if count]
+        rows = [row for row, count in zip(self.table, self.tokens.kinds, strict=True) if count]
+        usd = [[row[place].usd(1, self.length) for place in used] for row in rows]
+        steps = [[other - row[0] for other in row] for row in usd]
+        return all(row == steps[0] for row in steps)

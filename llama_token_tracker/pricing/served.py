@@ -73,7 +73,7 @@ class Served(NamedTuple):
             units[name] = units.get(name, 0) + count
         return Served(**told, billed_usd=usd, units=units or None)
 
-    def split(self, weights: Sequence[int]) -> list["Served"]:
+    def split(self, weights: Sequence[int]) -> Sequence["Served"]:
         """The same for each of several texts of one request, what was billed split by weights."""
         if len(weights) == 1:
             return [self]

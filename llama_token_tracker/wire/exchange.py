@@ -23,7 +23,6 @@ from llama_token_tracker.extraction import (
     extract_reported,
     with_parts,
 )
-from llama_token_tracker.pricing import Served
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
@@ -61,7 +60,6 @@ class Exchange(WireTranscript):
             they are looked at when somebody asks for the figures.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
-        region: Where it's sent, if that is known.
     """
 
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
@@ -70,7 +68,6 @@ class Exchange(WireTranscript):
     read_piece: Read | None = None
     status: Status = "abandoned"
     _whole: Reported | None = None
-    region: str | None = None
     _unread: object = None
     _figures_at = 0
     _pending: Pending | None = None
@@ -231,10 +228,7 @@ class Exchange(WireTranscript):
     def reported(self) -> Reported:
         """What the wire has said of its tokens so far."""
         reported = self._said()
-        asked = self._asked
-        units = {"characters": asked.characters} if asked and asked.characters else None
-        sent = Served(region=self.region, units=units)
-        return reported._replace(served=reported.served.filled(sent))
+        return reported._replace(served=reported.served.filled(self.sent))
 
     def _said(self) -> Reported:
         whole = self._whole

@@ -32,6 +32,7 @@ from llama_token_tracker._names import (
 )
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.events.event import Operation
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.wire import dialects
 from llama_token_tracker.wire.dialects import Dialect
 
@@ -96,14 +97,14 @@ class Match(NamedTuple):
         kind: What is asked for.
         provider: Whom it's sent to; `None` if nobody knows the host, and many speak like this.
         model: The model, or "" if the body alone names it.
-        region: Where, if the host's name tells.
+        sent: How it's served, as far as the host's name tells: in which region.
     """
 
     operation: WireOperation
     kind: Operation
     provider: str | None
     model: str
-    region: str | None = None
+    sent: Served = UNSAID
 
     @property
     def dialect(self) -> Dialect:
@@ -290,7 +291,8 @@ def _finder(operations: Iterable[WireOperation]) -> Find:
             named = None if fits is None else fits if pattern.groups else _DEPLOYMENT.match(path)
             model = unquote(named["model"]) if named else ""
             if fits is not None and not model.startswith(_FREE):
-                return Match(row, _kind(row, model), *_provider(row, host, model))
+                provider, sent = _provider(row, host)
+                return Match(row, _kind(row, model), provider, model, sent)
         return None
 
     return found
@@ -319,12 +321,18 @@ def _kind(row: WireOperation, model: str) -> Operation:
     return row.kind
 
 
-def _provider(row: WireOperation, host: str, model: str) -> tuple[str | None, str, str | None]:
-    """Provider, model and region; but for a few formats, an unknown host is an unknown provider."""
+def _provider(row: WireOperation, host: str) -> tuple[str | None, Served]:
+    """Who answers, and where; in formats that others speak an unknown host is nobody's."""
     named, region = at_host(host)
     if row.host or (named is None and row.provider not in SPOKEN_BY_OTHERS):
         named = row.provider
-    return named, model, region
+    return named, served_in_region(region)
+
+
+@lru_cache(maxsize=256)
+def served_in_region(region: str | None) -> Served:
+    """What is known of a request that is sent to a region."""
+    return UNSAID if region is None else Served(region=region)
 
 
 _registered: tuple[WireOperation, ...] = ()

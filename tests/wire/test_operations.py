@@ -219,7 +219,7 @@ def test_a_host_tells_the_region(url: str, region: str | None):
     host, path = parts(url)
     found = find(host, "POST", path)
     assert found is not None
-    assert found.region == region
+    assert found.sent.region == region
 
 
 @pytest.mark.parametrize(

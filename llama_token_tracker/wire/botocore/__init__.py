@@ -13,7 +13,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.operations import find, served_in_region
 from llama_token_tracker.wire.transcript import Recorder
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Watch:
                 found.dialect,
                 params.get("body"),
             )
-            exchange.region = context.get("client_region")
+            exchange.sent = served_in_region(context.get("client_region"))
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return

@@ -175,8 +175,7 @@ class _Watch:
         exchange = Exchange(
             self._recorder, found.provider, found.model, found.kind, dialect, _body(request)
         )
-        if found.region is not None:
-            exchange.region = found.region
+        exchange.sent = found.sent
         return _Sent(exchange, dialect)
 
 
