@@ -94,7 +94,7 @@ def sdk_async(server: Server, url: str, model: str) -> Event:
     return only(tracker)
 
 
-def llama_index(server: Server, url: str, model: str) -> Event:
+def llama_index(server: Server, url: str, model: str, *, is_streamed: bool = False) -> Event:
     """LlamaIndex alone: nothing is watched."""
     from llama_index.llms.openai import OpenAI
 
@@ -107,21 +107,48 @@ def llama_index(server: Server, url: str, model: str) -> Event:
         http_client=http,
         callback_manager=CallbackManager([handler]),
     )
-    llm.chat([ChatMessage("hi")])
+    if is_streamed:
+        assert list(llm.stream_chat([ChatMessage("hi")]))
+    else:
+        llm.chat([ChatMessage("hi")])
     return only(handler)
 
 
-def langchain(server: Server, url: str, model: str) -> Event:
+def llama_index_stream(server: Server, url: str, model: str) -> Event:
+    """The same, streamed."""
+    return llama_index(server, url, model, is_streamed=True)
+
+
+def langchain(
+    server: Server, url: str, model: str, *, is_streamed: bool = False, is_watched: bool = False
+) -> Event:
     """LangChain alone."""
     from langchain_openai import ChatOpenAI
 
     from llama_token_tracker.langchain import TokenCountingCallbackHandler
 
     handler = TokenCountingCallbackHandler()
-    http = httpx.Client(transport=Loop(server))
-    llm = ChatOpenAI(model=model, api_key="x", base_url=url, http_client=http)  # type: ignore[arg-type, call-arg]
-    llm.invoke("hi", config={"callbacks": [handler]})
+    transport: httpx.BaseTransport = Loop(server)
+    if is_watched:
+        transport = WatchingTransport(handler, transport)
+    http = httpx.Client(transport=transport)
+    llm = ChatOpenAI(model=model, api_key="x", base_url=url, http_client=http, stream_usage=True)  # type: ignore[arg-type, call-arg]
+    config: Any = {"callbacks": [handler]}
+    if is_streamed:
+        assert list(llm.stream("hi", config=config))
+    else:
+        llm.invoke("hi", config=config)
     return only(handler.tracker)
+
+
+def langchain_watched(server: Server, url: str, model: str) -> Event:
+    """A stream of LangChain's, on a watched transport."""
+    return langchain(server, url, model, is_streamed=True, is_watched=True)
+
+
+def langchain_stream(server: Server, url: str, model: str) -> Event:
+    """The same, streamed."""
+    return langchain(server, url, model, is_streamed=True)
 
 
 WAYS: list[Any] = [
@@ -130,12 +157,16 @@ WAYS: list[Any] = [
     llama_index,
     pytest.param(langchain, marks=needs("langchain_openai")),
 ]
-STREAMED: list[Any] = [sdk_stream]
+STREAMED: list[Any] = [
+    sdk_stream,
+    llama_index_stream,
+    pytest.param(langchain_stream, marks=needs("langchain_openai")),
+]
 
 
 def told(server: Server, ask: Ask, model: str, usage: Json, **more: Any) -> None:
     """Have the server answer as this way of asking wants it."""
-    if ask is sdk_stream:
+    if ask in (sdk_stream, llama_index_stream, langchain_stream, langchain_watched):
         server.streams(*chunks(model, usage, **more))
     else:
         server.says(chat(model, usage, **more))
@@ -299,7 +330,16 @@ def test_a_region_with_prices_of_its_own_takes_wholeness_away(canned: Server):
 # --- what providers say they have billed ---------------------------------------------------
 
 
-@pytest.mark.parametrize("ask", [*WAYS, *STREAMED])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *WAYS,
+        sdk_stream,
+        llama_index_stream,
+        # LangChain itself drops it of a stream, so that such a call has no price.
+        pytest.param(langchain_watched, marks=needs("langchain_openai")),
+    ],
+)
 def test_the_cost_that_openrouter_states_is_the_cost(ask: Ask, canned: Server):
     """Whatever its router has chosen."""
     told(canned, ask, "acme/some-model", tokens(1_000, 500, cost=0.0123, is_byok=False))
