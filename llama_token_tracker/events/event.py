@@ -128,7 +128,7 @@ class TokenCountingEvent:
 
     @property
     def units(self) -> dict[str, float]:
-        """What is billed apart from tokens, by name, as `{"search_units": 3}`."""
+        """What is billed apart from tokens, by name: 3 of `search_units`, for example."""
         return dict(self.served.units or {})
 
     @property
