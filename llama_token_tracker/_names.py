@@ -7,9 +7,12 @@ Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026
 """
 
 import re
+from functools import lru_cache
 from typing import Final
+from urllib.parse import urlsplit
 
 ANTHROPIC: Final = "anthropic"
+AZURE_AI: Final = "azure.ai.inference"
 AZURE_OPENAI: Final = "azure.ai.openai"
 BEDROCK: Final = "aws.bedrock"
 COHERE: Final = "cohere"
@@ -17,7 +20,10 @@ GEMINI: Final = "gcp.gemini"
 MISTRAL: Final = "mistral_ai"
 OLLAMA: Final = "ollama"
 OPENAI: Final = "openai"
+OPENROUTER: Final = "openrouter"
+PERPLEXITY: Final = "perplexity"
 VERTEX_AI: Final = "gcp.vertex_ai"
+XAI: Final = "x_ai"
 
 PROVIDERS: Final[dict[str, str]] = {
     "Anthropic_LLM": ANTHROPIC,
@@ -56,28 +62,47 @@ LANGCHAIN_PROVIDERS: Final[dict[str, str]] = {
     "openai": OPENAI,
     "openai-codex": OPENAI,
     "openai-mantle": BEDROCK,
-    "perplexity": "perplexity",
-    "xai": "x_ai",
+    "openrouter": OPENROUTER,
+    "perplexity": PERPLEXITY,
+    "together": "together",
+    "xai": XAI,
 }
 """By what LangChain's integrations say in their runs' metadata, as `ls_provider`."""
 
 HOSTS: Final[dict[str, str]] = {
     "api.anthropic.com": ANTHROPIC,
+    "api.cerebras.ai": "cerebras",
     "api.cohere.ai": COHERE,
     "api.cohere.com": COHERE,
     "api.deepseek.com": "deepseek",
+    "api.fireworks.ai": "fireworks",
     "api.groq.com": "groq",
     "api.mistral.ai": MISTRAL,
+    "api.moonshot.ai": "moonshot_ai",
+    "api.moonshot.cn": "moonshot_ai",
     "api.openai.com": OPENAI,
-    "api.perplexity.ai": "perplexity",
-    "api.x.ai": "x_ai",
+    "api.perplexity.ai": PERPLEXITY,
+    "api.together.ai": "together",
+    "api.together.xyz": "together",
+    "api.voyageai.com": "voyageai",
+    "api.x.ai": XAI,
+    "openrouter.ai": OPENROUTER,
+    # Google's: with regions, and those of data residency.
     "aiplatform.googleapis.com": VERTEX_AI,
+    "rep.googleapis.com": VERTEX_AI,
     "generativelanguage.googleapis.com": GEMINI,
+    # Azure's: of its own resources, of Foundry's, and behind API Management.
     "openai.azure.com": AZURE_OPENAI,
+    "openai.azure.us": AZURE_OPENAI,
+    "azure-api.net": AZURE_OPENAI,
+    "cognitiveservices.azure.com": AZURE_OPENAI,
+    "services.ai.azure.com": AZURE_AI,
+    "api.cognitive.microsoft.com": AZURE_OPENAI,
 }
-"""By the end of a host's name; regional hosts have a prefix: `eu.`, `us-central1-`.
+"""By the end of a host's name, before which a region or a resource may stand.
 
-Source: each provider's API reference (checked 2026-11-22).
+Source: each provider's API reference, and `api_pattern` in `genai_prices.data` (checked
+2026-11-29).
 """
 
 ASKED_FOR_USAGE: Final = frozenset({OPENAI, AZURE_OPENAI})
@@ -87,19 +112,73 @@ Source: https://platform.openai.com/docs/api-reference/chat/create, `stream_opti
 2026-11-29).
 """
 
+_REGIONAL: Final = frozenset(
+    {
+        "aiplatform.googleapis.com",
+        "api.anthropic.com",
+        "api.cognitive.microsoft.com",
+        "api.openai.com",
+        "api.x.ai",
+        "rep.googleapis.com",
+    }
+)
+"""Hosts before whose name a region stands: `eu.`, `us-central1-`."""
+
+_VERTEX_SERVICE: Final = "aiplatform"
+
+SPOKEN_BY_OTHERS: Final = frozenset({ANTHROPIC, COHERE, OPENAI})
+"""Whose formats others speak as well, so that they tell nobody's name."""
+
+STATE_COSTS: Final = frozenset({OPENROUTER, PERPLEXITY, XAI})
+"""Who states in each answer what was billed for it, in US dollars.
+
+Source: OpenRouter's "Usage accounting", xAI's "Cost tracking", Perplexity's API reference (checked
+2026-11-29).
+"""
+
+
+def at_host(host: str) -> tuple[str | None, str | None]:
+    """The provider that answers at a host, and in which region; each `None` if unknown."""
+    for ending, provider in HOSTS.items():
+        before = host.removesuffix(ending)
+        if before != host and before[-1:] in ("", ".", "-"):
+            region = before.rstrip(".-").removeprefix(_VERTEX_SERVICE).lstrip(".-")
+            return provider, (region or None) if ending in _REGIONAL else None
+    return None, None
+
+
+@lru_cache(maxsize=64)
+def is_elsewhere(url: str) -> bool:
+    """Whether a base URL is none of those whose formats others speak as well."""
+    return at_url(url, None) not in SPOKEN_BY_OTHERS
+
+
+def at_url(url: object, named: str | None) -> str | None:
+    """The provider of a client that was made for a base URL.
+
+    Args:
+        url: The URL, if it's known.
+        named: Whose client it is.
+    """
+    host = urlsplit(url).hostname if isinstance(url, str) else None
+    if not host:
+        return named
+    return at_host(host)[0] or (None if named in SPOKEN_BY_OTHERS else named)
+
+
 BEDROCK_SERVICE: Final = "bedrock-runtime"
 """What boto3 calls the service of Bedrock that answers prompts."""
 
 LISTED_PROVIDERS: Final[dict[str, str]] = {
     BEDROCK: "aws",
-    "azure.ai.inference": "azure",
+    AZURE_AI: "azure",
     AZURE_OPENAI: "azure",
     GEMINI: "google",
     "gcp.gen_ai": "google",
     VERTEX_AI: "google",
     MISTRAL: "mistral",
     "moonshot_ai": "moonshotai",
-    "x_ai": "x-ai",
+    XAI: "x-ai",
 }
 """What genai-prices calls providers, where that isn't OpenTelemetry's name.
 
@@ -156,6 +235,21 @@ BEDROCK_MODEL: Final = re.compile(
 PARTITIONS_APART: Final = re.compile(r"arn:aws-|us-gov\.")
 """How ids of models begin in those parts of AWS that are apart from the others."""
 
+REGIONS_APART: Final = re.compile(r"us-gov-|us-iso|cn-")
+"""How their regions begin."""
+
+LISTED_REGIONS: Final[dict[str, re.Pattern[str]]] = {
+    ANTHROPIC: re.compile(r"global$|not_available$"),
+    # Claude costs the same in all of them, other models don't.
+    BEDROCK: re.compile(r"us-(?:east|west)-\d+$"),
+    OPENAI: re.compile(r"global$"),
+    VERTEX_AI: re.compile(r"global$"),
+}
+"""In which regions prices are those of the list; who isn't here has one price everywhere.
+
+Source: the providers' pages on prices and on data residency (checked 2026-11-29).
+"""
+
 CLAUDE_ON_BEDROCK: Final = "anthropic."
 """How Bedrock's ids of Claude's models begin, geography aside."""
 
@@ -187,6 +281,12 @@ CLAUDE_INSTANT: Final = "claude-instant"
 
 EMBEDS: Final = "embed"
 """What the names of models that embed have in them on Bedrock: Amazon's, Cohere's, Marengo."""
+
+RERANKS: Final = "rerank"
+"""What the names of models that rank documents have in them on Bedrock."""
+
+DRAWS: Final = re.compile(r"titan-image|nova-canvas|(?:^|\.)stability\.")
+"""What the names of models that draw have in them on Bedrock."""
 
 
 def bare_bedrock_id(model: str) -> str:

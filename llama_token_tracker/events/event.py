@@ -3,18 +3,23 @@
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
 from llama_token_tracker._lock import LOADING
-from llama_token_tracker.pricing import Cost, Prices
+from llama_token_tracker.pricing import UNSAID, Cost, Prices, Served
 from llama_token_tracker.usage import Source, Usage, weaker
 
 Status: TypeAlias = Literal["complete", "abandoned", "failed"]
 """How a call ended: with its answer; by the caller's will, before it; by an error."""
 
-Operation: TypeAlias = Literal["chat", "completion", "embedding"]
+Operation: TypeAlias = Literal[
+    "chat", "completion", "embedding", "rerank", "image", "transcription", "speech"
+]
 """What the provider was asked for."""
+
+BY_UNITS: Final[frozenset[Operation]] = frozenset({"rerank", "image", "transcription", "speech"})
+"""Operations that are billed by other units, unless the answer reports tokens."""
 
 NOT_REPORTED = Usage()
 
@@ -53,6 +58,8 @@ class TokenCountingEvent:
         span_id: The outermost call's span on the instrumentation dispatcher.
         inner_span_id: The innermost call's.
         scope: The scopes it started in, outermost first, with slashes between; or `None`.
+        served: How it was served, as far as its answer tells: model, tier, speed, region, the
+            cost that the provider states, and what is billed apart from tokens.
         tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
         not_understood: What the provider said of its tokens that no table knows, as paths in its
             usage, and names of figures that another one contradicts. Its cost isn't whole then.
@@ -78,6 +85,7 @@ class TokenCountingEvent:
     span_id: str | None = field(default=None, repr=False)
     inner_span_id: str | None = field(default=None, repr=False)
     scope: str | None = None
+    served: Served = UNSAID
     tags: dict[str, str] = field(default_factory=dict[str, str])
     not_understood: tuple[str, ...] = ()
     id: str = field(default_factory=_new_id, repr=False, compare=False)
@@ -112,6 +120,7 @@ class TokenCountingEvent:
                 model=self.model,
                 at=self.started_at or datetime.now(UTC),
                 operation=self.operation,
+                served=self.served,
             )
             if cost is not None and self.not_understood:
                 cost = replace(cost, is_whole=False)
@@ -123,6 +132,16 @@ class TokenCountingEvent:
     def cost_usd(self) -> Decimal | None:
         """What it cost in US dollars; `None` if its price is unknown."""
         return None if self.cost is None else self.cost.usd
+
+    @property
+    def units(self) -> dict[str, float]:
+        """What is billed apart from tokens, by name: 3 of `search_units`, for example."""
+        return dict(self.served.units or {})
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it surely cost nothing: it failed before anything was used."""
+        return self.status == "failed" and not (self.total_token_count or self.served.units)
 
     @property
     def source(self) -> Source:
@@ -160,6 +179,7 @@ class TokenCountingEvent:
             "started_at": None if started_at is None else started_at.isoformat(),
             "duration_s": self.duration_s,
             "scope": self.scope,
+            **self.served.to_dict(),
             "tags": dict(self.tags),
             "not_understood": list(self.not_understood),
             "prompt": self.prompt,

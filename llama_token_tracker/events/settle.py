@@ -11,7 +11,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import ASKED_FOR_USAGE
 from llama_token_tracker._printable import printable
 from llama_token_tracker.events.call import Call, Settings
-from llama_token_tracker.events.event import Status, TokenCountingEvent
+from llama_token_tracker.events.event import BY_UNITS, Status, TokenCountingEvent
 from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
 from llama_token_tracker.events.unreported import (
     NOTHING,
@@ -66,9 +66,14 @@ class Ended(NamedTuple):
         return ending.status == "failed" and not ending.has_answer and said_nothing
 
     @property
+    def has_nothing_to_count(self) -> bool:
+        """Whether there are no tokens that a provider could have billed beyond those it tells."""
+        return self.is_free or self.call.operation in BY_UNITS
+
+    @property
     def needs_counting(self) -> bool:
         """Whether a tokenizer must count it: its provider has not said all of it."""
-        if self.is_free:
+        if self.has_nothing_to_count:
             return False
         if self.call.operation == "embedding":
             return not all(group.reported.covers_input for group in self.answer.embedded())
@@ -80,8 +85,8 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
     call, reported, answer, ending, settings = ended
     call.identify()
     lookup = partial(settings.tokenizer, call.model)
-    is_free = ended.is_free
-    if call.operation == "embedding" and not is_free:
+    has_none = ended.has_nothing_to_count
+    if call.operation == "embedding" and not has_none:
         return [
             event
             for group in answer.embedded()
@@ -89,7 +94,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
         ]
     reported = reported.of_model(call.model)
     _say_how_to_ask(ended)
-    prompt, said = (NOTHING, NOTHING) if is_free else _counted(call, reported, answer, lookup)
+    prompt, said = _told(reported) if has_none else _counted(call, reported, answer, lookup)
     shown, completion = answer.printed()
     return [
         settings.event_class(
@@ -101,6 +106,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             prompt_source=prompt.source,
             completion_source=said.source,
             not_understood=reported.not_understood,
+            served=reported.served,
             **_facts(call, ending),
         )
     ]
@@ -122,6 +128,15 @@ def _say_how_to_ask(ended: Ended) -> None:
             f"{ended.settings.ask_for_usage}",
             printable(call.model),
         )
+
+
+def _told(reported: Reported) -> tuple[Count, Count]:
+    """What was sent and what came back, as far as that is reported."""
+    sent, came = reported.input_tokens, reported.output_tokens
+    return (
+        NOTHING if sent is None else Count(sent, reported.input_source),
+        NOTHING if came is None else Count(came, reported.output_source),
+    )
 
 
 def _counted(
@@ -195,6 +210,8 @@ def _embedded(
     """Make an event a text; together they add up to what was reported for all exactly."""
     # Of a picture there is no text, but there may be a figure.
     texts = group.texts or _NO_TEXT
+    counts = _counts(texts, group, lookup)
+    parts = group.reported.served.split([count.tokens for count in counts])
     return [
         settings.event_class(
             prompt=text if settings.keeps_text else "",
@@ -205,9 +222,10 @@ def _embedded(
             prompt_source=source,
             completion_source=source,
             not_understood=group.reported.not_understood,
+            served=served,
             **facts,
         )
-        for text, count in zip(texts, _counts(texts, group, lookup), strict=True)
+        for text, count, served in zip(texts, counts, parts, strict=True)
         for source in (_certain(count.source, group),)
     ]
 

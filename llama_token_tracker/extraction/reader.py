@@ -16,7 +16,10 @@ from llama_token_tracker.extraction.fields import Fields, as_fields
 from llama_token_tracker.extraction.paths import Counts
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue
 from llama_token_tracker.extraction.reported import SILENT, Reported, knows, together
+from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
+from llama_token_tracker.extraction.served import served_in
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Usage
 
 _LONGEST_LIST: Final = 10_000
@@ -54,12 +57,31 @@ def extract_usage(response: object) -> Usage | None:
 
 
 def extract_reported(response: object) -> Reported:
-    """Read the same, and what of it wasn't understood."""
+    """Read the same, what of it wasn't understood, and how the call was served."""
     try:
-        return _thoroughly(response)
+        return _thoroughly(response)._replace(served=extract_served(response))
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice("unreadable {}", error, "it counts as silent", type(response).__name__)
         return SILENT
+
+
+def extract_served(response: object) -> Served:
+    """Read how a provider says that a call was served.
+
+    Args:
+        response: As for `extract_usage`.
+    """
+    try:
+        raw, _ = _opened(response)
+        parts = _parts(cast("Chunks", raw)) if isinstance(raw, list | tuple) else [raw]
+    except Exception as error:  # noqa: BLE001 - whoever reads its usage says so
+        pass_on(error)
+        return UNSAID
+    served = UNSAID
+    # Of a stream the last word stands.
+    for part in parts:
+        served = served_in(part).filled(served)
+    return served
 
 
 def extract_fullest(places: Iterable[object]) -> Reported:
@@ -70,7 +92,11 @@ def extract_fullest(places: Iterable[object]) -> Reported:
     """
     readings = [extract_reported(place) for place in places if place is not None]
     best = max(readings, key=_known_of, default=SILENT)
+    served = best.served
+    for reading in readings:
+        served = served.filled(reading.served)
     return best._replace(
+        served=served,
         not_understood=together(*(reading.not_understood for reading in readings)),
         explains_zero=any(reading.explains_zero for reading in readings),
     )
@@ -81,8 +107,8 @@ def _known_of(reported: Reported) -> int:
 
 
 UsageParts: TypeAlias = tuple[str, Any, Any, Any, Any]
-"""What a usage may stand in: the name of a field, that field, what LlamaIndex copied, and why the
-answer ended, as Converse says it."""
+"""What a usage may stand in: the name of a field, that field, what LlamaIndex copied, and the
+fields that tell how the call was served and why its answer ended."""
 
 
 def usage_parts(response: Any) -> UsageParts | None:
@@ -100,16 +126,17 @@ def usage_parts(response: Any) -> UsageParts | None:
         body: Any = answer["raw"]
         if body.__class__ is not dict:
             body = {} if body is None else as_fields(body)
-        name = registry.current.routes[tuple(body)].only
+        route = registry.current.routes[tuple(body)]
+        name = route.only
         if name is None:
             return None
         usage = body[name] if name else None
         if usage is not None and usage.__class__ is dict:
             usage = usage.copy()
-        why = body.get("stopReason")
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
-        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, why
+        served = {key: body[key] for key in route.served}
+        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         pass_on(error)
         return None
@@ -117,10 +144,11 @@ def usage_parts(response: Any) -> UsageParts | None:
 
 def extract_parts(parts: UsageParts) -> Reported:
     """Read what `usage_parts` has taken from a response, as `extract_reported` reads that."""
-    name, usage, inner, copy, why = parts
+    name, usage, inner, copy, served = parts
     message = {"additional_kwargs": inner}
-    raw = {name: usage, "stopReason": why}
-    return extract_reported({"raw": raw, "message": message, "additional_kwargs": copy})
+    return extract_reported(
+        {"raw": {**served, name: usage}, "message": message, "additional_kwargs": copy}
+    )
 
 
 def is_silent(chunk: Any) -> bool:
@@ -283,13 +311,16 @@ class StreamedUsage:
     ever added. Findings of different shapes or places are kept apart until one is chosen.
     """
 
-    __slots__ = ("_counts", "_is_provisional", "_remarks")
+    __slots__ = ("_counts", "_first", "_is_provisional", "_last", "_remarks")
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[WireShape, Counts]] = {}
         self._remarks = SILENT
         # Whether the output is only what Anthropic's streams begin with.
         self._is_provisional = False
+        # The chunks that tell how the call was served; looked at when somebody asks.
+        self._first: object = None
+        self._last: object = None
 
     def add(self, chunk: object) -> bool:
         """Take in one chunk and say whether it held any new figure."""
@@ -304,7 +335,19 @@ class StreamedUsage:
             notice("unreadable {}", error, "it counts as silent", type(chunk).__name__)
             return False
 
+    def _keep(self, raw: object) -> None:
+        if type(raw) is dict:
+            # The rest may be long.
+            body = cast("dict[str, object]", raw)
+            raw = {key: body[key] for key in SERVED_KEYS if key in body} or None
+        if raw is None:
+            return
+        if self._first is None:
+            self._first = raw
+        self._last = raw
+
     def _take_in(self, raw: object, copies: tuple[object, ...]) -> bool:
+        self._keep(raw)
         news, unknown = False, list[str]()
         for place, usage, plan, is_field in _findings(raw, copies):
             unknown += plan.unknown(usage, is_flat=not is_field)
@@ -348,6 +391,7 @@ class StreamedUsage:
         return best._replace(
             not_understood=together(best.not_understood, remarks.not_understood),
             explains_zero=remarks.explains_zero,
+            served=served_in(self._last).filled(served_in(self._first)),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import WireFormatError
+from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
 from llama_token_tracker.extraction.shapes import (
     anthropic,
@@ -52,6 +53,8 @@ WITHIN: Final[dict[str, tuple[str, ...]]] = {
 }
 """Fields that hold a usage, and those inside them that do."""
 
+_KEPT: Final = SERVED_KEYS | {"stopReason"}
+
 Keys: TypeAlias = tuple[str, ...]
 
 
@@ -63,11 +66,13 @@ class Route(NamedTuple):
         names: Which of its fields may be, or may hold one.
         only: The only field that may be a usage, "" if there's none at all; `None` if it takes
             more than that to read it.
+        served: Which others tell how the call was served, or why its answer ended.
     """
 
     speaks: bool
     names: tuple[str, ...]
     only: str | None
+    served: tuple[str, ...] = ()
 
 
 class Catalogue:
@@ -119,7 +124,9 @@ class Catalogue:
         speaks = any(key in self.ranks for key in keys)
         names = tuple(key for key in keys if key in WITHIN)
         is_simple = not (speaks or len(names) > 1 or any(WITHIN[name] for name in names))
-        route = Route(speaks, names, (names or ("",))[0] if is_simple else None)
+        only = (names or ("",))[0] if is_simple else None
+        served = tuple(key for key in keys if key in _KEPT and key != only)
+        route = Route(speaks, names, only, served)
         return remember(self.routes, keys, route)
 
     def with_table(self, table: WireShape) -> "Catalogue":

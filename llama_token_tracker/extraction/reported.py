@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Source, Usage
 
 # By these words in its path, a count that no table knows is part of one side; else of both.
@@ -28,6 +29,7 @@ class Reported(NamedTuple):
             another one contradicts; "error" if an answer is one, whatever its HTTP status.
         shape: The name of the table that the figures were read by.
         explains_zero: Whether the answer says why nothing was used: a guardrail stopped it.
+        served: How it says that the call was served.
     """
 
     usage: Usage | None
@@ -36,6 +38,7 @@ class Reported(NamedTuple):
     not_understood: tuple[str, ...] = ()
     shape: str = ""
     explains_zero: bool = False
+    served: Served = UNSAID
 
     @property
     def input_tokens(self) -> int | None:
@@ -115,6 +118,7 @@ def combined(parts: Iterable[Reported]) -> Reported:
                 total.output_is_complete and part.output_is_complete,
                 together(total.not_understood, part.not_understood),
                 total.shape if total.shape == part.shape else "",
+                served=total.served.with_another(part.served),
             )
     return total
 
@@ -131,22 +135,28 @@ def believed(wire: Reported, told: Reported) -> Reported:
     more parts of the same figures.
     """
     if wire.usage is None or (told.covers_call and not wire.covers_call):
-        return told._replace(not_understood=together(wire.not_understood, told.not_understood))
+        return told._replace(
+            not_understood=together(wire.not_understood, told.not_understood),
+            served=wire.served.filled(told.served),
+        )
     return with_parts(wire, told)
 
 
 def with_parts(reported: Reported, other: Reported) -> Reported:
     """The same figures with their parts, where another place states those as well."""
     known, more = reported.usage, other.usage
-    doubts = together(reported.not_understood, other.not_understood)
+    reported = reported._replace(
+        not_understood=together(reported.not_understood, other.not_understood),
+        served=reported.served.filled(other.served),
+    )
     if (
         more is not None
         and known is not None
         and (more.input_tokens, more.output_tokens) == (known.input_tokens, known.output_tokens)
         and knows(more) > knows(known)
     ):
-        return reported._replace(usage=more, not_understood=doubts)
-    return reported._replace(not_understood=doubts)
+        return reported._replace(usage=more)
+    return reported
 
 
 def knows(usage: Usage) -> int:

@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS
+from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS, at_url
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
@@ -35,6 +35,7 @@ _INTERNAL: Final = ("ls_", "lc_", "langgraph_", "checkpoint_", "__")
 _TELLING: Final = "langgraph_node"
 _MODEL_KEYS: Final = ("model", "model_name", "model_id")
 
+_URLS: Final = ("openai_api_base", "anthropic_api_url", "base_url")
 _ON_AWS: Final = (BEDROCK, None)
 _ASKING: Final = "langchain_aws."
 """The integration that asks from threads without a context, as BedrockLLM does in event loops."""
@@ -134,13 +135,13 @@ class RunRecorder:
         params: object,
     ) -> Run:
         given, known = _fields(params), _fields(metadata)
-        limit, provider = known.get("ls_max_tokens"), known.get("ls_provider")
+        limit = known.get("ls_max_tokens")
         return Run(
             str(run_id),
             operation,
             _messages(asked) if operation == "chat" else _text(asked),
             model=_model(known, given, serialized),
-            provider=LANGCHAIN_PROVIDERS.get(as_text(provider)),
+            provider=_provider(known, serialized),
             tools=given.get("tools") or given.get("toolConfig"),
             # LangChain puts the limit of the answer under one name.
             limits=given if limit is None else {**given, "max_tokens": limit},
@@ -159,7 +160,7 @@ class RunRecorder:
             self.runs.refuse(run)
             raise
 
-    def find_owner(self, provider: str) -> RequestOwner | None:
+    def find_owner(self, provider: str | None) -> RequestOwner | None:
         """Find the run that a request belongs to which leaves here and now."""
         run = self.runs.get(_started.get())
         if run is not None:
@@ -199,7 +200,10 @@ class RunRecorder:
         answers = _answers(run, response)
         if status == "complete" and _is_broken_off(run, answers):
             status = "abandoned"
-        told = _repeated(run.chunks) or _reported(response, answers)
+        told = _reported(response, answers)
+        repeated = _repeated(run.chunks)
+        if repeated is not None:
+            told = repeated._replace(served=told.served)
         told = told._replace(output_is_complete=status == "complete")
         reported = _by_wire(run, told)
         # Empty pieces are no answer; and what was reported need not be counted.
@@ -224,7 +228,7 @@ class RunRecorder:
         run.is_over = True
 
 
-def _may_send(run: str | None, request: str) -> bool:
+def _may_send(run: str | None, request: str | None) -> bool:
     """Whether a run of one provider may send a request to another.
 
     Many speak as OpenAI does, and a run knows only whose class it has; but nobody takes Bedrock for
@@ -264,6 +268,13 @@ def _model(
             if is_text(model := fields.get(key)) and exact(model):
                 return exact(model)
     return None
+
+
+def _provider(metadata: Mapping[str, Any], serialized: object) -> str | None:
+    """Whom it asks: whose class it is, unless that was given another's URL."""
+    given = _fields(_fields(serialized).get("kwargs"))
+    url = next((given[key] for key in _URLS if given.get(key)), None)
+    return at_url(url, LANGCHAIN_PROVIDERS.get(as_text(metadata.get("ls_provider"))))
 
 
 def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -356,16 +367,15 @@ def _parts(answers: Sequence[Generation]) -> tuple[Part, ...]:
     return tuple([part for part in parts if part != Text("")])
 
 
-def _reported(response: LLMResult | None, answers: Iterable[Generation]) -> Reported:
+def _reported(response: LLMResult | None, answers: Sequence[Generation]) -> Reported:
     """What was reported in any of the places where integrations leave it."""
     raw: list[object] = []
-    copies: list[object] = []
     for answer in answers:
         message = getattr(answer, "message", None)
         raw += [getattr(message, "response_metadata", None), answer.generation_info]
-        copies.append(getattr(message, "usage_metadata", None))
     if response is not None:
         raw.append(response.llm_output)
+    copies = [getattr(getattr(one, "message", None), "usage_metadata", None) for one in answers]
     # Of a stream LangChain adds up all numbers, and only of its own it's sure that they are parts.
     streamed = any(isinstance(answer, ChatGenerationChunk) for answer in answers)
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])

@@ -13,6 +13,7 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
@@ -27,6 +28,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import PROVIDERS, SPOKEN_BY_OTHERS, is_elsewhere
 from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.extraction.texts import is_list, items
 from llama_token_tracker.llama_index.base_classes import get_dispatcher
@@ -208,6 +210,9 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         if len(parents) >= _MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
+        fields = getattr(instance, "__dict__", _NO_FIELDS)
+        if "api_base" in fields or "base_url" in fields:
+            _note_url(id_, instance, fields)
         token = restore_current() if len(_restored) < _MAX_SPANS else None
         if token is not None:
             _restored[id_] = token
@@ -257,8 +262,32 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
 _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
 
 
+_NO_FIELDS: Final[dict[str, Any]] = {}
+_urls: Final[dict[str, str]] = {}
+"""By a span that is open, the URL that its model asks, if that isn't its class's own."""
+
+
+def url_of(span_id: str | None) -> str | None:
+    """The URL that the model of a span asks, if that tells more than its class."""
+    return _urls.get(span_id or "") if _urls else None
+
+
+def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
+    url = fields.get("api_base")
+    if url is None:
+        url = fields.get("base_url")
+    # Quick for most: they ask the provider of their class.
+    if type(url) is not str or not is_elsewhere(url) or not isinstance(model, _MODELS):
+        return
+    provider = PROVIDERS.get(model.class_name())
+    if (provider is None or provider in SPOKEN_BY_OTHERS) and len(_urls) < _MAX_SPANS:
+        _urls[span_id] = url
+
+
 def _leave_span(span_id: str) -> None:
     SPANS.parents.pop(span_id, None)
+    if _urls:
+        _urls.pop(span_id, None)
     if _embedding:
         _embedding.pop(span_id, None)
     if _restored:
@@ -296,6 +325,7 @@ class _ChunkHandler(BaseEventHandler):
                         listener.chunk(span_id, chunk.response)
 
 
+_MODELS: Final = (BaseLLM, BaseEmbedding)
 _attaching: Final = fresh_in_children(threading.Lock())
 _CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
 # Asked of each event: pydantic's own `isinstance` takes longer than all the rest.

@@ -648,9 +648,10 @@ def _asked_itself(
 def _completed(outcome: Outcome, call: OpenCall, response: object) -> Outcome:
     """Take the usage from the outer call where the innermost one was silent."""
     if outcome.reported.usage is None and outcome.call is not call:
-        reported = _reported(call, response)
-        if reported.usage is not None:
-            return outcome._replace(reported=reported)
+        told = _reported(call, response)
+        if told.usage is not None:
+            served = told.served.filled(outcome.reported.served)
+            return outcome._replace(reported=told._replace(served=served))
     return outcome
 
 
@@ -736,7 +737,7 @@ def _is_broken_off(chunk: object) -> bool:
 
 
 def _reported(call: OpenCall, response: object) -> Reported:
-    if not call.trusts_raw or is_silent(response):
+    if not call.trusts_raw:
         return SILENT
     return extract_reported(response)
 

@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 
-from llama_token_tracker._names import PROVIDERS
+from llama_token_tracker._names import AZURE_OPENAI, PROVIDERS, at_url
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
 from llama_token_tracker.extraction.messages import answer_of, messages_of
@@ -24,6 +24,7 @@ _IMAGES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tif
 _TEMPLATES: Final = (PromptTemplate, ChatPromptTemplate)
 _VALUES: Final = (str, int, float, bool)
 _READABLE: Final = (*_VALUES, ChatMessage)
+_URLS: Final = ("api_base", "base_url")
 _OWN_TAGS: Final = "llamaindex."
 
 
@@ -37,7 +38,10 @@ def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     if type(model) is not str or not model or model == "unknown":
         model = None
     name: Any = about.get("class_name")
-    return PROVIDERS.get(name) if type(name) is str else None, model
+    named = PROVIDERS.get(name) if type(name) is str else None
+    # Azure's has a base of OpenAI's besides its own endpoint.
+    url = next((about[key] for key in _URLS if about.get(key)), None)
+    return named if named == AZURE_OPENAI else at_url(url, named), model
 
 
 def tools_of(options: object) -> object:

@@ -25,7 +25,7 @@ from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import SPANS
+from llama_token_tracker.llama_index.instrumentation import SPANS, url_of
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -96,7 +96,7 @@ class Recorder:
         self.chunk = self.calls.chunk
         self.returned = self.calls.returned
 
-    def find_owner(self, _provider: str) -> RequestOwner | None:
+    def find_owner(self, _provider: str | None) -> RequestOwner | None:
         """Find the call that a request belongs to which leaves here and now."""
         active = span_id = active_span_id.get()
         if active is None and not self.calls.by_id:
@@ -295,6 +295,9 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     elif type(prompt) in LISTS:
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
+    url = url_of(span_id)
+    if url is not None and type(about) in DICTS:
+        about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
     options = payload.get(_ADDITIONAL)
     if options:

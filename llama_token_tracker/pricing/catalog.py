@@ -19,18 +19,22 @@ from llama_token_tracker._names import (
     ARN,
     BEDROCK,
     BEDROCK_MODEL,
+    CLAUDE_ON_BEDROCK,
     GEMINI,
     GEOGRAPHY,
     GLOBAL,
     GOOGLE_PATH,
     LISTED_PROVIDERS,
+    LISTED_REGIONS,
     PARTITIONS_APART,
+    REGIONS_APART,
 )
 from llama_token_tracker.pricing.rates import Cost, Rates
+from llama_token_tracker.pricing.served import Served
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import MatchLogic, ModelInfo, Provider
+    from genai_prices.types import MatchLogic, ModelInfo, PriceVariant, Provider
 
 # When each release of genai-prices was published. Source: PyPI.
 _RELEASED: Final = {"0.2.3": date(2026, 11, 10)}
@@ -44,6 +48,9 @@ _MODEL_RESOURCES: Final = frozenset({"foundation-model", "inference-profile"})
 
 # Bedrock's suffix for the length of the context, and the path before Google's model names.
 _CONTEXT_LENGTH: Final = re.compile(r":\d+k$")
+
+# The same within the names that models on Bedrock have for themselves: claude-3-haiku-48k-2024….
+_CONTEXT_TOKENS: Final = re.compile(r"-\d+k-")
 
 # Suffixes that leave a model's price as it is: dates, release numbers, Bedrock's first revision,
 # any of Vertex AI's. Not `-lite` or `-8b`, nor a single digit, which is another version.
@@ -64,7 +71,7 @@ class UnlistedModel:
 
     reason: str
 
-    def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> None:
+    def cost(self, usage: Usage, at: datetime, served: Served, *, is_whole: bool) -> None:
         """Return `None`: no call of this model has a known price."""
 
 
@@ -77,30 +84,53 @@ class ListedModel:
 
     reason = "a model whose price isn't one per token, or isn't on the list"
 
-    def __init__(self, model: "ModelInfo", source: str, *, is_sure: bool) -> None:
-        """Prepare the rates of each of the model's prices.
+    def __init__(
+        self, model: "ModelInfo", source: str, *, is_sure: bool, has_variants: bool
+    ) -> None:
+        """Prepare the rates of the model's prices, each when it's first needed.
 
         Args:
             model: The model on the list.
             source: Where its price comes from, as `Cost.source` states it.
             is_sure: Whether the listed price is that of the provider of the call.
+            has_variants: Whether the model's variants, such as tiers, are that provider's too.
         """
         self._model = model
         self._source = source
         self._is_sure = is_sure
-        prices = model.prices
-        each = [price.prices for price in prices] if isinstance(prices, list) else [prices]
-        # By identity: the library's prices are made once and have no hash.
-        self._rates = {id(price): Rates.of(vars(price)) for price in each}
+        self._variants = (model.price_variants or ()) if has_variants else ()
+        self._rates: dict[tuple[int, ...], Rates] = {}
 
-    def cost(self, usage: Usage, at: datetime, *, is_whole: bool) -> Cost | None:
-        """Price one call at the rates of its day, its hour and its prompt's length."""
-        return self._rates[id(self._model.get_prices(at))].cost(
+    def cost(self, usage: Usage, at: datetime, served: Served, *, is_whole: bool) -> Cost | None:
+        """Price one call at the rates of its day, its hour, its prompt's length and its tier."""
+        context = served.context
+        variants = [one for one in self._variants if _applies(one, at, context)] if context else []
+        listed = {name for one in variants for name in one.when}
+        return self._rates_at(at, context, variants).cost(
             usage,
-            source=self._source,
+            source=", ".join(
+                [self._source, *(f"{name}={context[name]}" for name in sorted(listed))]
+            ),
             as_of=_price_list().as_of,
-            is_whole=is_whole and self._is_sure,
+            is_whole=is_whole and self._is_sure and listed == context.keys(),
+            units=served.units,
         )
+
+    def _rates_at(
+        self, at: datetime, context: dict[str, str], variants: "list[PriceVariant]"
+    ) -> Rates:
+        # By identity: the library's prices are made once and have no hash.
+        key = tuple(map(id, (self._model.get_prices(at), *variants)))
+        if key not in self._rates:
+            applied = context if variants else None
+            self._rates[key] = Rates.of(vars(self._model.get_prices(at, applied)))
+        return self._rates[key]
+
+
+def _applies(variant: "PriceVariant", at: datetime, context: dict[str, str]) -> bool:
+    """Whether a call that was served like this had this price."""
+    is_in_force = variant.constraint is None or variant.constraint.active(at)
+    return is_in_force and variant.when.items() <= context.items()
 
 
 class _PriceList(NamedTuple):
@@ -145,12 +175,75 @@ def find_model(provider: str | None, model: str) -> ListedModel | UnlistedModel:
     for variant in _id_variants(seller.id, ref):
         info = seller.find_model(variant, all_providers=list(known.providers.values()))
         if info is not None and _is_same_model(info, variant):
-            source = f"genai-prices {known.version}: {_listing_provider(info, seller).id}/{info.id}"
-            return ListedModel(info, source, is_sure=is_sure)
+            lister = _listing_provider(info, seller)
+            source = f"genai-prices {known.version}: {lister.id}/{info.id}"
+            return ListedModel(info, source, is_sure=is_sure, has_variants=lister is seller)
         nearest = nearest or info
     if nearest is not None:
         return UnlistedModel(f"only {nearest.id!r} of {seller.id}, which may be another model")
     return UnlistedModel(f"no such model on the list of {seller.id}")
+
+
+def find_served(
+    provider: str | None, asked: str | None, served: Served
+) -> tuple[ListedModel | UnlistedModel, bool]:
+    """Find the model that has answered; if its name isn't on the list, the one that was asked.
+
+    Args:
+        provider: As for `find_model`.
+        asked: The id that the call named, if any.
+        served: What its answer says.
+
+    Returns:
+        The model, and whether it surely is the one that was billed, where it was billed.
+    """
+    answered, model = served.model, asked or served.model or ""
+    if provider in (None, ANTHROPIC) and BEDROCK_MODEL.match(model.lower()):
+        provider = BEDROCK
+    if not asked or not answered or asked == answered:
+        found, is_same = find_model(provider, model), True
+    elif provider == BEDROCK and BEDROCK_MODEL.match(answered) is None:
+        found, is_same = _by_request(provider, asked, answered)
+    else:
+        found, is_same = _by_answer(provider, asked, answered)
+    return found, is_same and _is_listed_region(provider, model, served.region)
+
+
+def _by_answer(
+    provider: str | None, asked: str, answered: str
+) -> tuple[ListedModel | UnlistedModel, bool]:
+    found = find_model(provider, answered)
+    if isinstance(found, ListedModel):
+        return found, True
+    return find_model(provider, asked), _is_revision(asked, answered)
+
+
+def _by_request(
+    provider: str | None, asked: str, answered: str
+) -> tuple[ListedModel | UnlistedModel, bool]:
+    """The same where a model's own body doesn't say what its price depends on: the geography."""
+    found = find_model(provider, asked)
+    if isinstance(found, ListedModel):
+        return found, _is_revision(asked, answered)
+    return find_model(provider, answered), False
+
+
+def _is_listed_region(provider: str | None, model: str, region: str | None) -> bool:
+    """Whether the list's prices are those of this region."""
+    if region is None:
+        return True
+    if provider == BEDROCK and CLAUDE_ON_BEDROCK in model:
+        return REGIONS_APART.match(region) is None
+    known = LISTED_REGIONS.get(provider or "")
+    return known is None or known.match(region) is not None
+
+
+def _is_revision(one: str, other: str) -> bool:
+    """Whether of two ids one is the other with a vendor's name, a date or a revision added."""
+    one, other = (_CONTEXT_TOKENS.sub("-", name.lower()) for name in (one, other))
+    long, short = (one, other) if len(one) >= len(other) else (other, one)
+    before, found, after = long.partition(short)
+    return found != "" and _differs_only_in_version(before, after, short, short)
 
 
 def _billing_provider(provider: str | None, ref: str) -> "Provider | None":

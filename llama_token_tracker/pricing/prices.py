@@ -4,20 +4,26 @@ Prices that users give win over those of genai-prices' list.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import STATE_COSTS
 from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import PriceError
 from llama_token_tracker.pricing import catalog
 from llama_token_tracker.pricing.own import Price
-from llama_token_tracker.pricing.rates import Cost, Rates
+from llama_token_tracker.pricing.rates import Cost, Rates, billed_cost
+from llama_token_tracker.pricing.served import UNSAID, Served
 from llama_token_tracker.usage import Usage
 
 OwnPrices: TypeAlias = Price | Sequence[Price]
 """A user's price of one model, or several, each from its own day on."""
+
+HAVE_OUTPUT: Final = frozenset({"chat", "completion"})
+"""Operations that give tokens back."""
 
 # Characters in a model's id: Bedrock allows 2,048, and no provider more.
 _MAX_MODEL: Final = 2048
@@ -66,6 +72,7 @@ class Prices:
         model: str | None,
         at: datetime,
         operation: str = "chat",
+        served: Served = UNSAID,
     ) -> Cost | None:
         """Price one call. Never raises, whatever the call was.
 
@@ -76,44 +83,77 @@ class Prices:
                 is searched at the maker to whom its name points.
             model: Its model's id, as the call named it.
             at: When it was made, with a time zone.
-            operation: "chat", "completion", or "embedding", which has no output.
+            operation: What was asked for; an "embedding", for example, has no output.
+            served: What its answer says of how it was served. The model that has answered
+                decides its price, and so do its tier and speed; a cost that the provider says
+                it has billed is the cost.
 
         Returns:
             Its cost; `None` if its input wasn't reported, or if no price per token is known of
             its model, which is logged once per model.
         """
         try:
-            return self._cost(usage, provider, model, at, operation)
+            return self._cost(usage, provider, model, at, operation, served)
         except Exception as error:  # noqa: BLE001 - an odd event must not break the user's call
             notice("a call that can't be priced", error, "its cost is None")
             return None
 
     def _cost(
-        self, usage: Usage, provider: str | None, model: object, at: datetime, operation: str
+        self,
+        usage: Usage,
+        provider: str | None,
+        model: object,
+        at: datetime,
+        operation: str,
+        served: Served,
     ) -> Cost | None:
-        if usage.input_tokens is None:
-            return None
-        if not isinstance(model, str) or len(model) > _MAX_MODEL:
-            notice("a call that names no model has no price", model, "its cost is None")
-            return None
-        is_whole = usage.output_tokens is not None or operation == "embedding"
-        known = self._models.get(model, model)
-        own = _in_force(self._own.get(model) or self._own.get(known) or (), at)
-        if own is not None:
-            reason = "a price of your own, without output"
-            cost = _rates(own).cost(usage, source="prices=", as_of=own.since, is_whole=is_whole)
-        else:
-            found = catalog.find_model(provider, known)
-            reason = found.reason
-            cost = found.cost(usage, at, is_whole=is_whole)
-        if cost is None:
+        named = model if isinstance(model, str) and model else None
+        cost, reason = None, ""
+        if usage.input_tokens is not None or served.units:
+            is_whole = usage.output_tokens is not None or operation not in HAVE_OUTPUT
+            cost, reason = self._listed(usage, provider, named, at, served, is_whole)
+        if served.billed_usd is not None:
+            if provider in STATE_COSTS:
+                return billed_cost(served.billed_usd, f"billed by {provider}", cost)
+            # Nobody knows whose cost it is, nor in which currency.
+            return None if cost is None else replace(cost, is_whole=False)
+        if cost is None and reason:
             notice(
                 "no price per token is known of the model {}",
                 reason,
                 "its calls cost None; give a price as prices=, or the model behind it as models=",
-                printable(model, 300),
+                printable(named or served.model, 300),
             )
         return cost
+
+    def _listed(
+        self,
+        usage: Usage,
+        provider: str | None,
+        model: str | None,
+        at: datetime,
+        served: Served,
+        is_whole: bool,
+    ) -> tuple[Cost | None, str]:
+        """The cost by the user's prices or the list's, or why there is none."""
+        asked = self._models.get(model or "", model)
+        names = [name for name in (model, asked, served.model) if name]
+        if not names or max(map(len, names)) > _MAX_MODEL:
+            notice("a call that names no model has no price", model, "its cost is None")
+            return None, ""
+        prices = next((self._own[name] for name in names if name in self._own), ())
+        own = _in_force(prices, at)
+        if own is not None:
+            cost = _rates(own).cost(
+                usage,
+                source="prices=",
+                as_of=own.since,
+                is_whole=is_whole and not served.context,
+                units=served.units,
+            )
+            return cost, "a price of your own, without output"
+        found, is_sure = catalog.find_served(provider, asked, served)
+        return found.cost(usage, at, served, is_whole=is_whole and is_sure), found.reason
 
 
 def _in_force(prices: tuple[Price, ...], at: datetime) -> Price | None:

@@ -34,19 +34,25 @@ class Cost:
 
     Attributes:
         usd: The cost of the call: input and output.
-        input_usd: The cost of the input, cache reads and writes included, and the fee per
-            call where the provider charges one.
+        input_usd: The cost of the input, cache reads and writes included, and of what isn't
+            tokens: the fee per call where the provider charges one, searches. Of a cost that the
+            provider has stated, a part like that of the list's price; all of it, if it lists none.
         output_usd: The cost of the output, reasoning included.
         cache_savings_usd: How much more the cache reads would have cost as uncached input; 0
             if nothing was read, or if reading was no cheaper.
         cache_write_usd: The part of `input_usd` that the writes to the cache cost; 0 if
             nothing was written.
         source: Where the price comes from: "genai-prices", its version and the model on its
-            list, or "prices=" for one of your own.
+            list, and what differs from its standard price; "prices=" for one of your own; or
+            "billed by" and the provider, if its answer says what it has billed.
         as_of: The day of which the price list is, or from which on your own price applies;
             `None` if that isn't known.
         is_whole: `False` where the bill may well differ, because part of it isn't known:
 
+            - Cached tokens were written for a time that isn't reported, and an hour costs more than
+              five minutes, which they are priced as: that much is sure.
+            - The answer names a model, a tier, a speed or a region of which the list says no price.
+            - Searches or the like were billed that the list has no price for.
             - The list has no price of its own for cache reads, cache writes, writes for one
               hour, audio, or output images, and there were such tokens. They are priced as
               uncached input, as writes for five minutes, or as text.
@@ -54,7 +60,8 @@ class Cost:
               how the two overlap isn't reported. Cached tokens are taken to be text first.
             - Part of the output has a price of its own but no bucket (citations).
             - No output was reported, of a call that isn't an embedding. It's counted as none.
-            - The provider isn't known. The price is that of the model's maker.
+            - The provider isn't known, as nobody knows the host. The price is that of the model's
+              maker.
             - Something in what the provider said of its tokens wasn't understood.
             - The call went to AWS GovCloud or China. The price is that of other Regions.
     """
@@ -67,6 +74,32 @@ class Cost:
     source: str
     as_of: date | None
     is_whole: bool
+
+
+def billed_cost(usd: Decimal, source: str, listed: Cost | None) -> Cost:
+    """A cost that the provider has stated, split as the listed one is.
+
+    Args:
+        usd: What it has billed.
+        source: Who says so.
+        listed: What the call would cost by a price list, if that knows.
+    """
+    with localcontext(EXACT):
+        ratio = usd / listed.usd if listed is not None and listed.usd else _NOTHING
+        output_usd, saved_usd, written_usd = (
+            _NOTHING if listed is None else getattr(listed, name) * ratio
+            for name in ("output_usd", "cache_savings_usd", "cache_write_usd")
+        )
+        return Cost(
+            usd=usd,
+            input_usd=usd - output_usd,
+            output_usd=output_usd,
+            cache_savings_usd=saved_usd,
+            cache_write_usd=written_usd,
+            source=source,
+            as_of=None,
+            is_whole=True,
+        )
 
 
 # The kinds of tokens, by genai-prices' names, `{}` being the modality: a special one first, the
@@ -82,6 +115,17 @@ _READ: Final = 0
 _WRITES: Final = (1, 2, 3)
 _OUTPUT: Final = ("output{}_reasoning_tokens", "output{}_tokens")
 _MODALITIES: Final = ("", "_image", "_audio")
+
+# genai-prices' names of what `Served.units` holds.
+_UNITS: Final = {
+    "search_units": "rerank_searches",
+    "web_searches": "web_searches",
+    "seconds": "input_audio_seconds",
+    "characters": "input_characters",
+}
+
+# What is billed beside tokens; anything else in their place.
+_BESIDE_TOKENS: Final = frozenset({"web_searches"})
 
 # What a more general price covers as a rule. Other tokens have prices of their own, or should.
 _COVERED: Final = {
@@ -105,8 +149,8 @@ class _Rate(NamedTuple):
     per: int
     is_own: bool
 
-    def usd(self, count: int, prompt_tokens: int) -> Decimal:
-        """The cost of so many tokens in a call whose whole prompt has `prompt_tokens`."""
+    def usd(self, count: float, prompt_tokens: int) -> Decimal:
+        """The cost of so many tokens, or units, in a call whose prompt has `prompt_tokens`."""
         from genai_prices.types import calc_unit_price
 
         return calc_unit_price(self.price, count, prompt_tokens, self.per)
@@ -126,12 +170,14 @@ class Rates:
         input: The rates of input tokens, or `None` if the list has no price for input.
         output: The rates of output tokens, likewise.
         fee: What the call itself costs, if anything.
+        units: The rates of what isn't tokens, by genai-prices' names.
         is_whole: Whether a usage has a bucket for all that the entry prices.
     """
 
     input: _Table | None
     output: _Table | None
     fee: _Rate | None
+    units: "Mapping[str, _Rate]"
     is_whole: bool
 
     @classmethod
@@ -148,11 +194,20 @@ class Rates:
             input=_table(priced, "input", _INPUT) if "input_tokens" in by_name else None,
             output=_table(priced, "output", _OUTPUT) if "output_tokens" in by_name else None,
             fee=by_name.get("requests"),
+            units=by_name,
             # Each call of a model whose citations have a price has some, but no bucket for them.
             is_whole="output_citation_tokens" not in by_name,
         )
 
-    def cost(self, usage: Usage, *, source: str, as_of: date | None, is_whole: bool) -> Cost | None:
+    def cost(
+        self,
+        usage: Usage,
+        *,
+        source: str,
+        as_of: date | None,
+        is_whole: bool,
+        units: Mapping[str, float] | None = None,
+    ) -> Cost | None:
         """Price one call.
 
         Args:
@@ -160,6 +215,7 @@ class Rates:
             source: Where these rates come from.
             as_of: The day of which they are.
             is_whole: Whether nothing else about the call is in doubt.
+            units: What else is billed, by `Served`'s names.
 
         Returns:
             The cost, or `None` if there is no price for input, or for output that there was.
@@ -167,36 +223,55 @@ class Rates:
         Raises:
             UsageShapeError: The usage contradicts itself.
         """
-        if self.input is None or (self.output is None and usage.output_tokens):
+        billed = self._billed_apart(usage, units or {})
+        if not self._has_price(usage, billed):
             return None
-        went_in, came_out = _input(usage), _output(usage)
-        output, length = self.output or (), usage.input_tokens or 0
+        length = usage.input_tokens or 0
+        went_in = _Side(self.input or (), _input(usage), length)
+        came_out = _Side(self.output or (), _output(usage), length)
         with localcontext(EXACT):
-            input_usd = _NOTHING if self.fee is None else self.fee.usd(1, length)
-            written_usd = saved_usd = _NOTHING
-            for kind, modality, count in went_in.cells:
-                usd = self.input[kind][modality].usd(count, length)
-                input_usd += usd
-                if kind in _WRITES:
-                    written_usd += usd
-                elif kind == _READ:
-                    saved_usd += self.input[-1][modality].usd(count, length) - usd
-            output_usd = _NOTHING
-            for kind, modality, count in came_out.cells:
-                output_usd += output[kind][modality].usd(count, length)
+            parts = went_in.usd()
+            fees = [rate.usd(count, length) for rate, count in (*billed, (self.fee, 1)) if rate]
+            input_usd = sum((*parts.values(), *fees), _NOTHING)
+            output_usd = sum(came_out.usd().values(), _NOTHING)
             return Cost(
                 usd=input_usd + output_usd,
                 input_usd=input_usd,
                 output_usd=output_usd,
-                cache_savings_usd=max(saved_usd, _NOTHING),
-                cache_write_usd=written_usd,
+                cache_savings_usd=went_in.saved_usd(parts),
+                cache_write_usd=sum((parts.get(kind, _NOTHING) for kind in _WRITES), _NOTHING),
                 source=source,
                 as_of=as_of,
-                is_whole=is_whole
-                and self.is_whole
-                and _is_certain(self.input, went_in, length)
-                and _is_certain(output, came_out, length),
+                is_whole=all(
+                    (
+                        is_whole,
+                        self.is_whole,
+                        all(rate is not None for rate, _ in billed),
+                        went_in.is_life_known(),
+                        went_in.is_certain(),
+                        came_out.is_certain(),
+                    )
+                ),
             )
+
+    def _billed_apart(
+        self, usage: Usage, units: Mapping[str, float]
+    ) -> "list[tuple[_Rate | None, float]]":
+        """What is billed apart from tokens, or in their place: rates, if listed, and numbers."""
+        return [
+            (self.units.get(_UNITS.get(unit, "")), count)
+            for unit, count in units.items()
+            if unit in _BESIDE_TOKENS or not usage.total_tokens
+        ]
+
+    def _has_price(self, usage: Usage, billed: "list[tuple[_Rate | None, float]]") -> bool:
+        """Whether what was used has a price, at least in the main."""
+        if self.output is None and usage.output_tokens:
+            return False
+        if billed and not usage.total_tokens:
+            # It's billed by these alone.
+            return all(rate is not None for rate, _ in billed)
+        return self.input is not None
 
 
 @cache
@@ -282,17 +357,55 @@ def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
     return _Tokens(kinds, modalities, cells)
 
 
-def _is_certain(table: _Table, tokens: _Tokens, length: int) -> bool:
-    """Whether each rate is its cell's own, and the overlap of kinds and modalities irrelevant."""
-    if not all(table[kind][modality].is_own for kind, modality, _ in tokens.cells):
-        return False
-    if len(tokens.cells) == 1 or not any(tokens.modalities[1:]):
-        return True
-    used = [place for place, count in enumerate(tokens.modalities) if count]
-    rows = [row for row, count in zip(table, tokens.kinds, strict=True) if count]
-    if len(rows) == 1:
-        return True
-    # One modality costs more than another by the same amount, whatever the kind.
-    usd = [[row[place].usd(1, length) for place in used] for row in rows]
-    steps = [[other - row[0] for other in row] for row in usd]
-    return all(row == steps[0] for row in steps)
+class _Side(NamedTuple):
+    """The tokens of one direction of a call, and their rates.
+
+    Attributes:
+        table: The rates; empty if there are neither any nor tokens.
+        tokens: The tokens.
+        length: How many tokens the whole prompt has.
+    """
+
+    table: _Table
+    tokens: _Tokens
+    length: int
+
+    def usd(self) -> dict[int, Decimal]:
+        """What the tokens of each kind cost."""
+        usd: dict[int, Decimal] = {}
+        for kind, modality, count in self.tokens.cells:
+            cost = self.table[kind][modality].usd(count, self.length)
+            usd[kind] = usd.get(kind, _NOTHING) + cost
+        return usd
+
+    def saved_usd(self, paid: dict[int, Decimal]) -> Decimal:
+        """How much more what was read from a cache would have cost without it."""
+        uncached = [
+            self.table[-1][modality].usd(count, self.length)
+            for kind, modality, count in self.tokens.cells
+            if kind == _READ
+        ]
+        return max(sum(uncached, _NOTHING) - paid.get(_READ, _NOTHING), _NOTHING)
+
+    def is_life_known(self) -> bool:
+        """Whether it's known for how long input is cached, or makes no difference."""
+        unknown, _, hour = _WRITES
+        return not self.tokens.kinds[unknown] or all(
+            one.price == other.price
+            for one, other in zip(self.table[unknown], self.table[hour], strict=True)
+        )
+
+    def is_certain(self) -> bool:
+        """Whether each rate is its cell's own, and any overlap of kinds and modalities known."""
+        cells, modalities = self.tokens.cells, self.tokens.modalities
+        return all(self.table[kind][modality].is_own for kind, modality, _ in cells) and (
+            len(cells) == 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
+        )
+
+    def _is_overlap_irrelevant(self) -> bool:
+        """Whether one modality costs more than another by the same amount, whatever the kind."""
+        used = [place for place, count in enumerate(self.tokens.modalities) if count]
+        rows = [row for row, count in zip(self.table, self.tokens.kinds, strict=True) if count]
+        usd = [[row[place].usd(1, self.length) for place in used] for row in rows]
+        steps = [[other - row[0] for other in row] for row in usd]
+        return all(row == steps[0] for row in steps)

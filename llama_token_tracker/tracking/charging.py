@@ -34,17 +34,13 @@ class CallReservation(NamedTuple):
         is_priced = self.needs_price
         for event in events:
             tokens += event.total_token_count
-            cost = _cost(event) if is_priced else None
-            is_priced = cost is not None
+            cost = event.cost_usd if is_priced and not event.is_free else None
+            is_priced = is_priced and (event.is_free or cost is not None)
             usd += cost or 0
         if events:
             self.reservation.settle(tokens, usd if is_priced else None)
         else:
             self.reservation.release()
-
-
-def _cost(event: TokenCountingEvent) -> Decimal | None:
-    return event.cost_usd if event.total_token_count else Decimal(0)
 
 
 def accounts_of(budget: Budget | Iterable[Budget] | None) -> tuple[Accounts, ...]:
@@ -149,7 +145,7 @@ def _expected(call: Call) -> tuple[int, int | None]:
 
 def spend(accounts: Sequence[Accounts], event: TokenCountingEvent) -> None:
     """Take in a call that reserved nothing, as its start was never told of."""
-    if event.total_token_count:
+    if not event.is_free:
         for one in accounts:
             usd = event.cost_usd if one.budget.usd is not None else None
             try:

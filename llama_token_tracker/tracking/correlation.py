@@ -45,7 +45,7 @@ class RequestOwner(Protocol):
         ...
 
 
-FindOwner: TypeAlias = Callable[[Any, str], RequestOwner | None]
+FindOwner: TypeAlias = Callable[[Any, str | None], RequestOwner | None]
 """A framework's method that says whether a request that leaves here and now, in this context, for
 this provider, is one of its calls'."""
 
@@ -67,7 +67,7 @@ class Owners:
             alive = (known for known in self._known if known[0]() is not None)
             self._known = (*alive, (weakref.ref(framework), find))
 
-    def find(self, provider: str) -> RequestOwner | None:
+    def find(self, provider: str | None) -> RequestOwner | None:
         """Find the call that a request to this provider belongs to, which leaves here and now."""
         for reference, find in self._known:
             framework = reference()

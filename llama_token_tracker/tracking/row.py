@@ -76,8 +76,9 @@ class Row:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What the calls cost, or `None` if every token in the row is without a price."""
-        return None if self.unpriced_tokens and not self.priced_tokens else self.priced_usd
+        """What the calls cost, or `None` if none of them has a price."""
+        is_known = self.priced_tokens or self.priced_usd or not self.unpriced_calls
+        return self.priced_usd if is_known else None
 
     def add(self, event: TokenCountingEvent, sign: int = 1) -> None:
         """Add an event, unpriced, or with `sign=-1` take it back."""
@@ -91,10 +92,9 @@ class Row:
             self._mark(prompt, "input_tokens", sign * event.prompt_token_count)
         if completion != "reported":
             self._mark(completion, "output_tokens", sign * event.completion_token_count)
-        tokens = event.total_token_count
-        if tokens:
+        if not event.is_free:
             self.unpriced_calls += sign
-            self.unpriced_tokens += sign * tokens
+            self.unpriced_tokens += sign * event.total_token_count
 
     def _mark(self, source: Source, bucket: str, count: int) -> None:
         marked = self.unreported.setdefault(source, {})

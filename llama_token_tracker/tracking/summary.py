@@ -129,7 +129,7 @@ def _row_of(event: TokenCountingEvent) -> Row:
     row = Row()
     row.add(event)
     cost = event.cost
-    if cost is not None and event.total_token_count:
+    if cost is not None and not event.is_free:
         row.add_cost(event, cost, event.total_token_count)
     return row
 

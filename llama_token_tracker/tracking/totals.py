@@ -88,7 +88,7 @@ class Totals:
         for event, sign in moves:
             for table, key in draft.places(event):
                 table.row(key).add(event, sign)
-            if event.total_token_count:
+            if not event.is_free:
                 waiting = (event, sign, event.total_token_count)
                 unpriced[id(waiting)] = waiting
         draft.finish(change)

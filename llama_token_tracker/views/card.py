@@ -170,7 +170,7 @@ class Call:
             and event.source == "reported"
             and event.status == "complete"
         )
-        usd = Decimal(0) if not tokens else None if cost is None else cost.usd
+        usd = Decimal(0) if event.is_free else None if cost is None else cost.usd
         is_unpriced = usd is None
         return cls(
             model=label_of(event.model, "unknown model"),

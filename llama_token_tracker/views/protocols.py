@@ -47,6 +47,11 @@ class Event(Protocol):
         ...
 
     @property
+    def is_free(self) -> bool:
+        """Whether it surely cost nothing."""
+        ...
+
+    @property
     def source(self) -> Source:
         """Where its figures come from: the weaker of the two sources."""
         ...

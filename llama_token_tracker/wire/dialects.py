@@ -39,6 +39,7 @@ class Dialect:
         tools: Where it may describe tools; the first place that does is taken.
         limits: Where it may say how much may come back at the most, apart from the names that
             `llama_token_tracker.tokenizers.estimate` knows.
+        characters: Where it has a text that is billed by its characters.
         usage: The outermost keys of an answer that tell of tokens.
         hint: What every document holds that may tell of tokens.
         ends: Which field of a stream's document, with which value, says that the answer is over,
@@ -59,6 +60,7 @@ class Dialect:
     texts: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("tools",)
     limits: tuple[str, ...] = ()
+    characters: str = ""
     usage: tuple[str, ...] = ("usage",)
     hint: bytes = b"oken"
     ends: Mapping[tuple[str, object], Status] = field(
@@ -74,7 +76,7 @@ class Dialect:
         Raises:
             WireFormatError: One can't be parsed.
         """
-        single = (self.messages, self.system, self.last)
+        single = (self.messages, self.system, self.last, self.characters)
         several = (
             *self.answer,
             *self.prompts,
@@ -100,6 +102,7 @@ class Dialect:
             tuple(self._texts(fields, self.texts)),
             self._limit(fields),
             model if isinstance(model, str) else "",
+            sum(map(len, self._texts(fields, filter(None, [self.characters])))),
         )
 
     def _values(self, fields: Json, paths: Iterable[str]) -> Iterator[Any]:
@@ -261,6 +264,10 @@ COHERE_GENERATE: Final = Dialect(
     usage=("meta",),
     ends={("is_finished", True): "complete"},
 )
+IMAGES: Final = Dialect(messages="", prompts=("prompt",))
+TRANSCRIPTIONS: Final = Dialect(answer={"text": Text, "delta": Text}, messages="")
+SPEECH: Final = Dialect(messages="", prompts=("input",), characters="input")
+COHERE_RERANK: Final = Dialect(messages="", prompts=("query",), usage=("meta",))
 COHERE_EMBED: Final = Dialect(texts=("texts[]", "inputs[].content[].text"), usage=("meta",))
 GEMINI: Final = Dialect(
     answer={"candidates[].content.parts[].text": Text},

@@ -114,6 +114,10 @@ class _Answer(WireTranscript):
 
     def reported(self) -> Reported:
         """What the wire has said of its tokens so far."""
+        reported = self._said()
+        return reported._replace(served=reported.served.filled(self.sent))
+
+    def _said(self) -> Reported:
         whole = self._whole
         if whole is None and self._unread is not None:
             whole = self._whole = extract_reported(self._unread)
@@ -164,7 +168,7 @@ class Exchange(_Answer):
     def __init__(
         self,
         recorder: Recorder,
-        provider: str,
+        provider: str | None,
         model: str,
         operation: Operation,
         dialect: Dialect,
@@ -345,6 +349,7 @@ class Exchange(_Answer):
 
     def _ended(self) -> Ended:
         """All that is needed to make its event, read when somebody asks."""
+        self.ask()
         has_answer, self.is_streamed = bool(self.pieces), len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
         return Ended(

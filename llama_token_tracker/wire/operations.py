@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import unquote
 
 from llama_token_tracker._lock import LOADING
@@ -18,21 +18,25 @@ from llama_token_tracker._names import (
     BEDROCK,
     BEDROCK_SERVICE,
     COHERE,
+    DRAWS,
     EMBEDS,
     GEMINI,
-    HOSTS,
     MISTRAL,
     OLLAMA,
     OPENAI,
+    RERANKS,
+    SPOKEN_BY_OTHERS,
     VERTEX_AI,
+    at_host,
 )
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.events.event import Operation
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.wire import dialects
 from llama_token_tracker.wire.dialects import Dialect
 
 _CHECKED: Final = date(2026, 11, 22)
-_KINDS: Final = ("chat", "completion", "embedding")
+_KINDS: Final = get_args(Operation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +45,11 @@ class WireOperation:
 
     Attributes:
         paths: How the paths of its requests end; `{model}` stands where they name the model.
-        kind: What is asked for: "chat", "completion" or "embedding"; "by model" if the model's
-            name tells whether it's a chat or an embedding.
+        kind: What is asked for, as events name it; "by model" if the model's name tells.
         dialect: How its requests and answers are worded.
         provider: Whose it is, by OpenTelemetry's name; with a `host` of its own always, without
-            one if the host is none of those that are known.
+            one if the host is none of those that are known. OpenAI's and Anthropic's formats are
+            spoken by others as well: at an unknown host nobody knows by whom.
         source: Where that is documented.
         checked: When it was compared with that.
         host: How the host's name ends, or what botocore calls the service; any, if empty.
@@ -90,14 +94,16 @@ class Match(NamedTuple):
     Attributes:
         operation: The row that it fits.
         kind: What is asked for.
-        provider: Whom it's sent to.
+        provider: Whom it's sent to; `None` if nobody knows the host, and many speak like this.
         model: The model, or "" if the body alone names it.
+        sent: How it's served, as far as the host's name tells: in which region.
     """
 
     operation: WireOperation
     kind: Operation
-    provider: str
+    provider: str | None
     model: str
+    sent: Served = UNSAID
 
     @property
     def dialect(self) -> Dialect:
@@ -152,6 +158,28 @@ OPERATIONS: Final = (
         dialects.OLLAMA_EMBED,
         OLLAMA,
         _OLLAMA + "embed",
+    ),
+    _row(
+        ("/images/generations", "/images/edits", "/images/variations"),
+        "image",
+        dialects.IMAGES,
+        OPENAI,
+        _OPENAI + "images",
+    ),
+    _row(
+        ("/audio/transcriptions", "/audio/translations"),
+        "transcription",
+        dialects.TRANSCRIPTIONS,
+        OPENAI,
+        _OPENAI + "audio",
+    ),
+    _row("/audio/speech", "speech", dialects.SPEECH, OPENAI, _OPENAI + "audio"),
+    _row(
+        ("/v1/rerank", "/v2/rerank"),
+        "rerank",
+        dialects.COHERE_RERANK,
+        COHERE,
+        _COHERE + "reference/rerank",
     ),
     _row("/embeddings", "embedding", dialects.EMBEDDINGS, OPENAI, _OPENAI + "embeddings"),
     _row("/v1/messages", "chat", dialects.MESSAGES, ANTHROPIC, _ANTHROPIC + "messages"),
@@ -262,7 +290,8 @@ def _finder(operations: Iterable[WireOperation]) -> Find:
             named = None if fits is None else fits if pattern.groups else _DEPLOYMENT.match(path)
             model = unquote(named["model"]) if named else ""
             if fits is not None and not model.startswith(_FREE):
-                return Match(row, _kind(row, model), _provider(row, host), model)
+                provider, sent = _provider(row, host)
+                return Match(row, _kind(row, model), provider, model, sent)
         return None
 
     return found
@@ -285,15 +314,24 @@ def _is_sent(row: WireOperation, host: str, method: str) -> bool:
 def _kind(row: WireOperation, model: str) -> Operation:
     if row.kind == "by model":
         # What its answer says later stands; of an opaque ARN nothing else tells.
-        return "embedding" if EMBEDS in model else "chat"
+        if EMBEDS in model:
+            return "embedding"
+        return "rerank" if RERANKS in model else "image" if DRAWS.search(model) else "chat"
     return row.kind
 
 
-def _provider(row: WireOperation, host: str) -> str:
-    if row.host:
-        return row.provider
-    named = (name for ending, name in HOSTS.items() if host.endswith(ending))
-    return next(named, row.provider)
+def _provider(row: WireOperation, host: str) -> tuple[str | None, Served]:
+    """Who answers, and where; in formats that others speak an unknown host is nobody's."""
+    named, region = at_host(host)
+    if row.host or (named is None and row.provider not in SPOKEN_BY_OTHERS):
+        named = row.provider
+    return named, served_in_region(region)
+
+
+@lru_cache(maxsize=256)
+def served_in_region(region: str | None) -> Served:
+    """What is known of a request that is sent to a region."""
+    return UNSAID if region is None else Served(region=region)
 
 
 _registered: tuple[WireOperation, ...] = ()

@@ -13,6 +13,7 @@ from llama_token_tracker.events.transcripts import EmbeddedTexts, Transcript
 from llama_token_tracker.events.unreported import texts_in
 from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.extraction.parts import Message, Part
+from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
 from llama_token_tracker.tracking.tracker import Tracker
 
@@ -29,6 +30,7 @@ class Asked(NamedTuple):
         texts: The texts to embed.
         max_tokens: How much may come back at the most, if it says so.
         model: The model's id, if the body names it.
+        characters: How many characters are billed.
     """
 
     prompt: str | tuple[Message, ...] = ""
@@ -36,6 +38,7 @@ class Asked(NamedTuple):
     texts: tuple[str, ...] = ()
     max_tokens: int | None = None
     model: str = ""
+    characters: int = 0
 
 
 class Answered(NamedTuple):
@@ -101,8 +104,10 @@ class WireTranscript(Call, Transcript):
     Attributes:
         body: The request's body, as long as nobody has read it.
         pieces: The pieces of the answer that have come, if they are needed.
+        sent: What the request tells of how it's served: the region, and what is billed by it.
     """
 
+    sent: Served = UNSAID
     body: Any
     pieces: list[Any]
     _recorder: Recorder
@@ -207,6 +212,8 @@ class WireTranscript(Call, Transcript):
                 if self._asked is None:
                     self._asked, self.body = asked, None
                     self.model = self.model or asked.model
+                    if asked.characters:
+                        self.sent = self.sent._replace(units={"characters": asked.characters})
         return self._asked
 
 

@@ -413,7 +413,9 @@ NOT_COMPARED = {
     "mistral/ocr": "counts pages, not tokens",
     "mistral/ocr_annotated": "counts pages, not tokens",
     "openai/live": "counts seconds, not tokens",
-    "perplexity/decisions": "an API that no integration calls",
+    "openrouter/decisions": "an API that no integration calls",
+    "openrouter/systemone": "the same",
+    "perplexity/decisions": "the same",
 }
 """Extractors of providers that we know, and why they aren't compared."""
 

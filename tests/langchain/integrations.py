@@ -131,6 +131,11 @@ class Integration:
         """Name the integration in a test's id."""
         return self.name
 
+    @property
+    def provider_here(self) -> str | None:
+        """Whose it is on this machine, where anybody may speak as OpenAI and Anthropic do."""
+        return None if self.provider in ("openai", "anthropic") else self.provider
+
 
 def _completing(url: str, style: str) -> Any:
     # `ainvoke` refuses to do without a stream.

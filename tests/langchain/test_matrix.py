@@ -116,7 +116,7 @@ def test_each_call_is_one_event_with_its_bill(
     [event] = token_counter.llm_token_counts
     assert token_counter.failed_calls == []
     assert event.model == call.model
-    assert event.provider == integration.provider
+    assert event.provider == integration.provider_here
     if condition == "silent":
         assert event.source in {"counted", "estimated"}
         assert 1 < event.prompt_token_count < 60
@@ -148,7 +148,7 @@ def test_a_refused_call_is_a_failed_one_of_zero_tokens(
     assert token_counter.llm_token_counts == []
     [event] = token_counter.failed_calls
     assert (event.status, event.total_token_count) == ("failed", 0)
-    assert event.provider == integration.provider
+    assert event.provider == integration.provider_here
 
 
 @every_integration

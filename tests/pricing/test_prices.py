@@ -46,12 +46,12 @@ def test_own_prices_are_per_million_tokens_of_each_bucket():
         input_tokens=10_000,
         cache_read_tokens=6_000,
         cache_write_tokens=3_000,
-        cache_write_5m_tokens=1_000,
+        cache_write_5m_tokens=1_500,
         cache_write_1h_tokens=1_500,
         output_tokens=1_000,
         reasoning_tokens=400,
     )
-    # 1,000 plain, 6,000 read, 1,500 written for 5 minutes or who knows, 1,500 for an hour.
+    # 1,000 plain, 6,000 read, 1,500 written for 5 minutes, 1,500 for an hour.
     written = Decimal("0.005625") + Decimal("0.009")
     assert priced == Cost(
         usd=Decimal("0.003") + Decimal("0.0018") + written + Decimal("0.008") + Decimal("0.009"),
@@ -175,8 +175,15 @@ def test_an_opaque_id_stands_for_a_known_model():
             Price(1, 1, cache_write_mtok=2, cache_write_1h_mtok=3),
             {"output_tokens": 1, "cache_write_tokens": 5},
             "chat",
-            True,
+            False,
             id="life unsaid",
+        ),
+        pytest.param(
+            Price(1, 1, cache_write_mtok=2),
+            {"output_tokens": 1, "cache_write_tokens": 5},
+            "chat",
+            True,
+            id="life unsaid, one price",
         ),
         pytest.param(
             Price(1, 1), {"output_tokens": 5, "reasoning_tokens": 5}, "chat", True, id="reasoning"

@@ -25,7 +25,28 @@ COUNTED = [
     ("https://me.openai.azure.com/openai/responses", "azure.ai.openai", "chat", ""),
     ("https://api.groq.com/openai/v1/chat/completions", "groq", "chat", ""),
     ("https://api.deepseek.com/chat/completions", "deepseek", "chat", ""),
-    ("https://my.gateway/any/v1/chat/completions", "openai", "chat", ""),
+    ("https://my.gateway/any/v1/chat/completions", None, "chat", ""),
+    ("https://notapi.openai.com.evil.example/v1/chat/completions", None, "chat", ""),
+    ("https://fakeapi.openai.com/v1/chat/completions", None, "chat", ""),
+    ("https://my.gateway/v1/messages", None, "chat", ""),
+    ("https://my.gateway/v2/chat", None, "chat", ""),
+    ("https://openrouter.ai/api/v1/chat/completions", "openrouter", "chat", ""),
+    ("https://api.moonshot.ai/v1/chat/completions", "moonshot_ai", "chat", ""),
+    ("https://api.together.xyz/v1/chat/completions", "together", "chat", ""),
+    ("https://a.services.ai.azure.com/models/chat/completions", "azure.ai.inference", "chat", ""),
+    ("https://a.cognitiveservices.azure.com/openai/responses", "azure.ai.openai", "chat", ""),
+    ("https://east.api.cognitive.microsoft.com/openai/responses", "azure.ai.openai", "chat", ""),
+    (
+        "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/google"
+        "/models/gemini-2.5-pro:generateContent",
+        "gcp.vertex_ai",
+        "chat",
+        "gemini-2.5-pro",
+    ),
+    ("https://api.cohere.com/v2/rerank", "cohere", "rerank", ""),
+    ("https://api.openai.com/v1/images/generations", "openai", "image", ""),
+    ("https://api.openai.com/v1/audio/transcriptions", "openai", "transcription", ""),
+    ("https://api.openai.com/v1/audio/speech", "openai", "speech", ""),
     ("https://api.anthropic.com/v1/messages", "anthropic", "chat", ""),
     (
         "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/anthropic"
@@ -75,7 +96,7 @@ def parts(url: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("url", "provider", "operation", "model"), COUNTED)
-def test_a_request_is_known_by_its_url(url: str, provider: str, operation: str, model: str):
+def test_a_request_is_known_by_its_url(url: str, provider: str | None, operation: str, model: str):
     """Its host says whose it is, and its path what is asked for."""
     host, path = parts(url)
     found = find(host, "POST", path)
@@ -92,7 +113,6 @@ def test_a_request_is_known_by_its_url(url: str, provider: str, operation: str, 
         "https://x-aiplatform.googleapis.com/v1/publishers/anthropic/models/count-tokens:rawPredict",
         "https://api.openai.com/v1/responses/resp_1/cancel",
         "https://api.openai.com/v1/files",
-        "https://api.cohere.com/v2/rerank",
         "https://example.org/survey/responses",
         "http://localhost:11434/api/tags",
     ],
@@ -129,7 +149,7 @@ def test_bedrocks_operations_are_found_where_botocore_sends_them(name: str):
         path = http["requestUri"].replace("{modelId}", quote(model, safe=""))
         found = find("bedrock-runtime", http["method"], path)
         assert found is not None
-        assert found[1:] == (kind, "aws.bedrock", model)
+        assert found[1:4] == (kind, "aws.bedrock", model)
         assert found.dialect is BEDROCK[name]
     assert find("bedrock-runtime.us-east-1.amazonaws.com", http["method"], path) is None
 
@@ -166,7 +186,7 @@ def test_a_registered_operation_is_found_from_then_on():
     register_operation(row())
     found = find("acme.example", "POST", "/v9/talk")
     assert found is not None
-    assert found[1:] == ("chat", "acme", "")
+    assert found[1:4] == ("chat", "acme", "")
     assert find("api.openai.com", "POST", "/v9/talk")[2] == "openai"  # type: ignore[index]
 
 
@@ -176,10 +196,30 @@ def test_a_registered_operation_comes_before_all_others():
     register_operation(row(paths=("/models/{model}/chat/completions",), host="acme.example"))
     found = find("eu.acme.example", "POST", "/v1/models/a-1/chat/completions")
     assert found is not None
-    assert found[1:] == ("chat", "acme", "a-1")
+    assert found[1:4] == ("chat", "acme", "a-1")
     found = find("my.gateway", "POST", "/v1/models/a-1/chat/completions")
     assert found is not None
-    assert found.provider == "openai"
+    assert found.provider is None
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://api.openai.com/v1/responses", None),
+        ("https://eu.api.openai.com/v1/responses", "eu"),
+        ("https://eastus2.api.cognitive.microsoft.com/openai/v1/responses", "eastus2"),
+        ("https://acme.openai.azure.com/openai/v1/responses", None),
+        ("https://us-east5-aiplatform.googleapis.com/v1/models/g:generateContent", "us-east5"),
+        ("https://aiplatform.googleapis.com/v1/models/g:generateContent", None),
+        ("https://aiplatform.eu.rep.googleapis.com/v1/models/g:generateContent", "eu"),
+    ],
+)
+def test_a_host_tells_the_region(url: str, region: str | None):
+    """Where its name has one; the name of a resource is none."""
+    host, path = parts(url)
+    found = find(host, "POST", path)
+    assert found is not None
+    assert found.sent.region == region
 
 
 @pytest.mark.parametrize(

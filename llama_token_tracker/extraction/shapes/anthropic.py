@@ -50,4 +50,23 @@ MESSAGES: Final = WireShape(
     sure_in_stream_with=("cache_read_input_tokens", "cache_creation_input_tokens"),
 )
 
+_USAGE: Final = {
+    "service_tier": "service_tier",
+    "speed": "speed",
+    "inference_geo": "region",
+    "server_tool_use.web_search_requests": "web_searches",
+}
+
+SERVED: Final = {
+    "model": "model",
+    "message.model": "model",
+    **{f"usage.{path}": fact for path, fact in _USAGE.items()},
+    **{f"message.usage.{path}": fact for path, fact in _USAGE.items()},
+}
+"""Where answers, and a stream's first event, say how they were served.
+
+Source: that of the table above, and
+https://platform.claude.com/docs/en/build-with-claude/fast-mode (checked 2026-11-29).
+"""
+
 SHAPES: Final = (MESSAGES,)

@@ -85,4 +85,25 @@ LLAMA: Final = WireShape(
     },
 )
 
+_BODY: Final = {
+    "serviceTier.type": "service_tier",
+    "performanceConfig.latency": "speed",
+    # Of a router, whose own id names no model.
+    "trace.promptRouter.invokedModelId": "model",
+}
+
+SERVED: Final = {
+    **_BODY,
+    **{f"metadata.{path}": fact for path, fact in _BODY.items()},
+    "x-amzn-bedrock-service-tier": "service_tier",
+    "x-amzn-bedrock-performanceconfig-latency": "speed",
+    # Models of Amazon's and Stability's that draw.
+    "images[]": "#images",
+}
+"""Where answers, the last event of a stream and headers say how they were served.
+
+Source: API reference, ConverseResponse, ConverseStreamMetadataEvent, InvokeModel (checked
+2026-11-29).
+"""
+
 SHAPES: Final = (CONVERSE, INVOCATION_METRICS, HEADERS, TITAN, LLAMA)

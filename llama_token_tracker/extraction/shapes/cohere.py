@@ -33,4 +33,15 @@ SEEN: Final = WireShape(
     },
 )
 
+SERVED: Final = {
+    "meta.billed_units.search_units": "search_units",
+    "meta.billed_units.classifications": "classifications",
+    "meta.billed_units.images": "images",
+    "usage.billed_units.search_units": "search_units",
+}
+"""Where answers say what was billed apart from tokens.
+
+Source: https://docs.cohere.com/reference/rerank (checked 2026-11-29).
+"""
+
 SHAPES: Final = (BILLED, SEEN)

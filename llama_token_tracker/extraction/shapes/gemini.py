@@ -52,4 +52,18 @@ SDK: Final = WireShape(
     total="total_token_count",
 )
 
+SERVED: Final = {
+    "modelVersion": "model",
+    "model_version": "model",
+    "usageMetadata.serviceTier": "service_tier",
+    "usageMetadata.trafficType": "service_tier",
+    "usage_metadata.service_tier": "service_tier",
+    "usage_metadata.traffic_type": "service_tier",
+}
+"""Where answers say how they were served.
+
+Source: https://ai.google.dev/api/generate-content, and Vertex AI's `trafficType` (checked
+2026-11-29).
+"""
+
 SHAPES: Final = (JSON, SDK)

@@ -55,4 +55,13 @@ INVOKE_MODEL: Final = WireShape(
     total_leaves_out=("cache_read_tokens", "cache_write_tokens"),
 )
 
+SERVED: Final = {
+    "model_name": "model",
+    "token_usage.cost": "usd",
+    "token_usage.is_byok": "has_own_key",
+    "token_usage.cost_details.upstream_inference_cost": "upstream_usd",
+    "token_usage.cost_in_usd_ticks": "ticks",
+}
+"""Where `response_metadata` and `llm_output` say how a call was served."""
+
 SHAPES: Final = (USAGE_METADATA, INVOKE_MODEL)

@@ -16,4 +16,7 @@ CHAT: Final = WireShape(
     },
 )
 
+SERVED: Final = {"model": "model"}
+"""Where answers say how they were served."""
+
 SHAPES: Final = (CHAT,)

@@ -84,4 +84,31 @@ TOTAL: Final = WireShape(
     adds={"total_tokens": ("input_tokens",)},
 )
 
+_BODY: Final = {
+    "model": "model",
+    "service_tier": "service_tier",
+    # Web searches of Responses, and images, which some models bill each.
+    "output[type=web_search_call].id": "#web_searches",
+    # Whisper's; of newer models `usage` holds tokens.
+    "usage.seconds": "seconds",
+    # OpenRouter's, with whether another provider bills as well; Perplexity's; xAI's.
+    "usage.cost": "usd",
+    "usage.is_byok": "has_own_key",
+    "usage.cost_details.upstream_inference_cost": "upstream_usd",
+    "usage.cost.total_cost": "usd",
+    "usage.cost_in_usd_ticks": "ticks",
+}
+
+SERVED: Final = {
+    **_BODY,
+    **{f"response.{path}": fact for path, fact in _BODY.items()},
+    "data[].b64_json": "#images",
+    "data[].url": "#images",
+}
+"""Where answers say how they were served.
+
+Source: that of the tables above; https://openrouter.ai/docs/use-cases/usage-accounting and
+https://docs.x.ai/developers/cost-tracking (checked 2026-11-29).
+"""
+
 SHAPES: Final = (CHAT, RESPONSES)

@@ -15,7 +15,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.operations import find, served_in_region
 from llama_token_tracker.wire.transcript import Recorder
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Watch:
         """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context:
             return
-        exchange = self._exchange(params["method"], params["url_path"], params.get("body"))
+        region = context.get("client_region")
+        exchange = self._exchange(params["method"], params["url_path"], params.get("body"), region)
         if exchange is None:
             return
         if exchange.is_limited:
@@ -109,12 +110,16 @@ class Watch:
         # Where its answer is never told of, it's lost with this context.
         context[self._key] = exchange
 
-    def _exchange(self, method: str, path: str, body: Any) -> Exchange | None:
+    def _exchange(self, method: str, path: str, body: Any, region: Any = None) -> Exchange | None:
         try:
             found = find(BEDROCK_SERVICE, method, path)
-            return found and Exchange(
+            if found is None:
+                return None
+            exchange = Exchange(
                 self._recorder, found.provider, found.model, found.kind, found.dialect, body
             )
+            exchange.sent = served_in_region(region)
+            return exchange  # noqa: TRY300 - making it is what may fail
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return None

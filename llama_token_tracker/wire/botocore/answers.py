@@ -89,11 +89,19 @@ def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The usage of an answer or of a stream, whatever the program does to that afterwards."""
     usage: Any = answer.get("usage") or {}
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
-    kept = deepcopy(usage) if "cacheDetails" in usage else {**usage}
-    return {"usage": kept, "stopReason": answer.get("stopReason")}
+    told = {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
+    told["stopReason"] = answer.get("stopReason")
+    for key in _SERVED:
+        if key in answer:
+            told[key] = {**answer[key]}
+    if "trace" in answer and (router := answer["trace"].get("promptRouter")):
+        told["trace"] = {"promptRouter": {**router}}
+    return told
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
+_SERVED: Final = ("serviceTier", "performanceConfig")
+"""What tells how a call was served."""
 
 WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any]], None]
 """Takes in the parsed answer of a request, or has it read along."""

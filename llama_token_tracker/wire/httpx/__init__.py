@@ -183,6 +183,7 @@ class _Watch:
         exchange = Exchange(
             self.recorder, found.provider, found.model, found.kind, dialect, _body(request)
         )
+        exchange.sent = found.sent
         return _Sent(exchange, dialect)
 
 
