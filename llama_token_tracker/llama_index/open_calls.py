@@ -239,7 +239,10 @@ class _OpenStreams:
         """Note that a call has returned a stream."""
         call.stream = weakref.ref(stream, dropped)
         frame_id = self._by_id[call.event_id] = id(_frame_of(stream))
-        self._by_frame[frame_id] = call
+        known = self._by_frame.get(frame_id)
+        # Of two methods that return the same stream, the inner one has returned first.
+        if known is None or known.stream is None or known.stream() is not stream:
+            self._by_frame[frame_id] = call
 
     def remove(self, call: OpenCall) -> None:
         """Note that a call's stream is over."""
