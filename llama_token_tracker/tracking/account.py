@@ -18,6 +18,9 @@ from llama_token_tracker.tracking.totals import Pair, Totals
 FAILED_KEPT: Final = 1_000
 """So many calls that failed before anything was billed are kept, the newest."""
 
+MAX_UNPRICED: Final = 1_000
+"""So many more events wait for their price than the lists hold; then it's looked up."""
+
 _List: TypeAlias = list[TokenCountingEvent]
 """Its methods, called as `_List.append(events, …)`, change a list and leave the sums alone."""
 
@@ -46,6 +49,12 @@ class Account:
         self.failed: deque[TokenCountingEvent] = deque(maxlen=FAILED_KEPT)
         self.llm = Entries(self.totals, catch_up)
         self.embedding = Entries(self.totals, catch_up)
+
+    @property
+    def is_pricing_due(self) -> bool:
+        """Whether many events are kept for their price alone, and no more by the lists."""
+        listed = _List.__len__(self.llm.events) + _List.__len__(self.embedding.events)
+        return self.totals.unpriced_events > listed + MAX_UNPRICED
 
     def add(self, events: Iterable[TokenCountingEvent], change: Change) -> None:
         """Have events be added to their lists and the sums; the caller holds the lock."""

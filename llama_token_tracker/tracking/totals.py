@@ -26,9 +26,6 @@ MAX_VALUES: Final = 1_000
 MAX_TAGS: Final = 50
 """So many names of tags are told apart."""
 
-MAX_UNPRICED: Final = 1_000
-"""So many calls whose events may be dropped wait for their price."""
-
 
 class Kind(NamedTuple):
     """What the calls of one row of the totals have in common."""
@@ -105,9 +102,9 @@ class Totals:
         return list(self._unpriced.values())
 
     @property
-    def is_pricing_due(self) -> bool:
-        """Whether more events wait for their price than should."""
-        return len(self._unpriced) > MAX_UNPRICED
+    def unpriced_events(self) -> int:
+        """How many events wait for their price."""
+        return len(self._unpriced)
 
     def add_costs(self, costs: Iterable[tuple[Unpriced, Cost | None]], change: Change) -> None:
         """Have it be added what calls cost, or, of unknown price, leave them unpriced for good.

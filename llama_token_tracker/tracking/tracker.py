@@ -255,7 +255,7 @@ class Tracker(_Charging):
                 self._outbox.put(pending.events(), change)
         for account, events in by_account.items():
             account.add(events, change)
-            if account.totals.is_pricing_due:
+            if account.is_pricing_due:
                 # Nobody has asked for a cost yet, and their events may be dropped.
                 self._outbox.price_soon(account, price)
 
