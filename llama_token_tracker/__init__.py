@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         AsyncWatchingTransport,
         Watch,
         WatchingTransport,
-        unwatch,
         watch,
     )
 
@@ -69,7 +68,6 @@ __all__ = [
     "extract_usage",
     "get_tokenizer",
     "register_shape",
-    "unwatch",
     "watch",
 ]
 
@@ -78,9 +76,8 @@ _LATE = {
     "TokenCountingHandler": "llama_token_tracker.llama_index.handler",
     "AsyncWatchingTransport": "llama_token_tracker.wire.httpx",
     "WatchingTransport": "llama_token_tracker.wire.httpx",
-    "Watch": "llama_token_tracker.wire.botocore",
-    "unwatch": "llama_token_tracker.wire.botocore",
-    "watch": "llama_token_tracker.wire.botocore",
+    "Watch": "llama_token_tracker.wire.watching",
+    "watch": "llama_token_tracker.wire.watching",
 }
 """What is loaded when it's first asked for, as it brings LlamaIndex, or httpx, along."""
 

@@ -92,7 +92,7 @@ class Clients:
     def bedrock(self) -> Any:
         """A boto3 client that is watched."""
         client = boto3.client("bedrock-runtime", **self._provider.arguments("bedrock"))
-        self._open.enter_context(watch(client, self._handler))
+        self._open.enter_context(watch(self._handler, client))
         return client
 
     @cached_property

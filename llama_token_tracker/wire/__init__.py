@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from llama_token_tracker.wire.botocore import Watch, unwatch, watch
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.operations import WireOperation, register_operation
+from llama_token_tracker.wire.watching import Watch, watch
 
 if TYPE_CHECKING:
     from llama_token_tracker.wire.httpx import AsyncWatchingTransport, WatchingTransport
@@ -16,7 +16,6 @@ __all__ = [
     "WatchingTransport",
     "WireOperation",
     "register_operation",
-    "unwatch",
     "watch",
 ]
 

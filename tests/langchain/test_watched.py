@@ -44,7 +44,7 @@ def client(
     from llama_token_tracker.wire import watch
 
     client = bedrock_client(provider.url() + "/bedrock")
-    with watch(client, token_counter):
+    with watch(token_counter, client):
         yield client
 
 

@@ -58,11 +58,11 @@ def test_spans_of_bedrock_end_with_their_figures(
     tracker, instrumentor = Tracker(), BotocoreInstrumentor()
     client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
     if not is_first:
-        watch(client, tracker)
+        watch(tracker, client)
     instrumentor.instrument(tracer_provider=traced)
     try:
         if is_first:
-            watch(client, tracker)
+            watch(tracker, client)
         _read(client, way)
     finally:
         instrumentor.uninstrument()
@@ -91,7 +91,7 @@ def test_asynchronous_spans_of_bedrock_end(spans: Any, provider: LoopbackProvide
     async def work() -> None:
         session = aioboto3.Session()
         async with session.client("bedrock-runtime", **provider.arguments("bedrock")) as client:
-            watch(client, tracker)
+            watch(tracker, client)
             answer = await client.invoke_model(modelId=CLAUDE, body=BODY)
             assert json.loads(await answer["body"].read())
             stream = await client.converse_stream(modelId=CLAUDE, messages=MESSAGES)

@@ -1,4 +1,4 @@
-"""Watches a boto3 `bedrock-runtime` client: every call counts as AWS reports it.
+"""Listens to boto3's `bedrock-runtime` clients: every call counts as AWS reports it.
 
 It listens to botocore's own events and changes no request. AWS states the tokens of InvokeModel
 in headers, which frameworks drop, embeddings' included. Importing this loads no botocore.
@@ -8,8 +8,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
@@ -26,43 +25,41 @@ _FIRST_ERROR: Final = 300
 _STUBBER: Final = "botocore.stub"
 """Whoever hasn't imported it stubs no answers."""
 
-_WITHIN: Final = ("_client", "_async_client", "_asession", "client", "async_client")
-"""Where models of LlamaIndex and of LangChain keep their clients, and sessions to make them."""
 
+class Listener:
+    """What listens to clients, through their event systems.
 
-class Watch:
-    """What listens to a client. Made by `watch`; as a context manager it stops at the end."""
+    Args:
+        recorder: Where their requests go.
+    """
 
-    def __init__(self, token_counter: Any) -> None:
-        self._recorder = Recorder(token_counter)
-        # Handlers of one tracker that meet on a client, through its session, count a call once.
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        # Of one tracker's that meet on a client, through its session, one counts a call.
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
-        self._emitters: list[weakref.ref[Any]] = []
-        self._asked_key = f"{self._key}:asked"
+        self._asked_key, self._noted_key = f"{self._key}:asked", f"{self._key}:noted"
+        self._heard: weakref.WeakSet[Any] = weakref.WeakSet()
         self._operations: dict[str, WatchAnswer] = {}
-        self._is_on = False
+        self._is_on = True
 
-    def start(self, emitters: list[Any]) -> None:
-        """Listen to these event systems."""
+    def listen(self, emitter: Any) -> None:
+        """Listen to an event system; once it listens, this does nothing."""
+        if emitter in self._heard:
+            return
         from llama_token_tracker.wire.botocore.answers import OPERATIONS
 
         self._operations = OPERATIONS
-        self._is_on = True
-        for emitter in emitters:
-            self._emitters.append(weakref.ref(emitter))
-            for event, listener in self._events():
-                emitter.register(event, listener)
+        self._heard.add(emitter)
+        for event, listener in self._events():
+            emitter.register(event, listener)
 
     def stop(self) -> None:
         """Listen no more, nor to clients that a session has made meanwhile."""
         self._is_on = False
-        for reference in self._emitters:
-            emitter = reference()
-            if emitter is not None:
-                _watches.get(emitter, {}).pop(self._key, None)
-                for event, listener in self._events():
-                    emitter.unregister(event, listener)
-        self._emitters.clear()
+        for emitter in list(self._heard):
+            for event, listener in self._events():
+                emitter.unregister(event, listener)
+        self._heard.clear()
 
     def _events(self) -> list[tuple[str, Callable[..., None]]]:
         listeners: dict[str, Callable[..., None]] = {
@@ -77,19 +74,6 @@ class Watch:
             for event, listener in listeners.items()
             for operation in self._operations
         ]
-
-    def __enter__(self) -> Self:
-        """Listen until the end of the block."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop listening; streams that were begun are read to their end."""
-        self.stop()
 
     # --- what botocore calls ---------------------------------------------------------------
 
@@ -127,8 +111,11 @@ class Watch:
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
         exchange = context.pop(self._key, None)
+        # Of two listeners of one tracker the other one has noted it.
+        is_noted, context[self._noted_key] = self._noted_key in context, True
         try:
-            if exchange is None and self._is_on and getattr(http_response, "url", None) is None:
+            is_stubbed = getattr(http_response, "url", None) is None
+            if exchange is None and is_stubbed and self._is_on and not is_noted:
                 exchange = self._stubbed(model, context.get(self._asked_key, {}))
             if exchange is None:
                 return
@@ -160,80 +147,7 @@ class Watch:
             exchange.settle("failed")
 
 
-# --- what users call -----------------------------------------------------------------------
-
-_watches: Final["weakref.WeakKeyDictionary[Any, dict[str, Watch]]"] = weakref.WeakKeyDictionary()
-
-
-def watch(client: Any, token_counter: Any) -> Watch:
-    """Count every call of a Bedrock client as AWS reports it.
-
-        watch(boto3.client("bedrock-runtime"), token_counter)
-
-    InvokeModel, Converse and their streams are counted, embeddings included; no other operation
-    is. A call that a framework makes, and that is counted by `token_counter` anyway, is counted
-    once: its event takes AWS's figures. Every other call becomes an event of its own.
-
-    Args:
-        client: A `bedrock-runtime` client of boto3, aioboto3 or aiobotocore; a session of
-            theirs, for the clients it makes from now on; or a LlamaIndex model that has one.
-        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
-
-    Returns:
-        The watch, which may be used as a context manager. Whoever watches twice, watches once.
-
-    Raises:
-        WatchError: This client can't be watched, or `token_counter` doesn't count.
-    """
-    watching = Watch(token_counter)
-    emitters = _emitters(client)
-    known = [_watches.get(emitter, {}).get(watching._key) for emitter in emitters]  # pyright: ignore[reportPrivateUsage]  # within this module
-    for already in known:
-        if already is not None and all(other is already for other in known):
-            return already
-    watching.start(
-        [emitter for emitter, already in zip(emitters, known, strict=True) if already is None]
-    )
-    for emitter, already in zip(emitters, known, strict=True):
-        if already is None:
-            _watches.setdefault(emitter, {})[watching._key] = watching  # pyright: ignore[reportPrivateUsage]
-    return watching
-
-
-def unwatch(client: Any) -> None:
-    """Watch a client no more, whoever counted; nothing happens if it isn't watched.
-
-    Args:
-        client: What was given to `watch`.
-
-    Raises:
-        WatchError: This client can't be watched at all.
-    """
-    for emitter in _emitters(client):
-        for watching in list(_watches.get(emitter, {}).values()):
-            watching.stop()
-
-
-def _emitters(client: Any) -> list[Any]:
-    """The event systems of a client, of a session, or of those that a model has."""
-    found = _events_of(client)
-    if found is None:
-        held = [getattr(client, name, None) for name in _WITHIN]
-        events = [_events_of(inner) for inner in held if inner is not None]
-        unique = {id(emitter): emitter for emitter in events if emitter is not None}
-        if unique:
-            return list(unique.values())
-        kind = f"{type(client).__module__}.{type(client).__qualname__}"
-        msg = (
-            f"a {kind} can't be watched: it is no bedrock-runtime client and has none; give one "
-            "made by boto3.client('bedrock-runtime'), an aioboto3 client within its `async with`, "
-            "a session, or a model that holds one of these."
-        )
-        raise WatchError(msg)
-    return [found]
-
-
-def _events_of(thing: Any) -> Any:
+def emitter_of(thing: Any) -> Any:
     """The event system of a client or a session; `None` for anything else.
 
     Raises:

@@ -5,32 +5,20 @@ is read before the program reads it. Clients built on httpx2 take the same trans
 own.
 """
 
-import weakref
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
-from llama_token_tracker._lock import pass_on
-from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WatchError
-from llama_token_tracker.events.call import status_after
-from llama_token_tracker.wire.dialects import Dialect
-from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.httpx.streams import watch_answer
-from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.httpx.requests import answered, leave
+from llama_token_tracker.wire.sending import UNCOUNTED, Sent
 from llama_token_tracker.wire.transcript import Recorder
 
 __all__ = ["AsyncWatchingTransport", "WatchingTransport"]
 
-_FIRST_ERROR: Final = 300
-_IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-correlation-id")
-"""Where answers say what their provider calls the request."""
-
 _MOST_NESTED: Final = 9
-_REDIRECTED: Final = "llama_token_tracker.redirected"
 
 
 class WatchingTransport(httpx.BaseTransport):
@@ -79,7 +67,7 @@ class WatchingTransport(httpx.BaseTransport):
         sent = self._watch.leaves(request)
         with sent.underway():
             response: httpx.Response = self._transport.handle_request(request)
-        sent.answered(request, response, is_async=False)
+        answered(sent, request, response, is_async=False)
         return response
 
     def close(self) -> None:
@@ -127,7 +115,7 @@ class AsyncWatchingTransport(httpx.AsyncBaseTransport):
         sent = self._watch.leaves(request)
         with sent.underway():
             response: httpx.Response = await self._transport.handle_async_request(request)
-        sent.answered(request, response, is_async=True)
+        answered(sent, request, response, is_async=True)
         return response
 
     async def aclose(self) -> None:
@@ -155,110 +143,13 @@ class _Watch:
             watching.recorder.tracker is self.recorder.tracker for watching in _within(transport)
         )
 
-    def leaves(self, request: Any) -> "_Sent":
+    def leaves(self, request: Any) -> Sent:
         """Note that a request leaves. Only a budget may stop it.
 
         Raises:
             BudgetExceededError: It would pass a limit.
         """
-        if self._is_outer:
-            return _UNCOUNTED
-        try:
-            redirected: _Redirected | None = request.extensions.pop(_REDIRECTED, None)
-            if redirected is not None:
-                return redirected.sent(request)
-            sent = self._noted(request)
-        except Exception as error:  # noqa: BLE001 - counting must not stop the call
-            notice("a request could not be noted", error, "it is not counted")
-            return _UNCOUNTED
-        if sent.exchange is not None:
-            sent.exchange.reserve()
-        return sent
-
-    def _noted(self, request: Any) -> "_Sent":
-        found = find(request.url.host, request.method, request.url.path)
-        if found is None:
-            return _UNCOUNTED
-        dialect = found.dialect
-        exchange = Exchange(
-            self.recorder, found.provider, found.model, found.kind, dialect, _body(request)
-        )
-        exchange.sent = found.sent
-        return _Sent(exchange, dialect)
-
-
-class _Sent:
-    """A request that has left, if it's one that counts."""
-
-    __slots__ = ("_dialect", "exchange")
-
-    def __init__(self, exchange: Exchange | None, dialect: Dialect | None) -> None:
-        self.exchange = exchange
-        self._dialect = dialect
-
-    @contextmanager
-    def underway(self) -> Generator[None]:
-        """Settle a request that isn't answered."""
-        try:
-            yield
-        except BaseException as error:
-            if self.exchange is not None:
-                self.exchange.settle(status_after(error))
-            raise
-
-    def answered(self, request: Any, response: Any, *, is_async: bool) -> None:
-        """Note what was answered."""
-        exchange, dialect = self.exchange, self._dialect
-        if exchange is None or dialect is None:
-            return
-        try:
-            # Asked one by one, httpx's headers would cost as much as all the rest.
-            headers = {name.lower(): value for name, value in response.headers.raw}
-            ids = [headers[name] for name in _IDS if name in headers]
-            exchange.event_id = ids[0].decode("latin-1") if ids else ""
-            if response.status_code >= _FIRST_ERROR and response.has_redirect_location:
-                # The request that follows is made of this one.
-                inner = request.extensions.get(_REDIRECTED)
-                request.extensions[_REDIRECTED] = _Redirected(self, inner)
-            elif response.status_code >= _FIRST_ERROR:
-                exchange.settle("failed")
-            else:
-                exchange.answered()
-                watch_answer(exchange, dialect, response, headers, is_async=is_async)
-        except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
-            notice("an answer could not be read", error, "its figures may be missing")
-            exchange.settle("complete")
-
-
-_UNCOUNTED: Final = _Sent(None, None)
-
-
-class _Redirected:
-    """A request that its server sent elsewhere: not followed, it has come to nothing.
-
-    Args:
-        sent: The request.
-        inner: What another tracker's transport within this one noted of it.
-    """
-
-    def __init__(self, sent: _Sent, inner: "_Redirected | None") -> None:
-        self._sent = sent
-        self._inner = inner
-        self._lost = weakref.finalize(self, _fail, sent)
-        # At exit nobody counts any more.
-        self._lost.atexit = False
-
-    def sent(self, request: Any) -> _Sent:
-        """The request, which goes on."""
-        self._lost.detach()
-        if self._inner is not None:
-            request.extensions[_REDIRECTED] = self._inner
-        return self._sent
-
-
-def _fail(sent: _Sent) -> None:
-    if sent.exchange is not None:
-        sent.exchange.settle("failed")
+        return UNCOUNTED if self._is_outer else leave(self.recorder, request)
 
 
 def _within(transport: Any) -> Iterator[_Watch]:
@@ -268,13 +159,3 @@ def _within(transport: Any) -> Iterator[_Watch]:
         if isinstance(watching, _Watch):
             yield watching
         transport = getattr(transport, "_transport", None)
-
-
-def _body(request: Any) -> bytes | None:
-    """The body of a request; `None` if it's a stream, which the transport alone may read."""
-    try:
-        body: bytes = request.content
-    except Exception as error:  # noqa: BLE001 - httpx's RequestNotRead, or httpx2's
-        pass_on(error)
-        return None
-    return body

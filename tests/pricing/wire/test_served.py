@@ -592,7 +592,7 @@ def bedrock(server: Server, tracker: Tracker, region: str = "us-east-1") -> Any:
         aws_access_key_id="x",
         aws_secret_access_key="x",
     )
-    watch(client, tracker)
+    watch(tracker, client)
     return client
 
 

@@ -36,7 +36,7 @@ def bedrock_rerank(canned: Server, tracker: Tracker) -> None:
         aws_access_key_id="x",
         aws_secret_access_key="x",
     )
-    watch(bedrock, tracker)
+    watch(tracker, bedrock)
     asked = {"query": "q", "documents": DOCUMENTS, "api_version": 2}
     answer = bedrock.invoke_model(modelId="cohere.rerank-v3-5:0", body=json.dumps(asked))
     assert answer["body"].read()
@@ -52,7 +52,7 @@ def bedrock_image(canned: Server, tracker: Tracker) -> None:
         aws_access_key_id="x",
         aws_secret_access_key="x",
     )
-    watch(bedrock, tracker)
+    watch(tracker, bedrock)
     asked = {"taskType": "TEXT_IMAGE", "textToImageParams": {"text": "a cat"}}
     answer = bedrock.invoke_model(modelId="amazon.nova-canvas-v1:0", body=json.dumps(asked))
     assert answer["body"].read()

@@ -1,7 +1,6 @@
 """Real clients of boto3 and aioboto3, and a provider on this machine that knows what it billed."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tolerate(items, Path(__file__).parent)
 
 
-@pytest.fixture(scope="session")
-def made(server: LoopbackProvider) -> Any:
-    """A real client, which is slow to make."""
+@pytest.fixture
+def client(server: LoopbackProvider) -> Any:
+    """A real client, which nobody watches yet."""
     from botocore.config import Config
 
     config = Config(retries={"total_max_attempts": 1}, max_pool_connections=32)
     return boto3.client("bedrock-runtime", config=config, **server.arguments("bedrock"))
-
-
-@pytest.fixture
-def client(made: Any) -> Iterator[Any]:
-    """The client, watched by nobody before and after."""
-    from llama_token_tracker.wire import unwatch
-
-    yield made
-    unwatch(made)
 
 
 @pytest.fixture

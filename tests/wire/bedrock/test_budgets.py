@@ -23,7 +23,7 @@ def test_a_request_that_would_pass_the_limit_is_not_sent(client: Any, provider: 
     """What AWS billed for those before is what is spent."""
     tracker = Tracker(budget=Budget(tokens=250))
     provider.script(Reply("Yes.", BILL), Reply("Yes.", BILL))
-    watch(client, tracker)
+    watch(tracker, client)
     ask(client)
     ask(client)
     with pytest.raises(BudgetExceededError) as refused:
@@ -38,7 +38,7 @@ def test_streams_settle_when_they_are_read(client: Any, provider: LoopbackProvid
     """Until then they hold what they reserved."""
     tracker = Tracker(budget=Budget(tokens=10_000))
     provider.script(Reply("Yes.", BILL))
-    watch(client, tracker)
+    watch(tracker, client)
     answer = client.converse_stream(
         modelId=CLAUDE, messages=MESSAGES, inferenceConfig={"maxTokens": 100}
     )
@@ -54,7 +54,7 @@ def test_a_refused_request_gives_its_reservation_back(client: Any, provider: Loo
     """It cost nothing."""
     tracker = Tracker(budget=Budget(tokens=10_000))
     provider.script(Reply(status=400))
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises(ClientError):
         ask(client)
     [accounts] = tracker.accounts
@@ -66,7 +66,7 @@ def test_embeddings_settle_for_what_aws_billed(client: Any, provider: LoopbackPr
     """By the header of the answer."""
     tracker = Tracker(budget=Budget(tokens=60))
     provider.script(Reply(embedding=[0.5], usage=Usage(input_tokens=41)))
-    watch(client, tracker)
+    watch(tracker, client)
     body = json.dumps({"inputText": "one two three"})
     client.invoke_model(modelId=TITAN, body=body)["body"].read()
     assert tracker.total_embedding_token_count == 41

@@ -69,7 +69,7 @@ def check_cut(
     client: Any, tracker: Tracker, recorded: Recorded, asked: dict[str, Any], places: Any
 ) -> None:
     """Cut a stream at these places, and look at what is counted."""
-    watch(client, tracker)
+    watch(tracker, client)
     for place in places:
         for _ in answered(client, recorded.content[:place], **asked):
             pass
@@ -116,7 +116,7 @@ def test_a_stream_without_figures_comes_to_its_end_all_the_same(
 ):
     """Each vendor's own words say so, too."""
     provider.script(Reply(usage=None))
-    watch(client, tracker)
+    watch(tracker, client)
     asked = {"modelId": model, "body": json.dumps(FAMILIES[model])}
     list(client.invoke_model_with_response_stream(**asked)["body"])
     [event] = tracker.llm_token_counts
@@ -134,7 +134,7 @@ def test_an_asynchronous_stream_that_is_cut_is_known(
     async def work() -> None:
         session = aioboto3.Session()
         async with session.client("bedrock-runtime", **provider.arguments("bedrock")) as client:
-            watch(client, tracker)
+            watch(tracker, client)
             stream = (await client.converse_stream(modelId=CLAUDE, messages=MESSAGES))["stream"]
             # What a server sends that leaves the last event out.
             messages = stream._event_generator
@@ -164,7 +164,7 @@ def test_llama_indexs_event_takes_the_streams_end(
     recorded = record(provider, path(CLAUDE, "converse-stream"), {"messages": MESSAGES})
     content = recorded.content if is_whole else without_last(recorded.content)
     llm = converse(provider, CallbackManager([handler]), monkeypatch)
-    watch(llm, handler)
+    watch(handler, llm)
     with answering(llm._client, content):
         list(llm.stream_chat([ChatMessage("hello", role="user")]))
     [event] = handler.llm_token_counts
@@ -185,7 +185,7 @@ def test_langchains_event_takes_the_streams_end(is_whole: bool, provider: Loopba
     content = recorded.content if is_whole else without_last(recorded.content)
     client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
     llm = ChatBedrockConverse(model=CLAUDE, client=client, callbacks=[counter])
-    watch(client, counter)
+    watch(counter, client)
     with answering(client, content):
         list(llm.stream("hello"))
     [event] = counter.llm_token_counts

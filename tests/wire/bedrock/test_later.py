@@ -39,7 +39,7 @@ def test_what_a_program_does_to_an_answer_changes_no_figure(
 ):
     """Answers and events are the program's own, once it has them."""
     provider.script(*[Reply("yes", CACHED)] * 4)
-    watch(client, tracker)
+    watch(tracker, client)
     answer = client.converse(modelId=CLAUDE, messages=MESSAGES)
     _empty(answer)
     answer = client.invoke_model(modelId=CLAUDE, body=BODY)
@@ -61,7 +61,7 @@ def test_threads_that_read_at_once_find_the_same(
 ):
     """Each call is counted once, whole, by whoever is first."""
     provider.script(*[Reply("some words of an answer", None)] * 10)
-    watch(client, tracker)
+    watch(tracker, client)
     for _ in range(10):
         list(client.converse_stream(modelId=CLAUDE, messages=MESSAGES)["stream"])
     barrier, found = threading.Barrier(6), []
@@ -86,7 +86,7 @@ def test_a_stream_in_a_cycle_is_counted_by_the_collector(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """Where nobody holds it but itself, what came is counted when that's noticed."""
-    watch(client, tracker)
+    watch(tracker, client)
     stream = client.converse_stream(modelId=CLAUDE, messages=MESSAGES)["stream"]
     stream.itself = stream
     next(iter(stream))
@@ -101,7 +101,7 @@ def test_a_stream_in_a_cycle_is_counted_by_the_collector(
 def test_a_call_that_a_budget_refuses_is_none(client: Any, provider: LoopbackProvider):
     """Nothing was sent, so nothing was abandoned."""
     tracker = Tracker(budget=Budget(tokens=1))
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises(BudgetExceededError):
         client.converse(modelId=CLAUDE, messages=MESSAGES)
     gc.collect()
@@ -170,7 +170,7 @@ provider = LoopbackProvider()
 provider.__enter__()
 client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
 counter = TokenCountingHandler()
-watch(client, counter)
+watch(counter, client)
 messages = [{"role": "user", "content": [{"text": "hello"}]}]
 stream = client.converse_stream(modelId="anthropic.claude-v2", messages=messages)["stream"]
 next(iter(stream))
@@ -192,7 +192,7 @@ def test_text_is_kept_as_the_handler_says_when_it_is_read(client: Any, provider:
     """A handler that is gone by then has texts kept, and figures all the same."""
     handler = TokenCountingHandler()
     tracker = handler.tracker
-    watch(client, handler)
+    watch(handler, client)
     client.converse(modelId=CLAUDE, messages=MESSAGES)
     del handler
     gc.collect()
@@ -207,7 +207,7 @@ def test_a_body_that_is_read_after_the_totals_still_gives_its_text(
 ):
     """Whole or in pieces: the header has told the figures, and the text follows."""
     provider.script(Reply("an answer with }, in the middle of it", CACHED))
-    watch(client, tracker)
+    watch(tracker, client)
     body = client.invoke_model(modelId=CLAUDE, body=BODY)["body"]
     [event] = tracker.llm_token_counts
     assert (event.total_token_count, event.completion) == (CACHED.total_tokens, "")
@@ -227,7 +227,7 @@ def test_bodies_that_wait_are_bounded(
     asked: list[object] = []
     monkeypatch.setattr(WORKER, "ask", asked.append)
     provider.script(*[Reply("long " * 8_000, CACHED)] * 5)
-    watch(client, tracker)
+    watch(tracker, client)
     for _ in range(3):
         client.invoke_model(modelId=CLAUDE, body=BODY)["body"].read()
     assert asked == []
@@ -273,7 +273,7 @@ def test_a_request_that_cannot_be_noted_is_none(
 
     broken = Broken()
     tracker.owners.add(broken, Broken.claim)
-    watch(client, tracker)
+    watch(tracker, client)
     assert client.converse(modelId=CLAUDE, messages=MESSAGES)["usage"]
     gc.collect()
     assert tracker.llm_token_counts == tracker.failed_calls == []

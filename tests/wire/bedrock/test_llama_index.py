@@ -98,7 +98,7 @@ def test_embedded_texts_take_the_figures_of_the_headers(
 ):
     """One event a text, reported, and together exactly what AWS has billed."""
     model = embedding(name, provider, manager, monkeypatch, embed_batch_size=batch_size)
-    with watch(model, handler):
+    with watch(handler, model):
         way(model)
     events = handler.embedding_token_counts
     assert sorted(event.prompt for event in events) == sorted(TEXTS)
@@ -116,7 +116,7 @@ def test_a_query_is_counted_too(
 ):
     """One request, one event."""
     model = embedding(TITAN, provider, manager, monkeypatch)
-    with watch(model, handler):
+    with watch(handler, model):
         model.get_query_embedding("what?")
     [event], [billed] = handler.embedding_token_counts, provider.billed
     assert (event.prompt, event.prompt_token_count) == ("what?", billed.input_tokens)
@@ -128,7 +128,7 @@ def test_a_text_that_is_sent_shortened_is_the_same_text(
     """The integration cuts Cohere's texts at 2048 characters."""
     model = embedding(COHERE, provider, manager, monkeypatch)
     long = ["word " * 1_000, "another " * 1_000]
-    with watch(model, handler):
+    with watch(handler, model):
         model.get_text_embedding_batch(long)
     events, [billed] = handler.embedding_token_counts, provider.billed
     assert [event.prompt for event in events] == long
@@ -145,7 +145,7 @@ def test_texts_of_a_cache_cost_nothing(
 ):
     """The second time nothing is sent, and nothing counted."""
     model = embedding(TITAN, provider, manager, monkeypatch, embeddings_cache=SimpleKVStore())
-    with watch(model, handler):
+    with watch(handler, model):
         way(model)
         way(model)
     billed = sum(usage.input_tokens or 0 for usage in provider.billed)
@@ -166,7 +166,7 @@ def test_what_a_failed_batch_has_cost_is_counted(
     provider.script(Reply(status=400), prompt="last")
     model = embedding(TITAN, provider, manager, monkeypatch)
     with (
-        watch(model, handler),
+        watch(handler, model),
         handler.scope("ingest") as scope,
         pytest.raises(Exception, match="ValidationException"),
     ):
@@ -224,7 +224,7 @@ def test_a_call_of_converse_is_counted_once(
     """Every method is one request, one event, and exactly what AWS has billed."""
     provider.script(Reply(usage=usage))
     llm = converse(provider, manager, monkeypatch)
-    with watch(llm, handler):
+    with watch(handler, llm):
         LLM_WAYS[way](llm)
         gc.collect()
     [event], [billed] = handler.llm_token_counts, provider.billed
@@ -245,7 +245,7 @@ def test_a_call_of_invoke_model_is_counted_once(
     """The same of the integration that is called just Bedrock."""
     provider.script(Reply(usage=CACHED))
     llm = legacy(provider, manager, monkeypatch)
-    with watch(llm, handler):
+    with watch(handler, llm):
         LLM_WAYS[way](llm)
     [event] = handler.llm_token_counts
     assert (event.prompt_token_count, event.completion_token_count) == (22_734, 56)
@@ -270,7 +270,7 @@ def test_a_stream_that_is_left_is_counted_once(
             break
         await stream.aclose()
 
-    with watch(llm, handler):
+    with watch(handler, llm):
         if way == "astream_chat":
             asyncio.run(left())
         else:
@@ -292,7 +292,7 @@ def test_a_call_that_is_tried_again_is_one_event(
     """The attempts that were refused cost nothing."""
     provider.script(Reply(status=429), Reply(usage=CACHED))
     llm = converse(provider, manager, monkeypatch, max_retries=3)
-    with watch(llm, handler):
+    with watch(handler, llm):
         llm.chat(CHAT)
     assert len(provider.calls) >= 2
     [event] = handler.llm_token_counts
@@ -308,7 +308,7 @@ def test_plain_calls_beside_those_of_llama_index_are_events_of_their_own(
     """Even in the loop over a stream of LlamaIndex's that the same client sends."""
     llm = converse(provider, manager, monkeypatch)
     client = llm._client
-    with watch(llm, handler):
+    with watch(handler, llm):
         for number, _ in enumerate(llm.stream_chat(CHAT)):
             if number == 0:
                 client.converse(modelId=CLAUDE, messages=MESSAGES)
@@ -321,7 +321,7 @@ def test_a_handler_that_hears_nothing_of_a_model_counts_its_requests(
 ):
     """A model without this handler in its callback manager is a plain program to it."""
     llm = converse(provider, CallbackManager([]), monkeypatch)
-    with watch(llm, handler):
+    with watch(handler, llm):
         llm.chat(CHAT)
         list(llm.stream_chat(CHAT))
     assert len(handler.llm_token_counts) == 2
@@ -343,7 +343,7 @@ def test_many_asynchronous_calls_at_once_keep_apart(
             *[_drained(llm.astream_chat(CHAT)) for _ in range(6)],
         )
 
-    with watch(llm, handler):
+    with watch(handler, llm):
         asyncio.run(work())
     counted = sorted(event.total_token_count for event in handler.llm_token_counts)
     assert counted == sorted(usage.total_tokens for usage in provider.billed)

@@ -67,7 +67,7 @@ def test_two_thousand_mixed_calls_add_up_to_what_was_billed(
             for place in range(len(ways)):
                 ways[(place + number + turn) % len(ways)]()
 
-    watches = watch(client, handler), watch(llm, handler), watch(texts, handler)
+    watches = watch(handler, client), watch(handler, llm), watch(handler, texts)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
     for one in watches:

@@ -20,7 +20,7 @@ def test_any_limit_that_botocore_sends(most: int, client: Any, provider: Loopbac
     """With "warn" nothing stops it."""
     tracker = Tracker(budget=Budget(tokens=1, usd=1, on_exceed="warn"))
     provider.script(Reply("Yes.", BILL))
-    watch(client, tracker)
+    watch(tracker, client)
     client.converse(modelId=CLAUDE, messages=MESSAGES, inferenceConfig={"maxTokens": most})
     [accounts] = tracker.accounts
     assert (accounts.spent().tokens, accounts.spent().reserved_tokens) == (102, 0)
@@ -36,7 +36,7 @@ def test_any_body_that_botocore_sends(body: Any, client: Any, provider: Loopback
     """What isn't understood is sent, whatever comes of it, and nothing stays reserved."""
     tracker = Tracker(budget=Budget(tokens=1, on_exceed="warn"))
     provider.script(Reply("Yes.", BILL))
-    watch(client, tracker)
+    watch(tracker, client)
     try:
         client.invoke_model(modelId=CLAUDE, body=body)["body"].read()
     except ClientError:

@@ -55,7 +55,7 @@ def test_a_call_is_one_event_with_what_aws_billed(
 ):
     """Cache reads and writes are part of the input, texts and the request's id are there."""
     provider.script(Reply(SAID, CACHED))
-    watch(client, tracker)
+    watch(tracker, client)
     way(client)
     [event] = tracker.llm_token_counts
     assert event.usage.input_tokens == event.prompt_token_count == 22_734
@@ -74,7 +74,7 @@ def test_figures_are_there_before_the_body_is_read(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """The headers suffice; the text follows when the program reads it."""
-    watch(client, tracker)
+    watch(tracker, client)
     response = client.invoke_model(modelId=CLAUDE, body=BODY)
     [event] = tracker.llm_token_counts
     [billed] = provider.billed
@@ -92,7 +92,7 @@ def test_without_headers_the_body_tells(
     key = "inputText" if "titan" in model else "prompt"
     client.meta.events.register("before-parse.bedrock-runtime.InvokeModel", _without_headers)
     try:
-        watch(client, tracker)
+        watch(tracker, client)
         body = client.invoke_model(modelId=model, body=json.dumps({key: PROMPT}))["body"]
         assert tracker.total_llm_token_count == 0
         read = b"".join(body.iter_chunks(7))
@@ -121,7 +121,7 @@ def test_what_aws_leaves_out_is_counted_here(
     """Prompt and answer are counted with the handler's tokenizer, and marked."""
     handler.tokenizer = str.split
     provider.script(Reply(SAID, None))
-    watch(client, handler)
+    watch(handler, client)
     way(client)
     [event] = handler.llm_token_counts
     assert event.source in ("counted", "estimated")
@@ -135,7 +135,7 @@ def test_an_error_costs_nothing(
 ):
     """It reaches the program as it is, and is listed among the failed."""
     provider.script(Reply(status=429))
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises(ClientError, match="ThrottlingException"):
         way(client)
     [event] = tracker.failed_calls
@@ -149,7 +149,7 @@ def test_nobody_listening_is_a_failed_call(tracker: Tracker, provider: LoopbackP
     # Tried once again; by default it would be four times, with waits that grow.
     config = Config(retries={"total_max_attempts": 2})
     client = boto3.client("bedrock-runtime", config=config, **arguments)
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises(EndpointConnectionError):
         converse(client)
     assert len(tracker.failed_calls) == 1
@@ -161,7 +161,7 @@ def test_a_guardrail_is_counted_as_reported(
 ):
     """What a guardrail says instead of the model is one call, at AWS's figures."""
     provider.script(Reply("Blocked.", guardrail=True))
-    watch(client, tracker)
+    watch(tracker, client)
     way(client)
     [event], [billed] = tracker.llm_token_counts, provider.billed
     assert event.total_token_count == billed.total_tokens
@@ -172,7 +172,7 @@ def test_counting_tokens_is_no_call_to_a_model(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """CountTokens is free."""
-    watch(client, tracker)
+    watch(tracker, client)
     client.count_tokens(modelId=CLAUDE, input={"converse": {"messages": MESSAGES}})
     assert len(provider.calls) == 1
     assert tracker.totals() == {}
@@ -183,7 +183,7 @@ def test_counting_tokens_is_no_call_to_a_model(
 
 def test_a_text_of_titan_is_one_event(client: Any, provider: LoopbackProvider, tracker: Tracker):
     """Its tokens are those of the header."""
-    watch(client, tracker)
+    watch(tracker, client)
     client.invoke_model(modelId=TITAN, body=json.dumps({"inputText": "one two"}))["body"].read()
     [event], [billed] = tracker.embedding_token_counts, provider.billed
     assert (event.prompt, event.prompt_token_count) == ("one two", billed.input_tokens)
@@ -195,7 +195,7 @@ def test_texts_of_cohere_share_the_header_exactly(
 ):
     """One event a text; the longer text has the larger share, and the sum is AWS's."""
     texts = ["one", "one two three four", "one two"]
-    watch(client, tracker)
+    watch(tracker, client)
     body = json.dumps({"texts": texts, "input_type": "search_document"})
     client.invoke_model(modelId=COHERE, body=body)["body"].read()
     events, [billed] = tracker.embedding_token_counts, provider.billed
@@ -214,7 +214,7 @@ def test_behind_an_opaque_name_an_embedding_is_told_by_its_request(
     """The ARN of an application inference profile names no model."""
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/embed7x"
     assert "embed" in arn.rpartition("/")[2]  # this provider needs it to tell; the watch doesn't
-    watch(client, tracker)
+    watch(tracker, client)
     client.invoke_model(modelId=arn, body=json.dumps(said))
     [event], [billed] = tracker.embedding_token_counts, provider.billed
     assert (event.prompt, event.prompt_token_count) == ("one", billed.input_tokens)
@@ -231,7 +231,7 @@ def test_a_stream_that_is_left_counts_what_came(
 ):
     """It's abandoned; where AWS would have told at the end, the figures are marked."""
     provider.script(Reply(SAID, CACHED, stall_after=2))
-    watch(client, tracker)
+    watch(tracker, client)
     stream = _stream(client, way)
     events = iter(stream)
     said = ""
@@ -272,7 +272,7 @@ def test_a_stream_that_is_cut_has_failed(
 ):
     """The program gets the error, and what came is counted."""
     provider.script(Reply(SAID, CACHED, cut_after=2))
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises((ProtocolError, EventStreamError, OSError)):
         list(_stream(client, way))
     [event] = tracker.llm_token_counts
@@ -285,7 +285,7 @@ def test_a_stream_may_be_read_in_two_goes(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """Whoever looks at the first event and then goes on has read it all."""
-    watch(client, tracker)
+    watch(tracker, client)
     stream = _stream(client, "converse_stream")
     for _ in stream:
         break
@@ -301,7 +301,7 @@ def test_events_reach_the_program_as_they_come(
 ):
     """A stream that halts has given everything before: nothing is held back or read ahead."""
     provider.script(Reply(SAID, stall_after=1))
-    watch(client, tracker)
+    watch(tracker, client)
     stream = _stream(client, "converse_stream")
     first = next(iter(stream))
     assert "messageStart" in first
@@ -314,7 +314,7 @@ def test_a_stream_that_is_never_read_is_counted(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """AWS has got the prompt all the same."""
-    watch(client, tracker)
+    watch(tracker, client)
     _stream(client, "converse_stream").close()
     [event] = tracker.llm_token_counts
     assert (event.status, event.completion_token_count) == ("abandoned", 0)
@@ -326,7 +326,7 @@ def test_a_stream_that_is_never_read_is_counted(
 
 def test_a_call_belongs_to_its_scope(client: Any, provider: LoopbackProvider, tracker: Tracker):
     """Also a stream that is drained after the scope's end."""
-    watch(client, tracker)
+    watch(tracker, client)
     with tracker.scope("request", user="ada") as request:
         converse(client)
         stream = _stream(client, "converse_stream")
@@ -340,7 +340,7 @@ def test_a_call_belongs_to_its_scope(client: Any, provider: LoopbackProvider, tr
 
 def test_threads_are_counted_once_each(client: Any, provider: LoopbackProvider, tracker: Tracker):
     """Eight threads with a mix of operations add up to what the provider billed."""
-    watch(client, tracker)
+    watch(tracker, client)
 
     def work() -> None:
         for way in WAYS:
@@ -358,7 +358,7 @@ def test_threads_are_counted_once_each(client: Any, provider: LoopbackProvider, 
 def test_text_may_be_left_out(client: Any, provider: LoopbackProvider):
     """A handler without texts keeps none of a plain client's either."""
     handler = TokenCountingHandler(keep_text=False)
-    watch(client, handler)
+    watch(handler, client)
     for way in WAYS:
         way(client)
     assert {(event.prompt, event.completion) for event in handler.llm_token_counts} == {("", "")}

@@ -104,7 +104,7 @@ def test_a_body_is_heard_whichever_way_it_is_read(
     """By two trackers that watch one client; it's botocore's own body."""
     trackers = [Tracker(), Tracker()]
     for tracker in (*trackers, *trackers):
-        watch(client, tracker)
+        watch(tracker, client)
     body = client.invoke_model(modelId=CLAUDE, body=BODY)["body"]
     assert type(body) is StreamingBody
     assert repr(body).startswith("<botocore.response.StreamingBody object")
@@ -122,7 +122,7 @@ def test_what_a_body_gives_in_a_block_is_heard(
     way: str, told: str, client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """It's urllib3's response, in which all ways of reading end."""
-    watch(client, tracker)
+    watch(tracker, client)
     with client.invoke_model(modelId=CLAUDE, body=BODY)["body"] as raw:
         assert isinstance(raw, HTTPResponse)
         assert repr(raw).startswith("<urllib3.response.HTTPResponse object")
@@ -135,7 +135,7 @@ def test_a_body_that_is_closed_unread_is_counted(
     client: Any, told: str, provider: LoopbackProvider, tracker: Tracker
 ):
     """Once, by its headers or as one that was left."""
-    watch(client, tracker)
+    watch(tracker, client)
     with closing(client.invoke_model(modelId=CLAUDE, body=BODY)["body"]) as body:
         body.read(3)
     del body
@@ -166,7 +166,7 @@ def test_a_stream_is_the_sdks_own(ask: Any, client: Any, provider: LoopbackProvi
     provider.reset()
     trackers = [Tracker(), Tracker()]
     for tracker in trackers:
-        watch(client, tracker)
+        watch(tracker, client)
     stream = ask(client)
     assert isinstance(stream, EventStream)
     assert repr(stream).split(" at ")[0] == repr(plain).split(" at ")[0]
@@ -188,7 +188,7 @@ def test_a_stream_that_is_left_half_read_is_abandoned(
     ask: Any, how: str, client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """Where it's closed, and where it's collected."""
-    watch(client, tracker)
+    watch(tracker, client)
     stream = ask(client)
     if how == "closing":
         with closing(stream):
@@ -279,7 +279,7 @@ def test_an_asynchronous_body_is_heard_whichever_way_it_is_read(
 
     async def work(way: str, client: Any) -> None:
         trackers = [Tracker(), Tracker()]
-        watching = [watch(client, tracker) for tracker in (*trackers, *trackers)]
+        watching = [watch(tracker, client) for tracker in (*trackers, *trackers)]
         body = (await client.invoke_model(modelId=CLAUDE, body=BODY))["body"]
         assert type(body) is StreamingBody
         assert isinstance(body.content, StreamReader)
@@ -316,7 +316,7 @@ def test_an_asynchronous_stream_is_the_sdks_own(provider: LoopbackProvider):
         session = aioboto3.Session()
         async with session.client("bedrock-runtime", **provider.arguments("bedrock")) as client:
             for tracker in trackers:
-                watch(client, tracker)
+                watch(tracker, client)
             stream = (await client.converse_stream(modelId=CLAUDE, messages=MESSAGES))["stream"]
             assert isinstance(stream, AioEventStream)
             assert repr(stream).startswith("<aiobotocore.eventstream.AioEventStream object")

@@ -37,9 +37,9 @@ def _invoked(**fields: Any) -> dict[str, Any]:
 def test_a_stubbed_answer_is_counted(is_watched_first: bool, client: Any, tracker: Tracker):
     """Converse and InvokeModel, with model and texts, whoever came first."""
     if is_watched_first:
-        watch(client, tracker)
+        watch(tracker, client)
     with Stubber(client) as stubber:
-        watch(client, tracker)
+        watch(tracker, client)
         stubber.add_response("converse", CONVERSED)
         stubber.add_response("invoke_model", _invoked(**INVOKED))
         client.converse(modelId=CLAUDE, messages=MESSAGES)
@@ -59,7 +59,7 @@ def test_a_stubber_that_is_imported_later_is_known_all_the_same(
     """By its answer alone: what was asked for isn't known."""
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "botocore.stub")
-        watch(client, tracker)
+        watch(tracker, client)
     with Stubber(client) as stubber:
         stubber.add_response("converse", CONVERSED)
         client.converse(modelId=CLAUDE, messages=MESSAGES)
@@ -69,7 +69,7 @@ def test_a_stubber_that_is_imported_later_is_known_all_the_same(
 
 def test_a_stubbed_embedding_is_counted(client: Any, tracker: Tracker):
     """By the figure in its body."""
-    watch(client, tracker)
+    watch(tracker, client)
     with Stubber(client) as stubber:
         stubber.add_response("invoke_model", _invoked(embedding=[0.5], inputTextTokenCount=7))
         client.invoke_model(modelId=TITAN, body=json.dumps({"inputText": "one"}))["body"].read()
@@ -79,7 +79,7 @@ def test_a_stubbed_embedding_is_counted(client: Any, tracker: Tracker):
 
 def test_a_stubbed_error_is_free(client: Any, tracker: Tracker):
     """As one of AWS is."""
-    watch(client, tracker)
+    watch(tracker, client)
     with Stubber(client) as stubber:
         stubber.add_client_error("converse", "ThrottlingException", http_status_code=429)
         with pytest.raises(ClientError):
@@ -90,7 +90,7 @@ def test_a_stubbed_error_is_free(client: Any, tracker: Tracker):
 
 def test_what_no_stub_was_made_for_is_no_call(client: Any, tracker: Tracker):
     """Nothing has left."""
-    watch(client, tracker)
+    watch(tracker, client)
     with Stubber(client), pytest.raises(Exception, match="stub"):
         client.converse(modelId=CLAUDE, messages=MESSAGES)
     assert tracker.llm_token_counts == tracker.failed_calls == []
@@ -102,7 +102,7 @@ def test_a_stubbed_stream_is_counted(client: Any, tracker: Tracker):
         {"contentBlockDelta": {"delta": {"text": "Canberra."}}},
         {"metadata": {"usage": USAGE}},
     ]
-    watch(client, tracker)
+    watch(tracker, client)
     with Stubber(client) as stubber:
         stubber._validate_response = lambda *_: None
         stubber.add_response("converse_stream", {"stream": events})

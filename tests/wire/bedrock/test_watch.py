@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llama_token_tracker import LlamaTokenTrackerError, TokenCountingHandler, Tracker
 from llama_token_tracker.events.settle import shares
 from llama_token_tracker.testing import LoopbackProvider, Reply
-from llama_token_tracker.wire import unwatch, watch
+from llama_token_tracker.wire import watch
 from tests.needs import needs
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES, TITAN
 
@@ -25,27 +25,33 @@ def ask(client: Any) -> None:
 
 
 def test_watching_twice_is_watching_once(client: Any, provider: LoopbackProvider, tracker: Tracker):
-    """The second watch is the first one."""
-    assert watch(client, tracker) is watch(client, tracker)
+    """Until both are stopped, in whichever order."""
+    first, second = watch(tracker, client), watch(tracker, client)
     ask(client)
     assert len(tracker.llm_token_counts) == len(provider.billed) == 1
+    first.stop()
+    ask(client)
+    assert len(tracker.llm_token_counts) == 2
+    second.stop()
+    ask(client)
+    assert len(tracker.llm_token_counts) == 2
 
 
 def test_two_trackers_hear_the_same_client(client: Any, provider: LoopbackProvider):
     """Each counts each call once."""
     first, second = Tracker(), Tracker()
-    watch(client, first)
-    watch(client, second)
+    watch(first, client)
+    watch(second, client)
     ask(client)
     [billed] = provider.billed
     assert first.total_llm_token_count == second.total_llm_token_count == billed.total_tokens
 
 
-def test_nobody_listens_after_unwatch(client: Any, provider: LoopbackProvider, tracker: Tracker):
-    """Not to that client, by whomever it was watched; doing so again is nothing."""
-    watch(client, tracker)
-    unwatch(client)
-    unwatch(client)
+def test_nobody_listens_after_a_stop(client: Any, provider: LoopbackProvider, tracker: Tracker):
+    """To stop again is nothing."""
+    watching = watch(tracker, client)
+    watching.stop()
+    watching.stop()
     ask(client)
     assert len(provider.billed) == 1
     assert tracker.totals() == {}
@@ -53,12 +59,12 @@ def test_nobody_listens_after_unwatch(client: Any, provider: LoopbackProvider, t
 
 def test_a_watch_ends_with_its_block(client: Any, provider: LoopbackProvider, tracker: Tracker):
     """A stream that has begun is heard to its end."""
-    with watch(client, tracker):
+    with watch(tracker, client):
         stream = client.converse_stream(modelId=CLAUDE, messages=MESSAGES)["stream"]
     ask(client)
     list(stream)
     assert tracker.total_llm_token_count == provider.billed[0].total_tokens
-    with watch(client, tracker):
+    with watch(tracker, client):
         ask(client)
     assert len(tracker.llm_token_counts) == 2
 
@@ -68,13 +74,12 @@ def test_clients_of_a_session_are_watched_from_then_on(
 ):
     """A session is watched for the clients it will make; they're counted once, watched or not."""
     session = boto3.Session()
-    with watch(session, tracker):
+    with watch(tracker, session):
         client = session.client("bedrock-runtime", **provider.arguments("bedrock"))
         ask(client)
-        watch(client, tracker)
-        ask(client)
+        with watch(tracker, client):
+            ask(client)
         assert len(tracker.llm_token_counts) == 2
-    unwatch(client)
     ask(client)
     assert len(tracker.llm_token_counts) == 2
 
@@ -83,31 +88,29 @@ def test_another_service_is_refused(tracker: Tracker, provider: LoopbackProvider
     """The error says what was found and what to give."""
     client = boto3.client("s3", **provider.arguments("bedrock"))
     with pytest.raises(TypeError, match=r"client of s3 .* boto3.client\('bedrock-runtime'\)"):
-        watch(client, tracker)
+        watch(tracker, client)
 
 
 @pytest.mark.parametrize("thing", [object(), None, "bedrock-runtime", 7])
 def test_what_is_no_client_is_refused(thing: object, tracker: Tracker):
     """Whatever it is."""
     with pytest.raises(LlamaTokenTrackerError, match="can't be watched"):
-        watch(thing, tracker)
-    with pytest.raises(LlamaTokenTrackerError, match="can't be watched"):
-        unwatch(thing)
+        watch(tracker, thing)
 
 
 @pytest.mark.parametrize("counter", [object(), None, print])
 def test_who_does_not_count_is_refused(counter: object, client: Any):
     """A watch needs a tracker."""
     with pytest.raises(TypeError, match="doesn't count"):
-        watch(client, counter)
+        watch(counter, client)
 
 
 def test_a_client_is_not_kept_alive(provider: LoopbackProvider, tracker: Tracker):
     """Nor is a handler that nobody else holds."""
     handler = TokenCountingHandler()
     client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
-    watch(client, tracker)
-    watch(client, handler)
+    watch(tracker, client)
+    watch(handler, client)
     ask(client)
     dead = [weakref.ref(client), weakref.ref(handler)]
     del handler
@@ -125,7 +128,7 @@ def test_a_body_that_is_no_json_is_counted_all_the_same(
 ):
     """The headers know its tokens; its prompt stays empty."""
     provider.script(Reply("yes"))
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises(client.exceptions.ValidationException):
         client.invoke_model(modelId="stability.unknown", body=b"\xff\x00")
     client.invoke_model(modelId=TITAN, body=b"[1, 2]")
@@ -137,7 +140,7 @@ def test_the_body_is_botocores_own_kind(client: Any, tracker: Tracker, provider:
     """Whatever reads a StreamingBody reads this one, in every way."""
     from botocore.response import StreamingBody
 
-    watch(client, tracker)
+    watch(tracker, client)
     bodies = [client.invoke_model(modelId=CLAUDE, body=BODY)["body"] for _ in range(4)]
     assert all(isinstance(body, StreamingBody) for body in bodies)
     with bodies[3] as raw:
@@ -173,7 +176,7 @@ def test_asynchronous_clients_are_watched_too(provider: LoopbackProvider, tracke
     async def work() -> None:
         session = aioboto3.Session()
         async with session.client("bedrock-runtime", **provider.arguments("bedrock")) as client:
-            watch(client, tracker)
+            watch(tracker, client)
             await client.converse(modelId=CLAUDE, messages=MESSAGES)
             stream = await client.converse_stream(modelId=CLAUDE, messages=MESSAGES)
             async for _ in stream["stream"]:
@@ -215,7 +218,7 @@ def test_a_cancelled_call_is_abandoned(provider: LoopbackProvider, tracker: Trac
         provider.script(Reply(delay_s=5))
         session = aioboto3.Session()
         async with session.client("bedrock-runtime", **provider.arguments("bedrock")) as client:
-            watch(client, tracker)
+            watch(tracker, client)
             call = asyncio.ensure_future(client.converse(modelId=CLAUDE, messages=MESSAGES))
             await asyncio.sleep(0.2)
             call.cancel()
@@ -236,7 +239,7 @@ def test_an_async_session_is_watched_for_its_clients(provider: LoopbackProvider,
 
     async def work() -> None:
         session = aioboto3.Session()
-        with watch(session, tracker):
+        with watch(tracker, session):
             for _ in range(2):
                 arguments = provider.arguments("bedrock")
                 async with session.client("bedrock-runtime", **arguments) as client:
@@ -255,8 +258,8 @@ def test_a_client_that_is_not_entered_is_refused(provider: LoopbackProvider, tra
     async def work() -> None:
         waiting = aioboto3.Session().client("bedrock-runtime", **provider.arguments("bedrock"))
         with pytest.raises(TypeError, match="within its `async with`"):
-            watch(waiting, tracker)
+            watch(tracker, waiting)
         async with waiting as client:
-            watch(client, tracker)
+            watch(tracker, client)
 
     asyncio.run(work())

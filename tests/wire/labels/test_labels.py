@@ -125,7 +125,7 @@ def _bedrock(url: str, counter: Any) -> Any:
         aws_secret_access_key="none",
         config=Config(retries={"total_max_attempts": 1}),
     )
-    watch(client, counter)
+    watch(counter, client)
     return client
 
 

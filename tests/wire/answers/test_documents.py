@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_token_tracker.wire.httpx.documents import Documents, Events, Lines, Whole
+from llama_token_tracker.wire.answers.documents import Documents, Events, Lines, Whole
 
 # Drawn examples take their time.
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What answers say, whichever library hands over their bytes."""

@@ -1,0 +1,180 @@
+"""Who listens to the clients of this process, and where in their libraries they are heard."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+from weakref import WeakSet
+
+from llama_token_tracker._lock import LOADING, pass_on
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.wire.botocore import Listener
+from llama_token_tracker.wire.transcript import Recorder
+
+
+class Point(NamedTuple):
+    """A method that all calls pass that a library makes.
+
+    Attributes:
+        module: The module that has it.
+        name: The class and the method.
+        hook: What is put around it: a module within this package, and a function.
+    """
+
+    module: str
+    name: str
+    hook: tuple[str, str]
+
+
+POINTS: Final = (
+    # As Sentry and Datadog do. It sees whatever transport a client has; OpenTelemetry wraps the
+    # transports of httpx's own alone.
+    Point("httpx", "Client.send", ("httpx.process", "send")),
+    Point("httpx", "AsyncClient.send", ("httpx.process", "async_send")),
+    Point("httpx2", "Client.send", ("httpx.process", "send")),
+    Point("httpx2", "AsyncClient.send", ("httpx.process", "async_send")),
+    Point("botocore.hooks", "EventAliaser.emit", ("botocore.process", "emit")),
+)
+"""Where each library is heard, synchronous and not, whenever a client was or will be made."""
+
+
+class Listening:
+    """One who listens, to all clients or to some.
+
+    Args:
+        recorder: Where their requests go.
+        clients: The clients; `None` for all.
+    """
+
+    def __init__(self, recorder: Recorder, clients: Iterable[Any] | None) -> None:
+        self.recorder = recorder
+        self._clients: WeakSet[Any] | None = None if clients is None else WeakSet(clients)
+
+    def hears(self, client: object) -> bool:
+        """Whether this client is one of those."""
+        return self._clients is None or client in self._clients
+
+    @cached_property
+    def botocore(self) -> Listener:
+        """What listens to clients of botocore."""
+        return Listener(self.recorder)
+
+    def stop(self) -> None:
+        """Hear no more of what clients tell by themselves."""
+        self.botocore.stop()
+
+
+_listening: tuple[Listening, ...] = ()
+_patches: Final[list["_Patch"]] = []
+
+
+def heard(client: object) -> list[Listening]:
+    """Who listens to a client: of those who count into one tracker, one."""
+    by_tracker = {id(one.recorder.tracker): one for one in _listening if one.hears(client)}
+    return list(by_tracker.values())
+
+
+def start(listening: Listening) -> None:
+    """Have somebody listen, to what is imported later, too."""
+    global _listening
+    with LOADING:
+        _listening = (*_listening, listening)
+        if not _patches:
+            _patches.extend(map(_Patch, POINTS))
+        for patch in _patches:
+            patch.apply()
+
+
+def stop(listening: Listening) -> None:
+    """Have somebody listen no more; after the last, all is as it was."""
+    global _listening
+    with LOADING:
+        _listening = tuple(one for one in _listening if one is not listening)
+        if not _listening:
+            for patch in _patches:
+                patch.take_back()
+    listening.stop()
+
+
+class _Patch:
+    """What is put around a method as long as anybody listens.
+
+    Args:
+        point: Where.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self._point = point
+        self._is_expected = False
+        self._wrapper: Any = None
+
+    def apply(self) -> None:
+        """Put it there, as soon as the library is imported."""
+        if not self._is_expected:
+            self._is_expected = True
+            # With LlamaIndex comes wrapt, and by it OpenTelemetry patches as well.
+            import_module("wrapt").register_post_import_hook(self._wrap, self._point.module)
+        elif self._wrapper is None:
+            self._wrap()
+
+    def _wrap(self, _module: object = None) -> None:
+        from sys import modules
+
+        module = modules.get(self._point.module)
+        with LOADING:
+            if module is None or self._wrapper is not None or not _listening:
+                return
+            try:
+                hook = self._hook()
+                wrapt = import_module("wrapt")
+                self._wrapper = wrapt.wrap_function_wrapper(module, self._point.name, hook)
+            except Exception as error:  # noqa: BLE001 - a library may be of any version
+                pass_on(error)
+                where = f"{self._point.module}.{self._point.name}"
+                notice("{} can't be heard", error, "its calls aren't counted", where)
+
+    def _hook(self) -> Callable[..., Any]:
+        module, name = self._point.hook
+        hook: Callable[..., Any] = getattr(import_module(f"{__package__}.{module}"), name)
+        return hook
+
+    def take_back(self) -> None:
+        """Take it away, from among those of others, too."""
+        wrapper, self._wrapper = self._wrapper, None
+        if wrapper is None:
+            return
+        from sys import modules
+
+        owner, name = self._point.name.split(".")
+        holder: Any = getattr(modules[self._point.module], owner)
+        outer: Any = vars(holder).get(name)
+        if outer is wrapper:
+            setattr(holder, name, wrapper.__wrapped__)
+            return
+        # Somebody has wrapped it meanwhile.
+        while outer is not None and getattr(outer, "__wrapped__", None) is not wrapper:
+            outer = getattr(outer, "__wrapped__", None)
+        if outer is not None:
+            outer.__wrapped__ = wrapper.__wrapped__
+
+
+# --- requests within requests ----------------------------------------------------------------
+
+_underway: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("underway", default=())
+
+
+@contextmanager
+def underway(recorders: Iterable[Recorder], url: str) -> Generator[None]:
+    """Note that a request is on its way, for a library may send it by another."""
+    token = _underway.set((*_underway.get(), *((one.tracker, url) for one in recorders)))
+    try:
+        yield
+    finally:
+        _underway.reset(token)
+
+
+def is_underway(recorder: Recorder, url: str) -> bool:
+    """Whether this request is one of which a recorder knows already."""
+    return (recorder.tracker, url) in _underway.get()

@@ -1,0 +1,166 @@
+"""`watch`: counts what this process sends to providers, or some clients alone."""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from llama_token_tracker.errors import WatchError
+from llama_token_tracker.wire.botocore import emitter_of
+from llama_token_tracker.wire.listening import Listening, start, stop
+from llama_token_tracker.wire.transcript import Recorder
+
+
+class Watch:
+    """What listens until it's stopped. Made by `watch`; as a context manager it stops at the end."""
+
+    def __init__(self, listening: Listening) -> None:
+        self._listening = listening
+
+    def stop(self) -> None:
+        """Listen no more; streams that were begun are read to their end."""
+        stop(self._listening)
+
+    def __enter__(self) -> Self:
+        """Listen until the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop listening."""
+        self.stop()
+
+
+def watch(token_counter: Any, *clients: Any) -> Watch:
+    """Count all that this process sends to a known provider, as the provider reports it.
+
+        token_counter = TokenCountingHandler()
+        watch(token_counter)
+
+    Whoever sends it: LlamaIndex, LangChain, an SDK, boto3, any library on httpx, httpx2, botocore,
+    aiobotocore, aiohttp or requests, by clients made before or later. A call that a framework
+    makes, and that is counted by `token_counter` anyway, is counted once: its event takes the
+    provider's figures. Every other request becomes an event of its own. No request is changed.
+
+    Args:
+        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
+        clients: Only these: clients of boto3, aioboto3 and aiobotocore, or sessions, for the
+            clients they make from now on; clients of SDKs, of httpx, aiohttp and requests; models
+            of LlamaIndex or LangChain that have one of them. All of the process if none is given.
+
+    Returns:
+        The watch, to `stop()` it. Whoever watches twice counts once; several may count.
+
+    Raises:
+        WatchError: `token_counter` doesn't count, or a client can't be watched.
+    """
+    recorder = Recorder(token_counter)
+    if not clients:
+        listening = Listening(recorder, None)
+        start(listening)
+        return Watch(listening)
+    found = [inner for client in clients for inner in _clients_in(client)]
+    emitters = [emitter_of(inner) for inner in found if not _is_heard(inner)]
+    others = [inner for inner in found if _is_heard(inner)]
+    listening = Listening(recorder, others)
+    for emitter in emitters:
+        listening.botocore.listen(emitter)
+    if others:
+        start(listening)
+    return Watch(listening)
+
+
+# --- clients within clients ------------------------------------------------------------------
+
+_HEARD: Final = frozenset(
+    {
+        ("httpx", "Client"),
+        ("httpx", "AsyncClient"),
+        ("httpx2", "Client"),
+        ("httpx2", "AsyncClient"),
+        ("aiohttp", "ClientSession"),
+        ("requests", "Session"),
+    }
+)
+"""Libraries, and the classes of theirs that are heard."""
+
+_AWS: Final = frozenset({"boto3", "botocore", "aioboto3", "aiobotocore"})
+
+_HOLD: Final = frozenset(
+    {"openai", "anthropic", "google", "mistralai", "cohere", "ollama"}
+    | {"llama_index", "langchain_openai", "langchain_anthropic", "langchain_aws"}
+    | {"langchain_google_genai", "langchain_mistralai", "langchain_cohere", "langchain_ollama"}
+)
+"""Libraries whose objects may hold such clients."""
+
+_MADE_LATE: Final = ("_get_client", "_get_aclient")
+"""By these methods models of LlamaIndex make the clients that they keep."""
+
+_DEPTH: Final = 6
+
+
+def _clients_in(thing: Any) -> list[Any]:
+    """The clients that something is, or holds.
+
+    Raises:
+        WatchError: It's none, and holds none.
+    """
+    if emitter_of(thing) is not None:
+        return [thing]
+    found: dict[int, Any] = {}
+    level, seen = [thing], dict[int, Any]()
+    for _ in range(_DEPTH):
+        level = [one for one in level if seen.setdefault(id(one), one) is one]
+        found |= {id(one): one for one in level if _is_heard(one) or _is_of_bedrock(one)}
+        level = [inner for one in level if id(one) not in found for inner in _held(one)]
+        level = list({id(one): one for one in level if id(one) not in seen}.values())
+    if not found:
+        kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
+        msg = (
+            f"a {kind} can't be watched: it is no client that is known and holds none yet; give a "
+            "client of boto3, an SDK, httpx, aiohttp or requests (aioboto3's within its `async "
+            "with`), a model that holds one, or none to watch all of this process."
+        )
+        raise WatchError(msg)
+    return list(found.values())
+
+
+def _is_heard(thing: object) -> bool:
+    return any((_root(kind), kind.__name__) in _HEARD for kind in type(thing).__mro__)
+
+
+def _is_of_bedrock(thing: object) -> bool:
+    if _root(type(thing)) not in _AWS:
+        return False
+    try:
+        return emitter_of(thing) is not None
+    except WatchError:
+        return False  # of another service
+
+
+def _root(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _held(thing: object) -> Iterable[Any]:
+    """What an object of such a library holds."""
+    if _root(type(thing)) not in _HOLD and not isinstance(thing, dict | list | tuple):
+        return ()
+    for name in _MADE_LATE:
+        make: Any = getattr(thing, name, None)
+        if callable(make):
+            make()
+    held: list[Any] = [*_fields(thing).values()]
+    return [one for one in held if not isinstance(one, str | bytes | int | float | None)]
+
+
+def _fields(thing: Any) -> dict[Any, Any]:
+    if isinstance(thing, dict):
+        return thing
+    if isinstance(thing, list | tuple):
+        return dict(enumerate(thing))
+    hidden: Any = getattr(thing, "__pydantic_private__", None)
+    return {**getattr(thing, "__dict__", {}), **(hidden or {})}
