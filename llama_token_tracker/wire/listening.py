@@ -36,6 +36,11 @@ POINTS: Final = (
     Point("httpx2", "Client.send", ("httpx.process", "send")),
     Point("httpx2", "AsyncClient.send", ("httpx.process", "async_send")),
     Point("botocore.hooks", "EventAliaser.emit", ("botocore.process", "emit")),
+    # As Datadog does. What aiohttp tells those who trace it, as OpenTelemetry does, leaves out
+    # the pieces of an answer.
+    Point("aiohttp.client", "ClientSession._request", ("aiohttp", "request")),
+    # As all three do.
+    Point("requests.sessions", "Session.send", ("requests", "send")),
 )
 """Where each library is heard, synchronous and not, whenever a client was or will be made."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from botocore.eventstream import EventStream
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.wire.answers.classes import derived
 from llama_token_tracker.wire.exchange import Exchange
 
 Keep = Callable[[Any], None]
@@ -87,13 +88,6 @@ def _watched(kind: Any) -> Any:
         return kind.close(self)
 
     return derived(kind, __iter__=read, __aiter__=async_read, close=close)
-
-
-def derived(kind: Any, **methods: Any) -> Any:
-    """Derive a class, for whose objects its own pass, with other methods where it has them."""
-    own = {name: method for name, method in methods.items() if hasattr(kind, name)}
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    return type(kind.__name__, (kind,), names | own)
 
 
 def watch_events(events: Any, exchange: Exchange, take_event: TakeEvent) -> None:
