@@ -1,5 +1,6 @@
 """Who listens to the clients of this process, and where in their libraries they are heard."""
 
+import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,6 +72,9 @@ class Listening:
         self.botocore.stop()
 
 
+_MOST_WRAPPED: Final = 99
+"""Of so many wrappers around one method ours is looked for."""
+
 _listening: tuple[Listening, ...] = ()
 _patches: Final[list["_Patch"]] = []
 
@@ -125,9 +129,7 @@ class _Patch:
             self._wrap()
 
     def _wrap(self, _module: object = None) -> None:
-        from sys import modules
-
-        module = modules.get(self._point.module)
+        module = sys.modules.get(self._point.module)
         with LOADING:
             if module is None or self._wrapper is not None or not _listening:
                 return
@@ -150,19 +152,19 @@ class _Patch:
         wrapper, self._wrapper = self._wrapper, None
         if wrapper is None:
             return
-        from sys import modules
-
         owner, name = self._point.name.split(".")
-        holder: Any = getattr(modules[self._point.module], owner)
+        holder: Any = getattr(sys.modules[self._point.module], owner)
         outer: Any = vars(holder).get(name)
         if outer is wrapper:
             setattr(holder, name, wrapper.__wrapped__)
             return
         # Somebody has wrapped it meanwhile.
-        while outer is not None and getattr(outer, "__wrapped__", None) is not wrapper:
-            outer = getattr(outer, "__wrapped__", None)
-        if outer is not None:
-            outer.__wrapped__ = wrapper.__wrapped__
+        for _ in range(_MOST_WRAPPED):
+            inner: Any = getattr(outer, "__wrapped__", None)
+            if inner is wrapper:
+                outer.__wrapped__ = wrapper.__wrapped__
+                return
+            outer = inner
 
 
 # --- requests within requests ----------------------------------------------------------------

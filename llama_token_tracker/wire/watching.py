@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.botocore import emitter_of
@@ -11,7 +11,7 @@ from llama_token_tracker.wire.transcript import Recorder
 
 
 class Watch:
-    """What listens until it's stopped. Made by `watch`; as a context manager it stops at the end."""
+    """What listens until it's stopped; as a context manager until the end of the block."""
 
     def __init__(self, listening: Listening) -> None:
         self._listening = listening
@@ -145,12 +145,12 @@ def _root(kind: type) -> str:
     return kind.__module__.partition(".")[0]
 
 
-def _held(thing: object) -> Iterable[Any]:
+def _held(thing: Any) -> Iterable[Any]:
     """What an object of such a library holds."""
     if _root(type(thing)) not in _HOLD and not isinstance(thing, dict | list | tuple):
         return ()
     for name in _MADE_LATE:
-        make: Any = getattr(thing, name, None)
+        make = getattr(thing, name, None)
         if callable(make):
             make()
     held: list[Any] = [*_fields(thing).values()]
@@ -159,8 +159,8 @@ def _held(thing: object) -> Iterable[Any]:
 
 def _fields(thing: Any) -> dict[Any, Any]:
     if isinstance(thing, dict):
-        return thing
+        return cast("dict[Any, Any]", thing)
     if isinstance(thing, list | tuple):
-        return dict(enumerate(thing))
+        return dict(enumerate(cast("list[Any]", thing)))
     hidden: Any = getattr(thing, "__pydantic_private__", None)
     return {**getattr(thing, "__dict__", {}), **(hidden or {})}

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Final
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
+from llama_token_tracker.wire.answers.documents import Sniffed
 from llama_token_tracker.wire.bodies import decoded, documents_in
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
-from llama_token_tracker.wire.answers.documents import Sniffed
 
 _MOST_KEPT: Final = 8 * 1024 * 1024
 """So much of a stream is kept for its event's text, and to count what a provider leaves out."""

@@ -30,9 +30,7 @@ class _Readers(list[Reader]):
             try:
                 reader.take_in(piece, amount)
             except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-                notice(
-                    "a body could not be read", error, "its figures may be missing"
-                )
+                notice("a body could not be read", error, "its figures may be missing")
 
 
 # --- urllib3's -----------------------------------------------------------------------------
@@ -125,7 +123,7 @@ def _content_class() -> Any:
 
         return iterate
 
-    # With LlamaIndex and with aiobotocore comes wrapt. A proxy keeps what begins with `_self_` for itself.
+    # With LlamaIndex comes wrapt, and with aiobotocore. A proxy keeps what begins with `_self_`.
     return type(
         "Content",
         (import_module("wrapt").ObjectProxy,),

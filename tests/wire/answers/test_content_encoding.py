@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from llama_token_tracker import Tracker
 from llama_token_tracker._log_once import forget_notices
-from llama_token_tracker.wire.httpx import WatchingTransport
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder
-from tests.wire.httpx_clients.relay import STREAMED, WHOLE
+from llama_token_tracker.wire.httpx import WatchingTransport
 from tests.wire.answers.test_documents import cut
+from tests.wire.httpx_clients.relay import STREAMED, WHOLE
 
 _MEGABYTE = 2**20
 _PIECE = 64 * 1024

@@ -126,10 +126,14 @@ def _events(request: Request, reply: Reply) -> Iterator[Chunk]:
 
 
 def _text_events(reply: Reply, at: Payload) -> Iterator[Chunk]:
-    rest: Payload = {**at, "content_index": 0, **_NO_PROBS}
-    for part in pieces(reply.text, reply.chunks):
-        yield Chunk(_event("output_text.delta", delta=part, **rest), content=True)
+    place: Payload = {**at, "content_index": 0}
+    rest: Payload = {**place, **_NO_PROBS}
+    part: Payload = {"type": "output_text", "text": "", "annotations": [], **_NO_PROBS}
+    yield Chunk(_event("content_part.added", part=part, **place))
+    for text in pieces(reply.text, reply.chunks):
+        yield Chunk(_event("output_text.delta", delta=text, **rest), content=True)
     yield Chunk(_event("output_text.done", text=reply.text, **rest))
+    yield Chunk(_event("content_part.done", part={**part, "text": reply.text}, **place))
 
 
 def _argument_events(item: Payload, at: Payload) -> Iterator[Chunk]:
