@@ -32,6 +32,8 @@ from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tokenizers.selection import Tokenizers
 from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
+from llama_token_tracker.wire.watching import Watch
+from llama_token_tracker.wire.watching import watch as watch_process
 
 _LLM: Final = CBEventType.LLM
 _EMBEDDING: Final = CBEventType.EMBEDDING
@@ -71,12 +73,16 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         sinks: Functions that take each finished call's event, exactly once, failed and abandoned
             calls included: within a second of its end, in the order of ending, on a thread of
             their own. One that raises or hangs harms nobody. `flush()` waits for them.
+        watch: Whether to count whatever this process sends to a provider, as `watch(handler)`
+            does; `handler.watching.stop()` ends it.
 
     Raises:
         TokenizerError: `tokenizer` can't count tokens.
         BudgetError: `budget` holds something that is no budget.
         SinkError: `sinks` holds something that can't be called.
     """
+
+    watching: Watch | None = None
 
     def __init__(
         self,
@@ -94,6 +100,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         models: Mapping[str, str] | None = None,
         budget: Budget | Iterable[Budget] | None = None,
         sinks: Iterable[Sink] = (),
+        watch: bool = False,
     ) -> None:
         # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
         super(CoreHandler, self).__init__(
@@ -114,6 +121,8 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._listen(
             Settings(tokenizers, keep_text, LlamaIndexEvent, self.tracker.prices, _ASK_FOR_USAGE)
         )
+        if watch:
+            self.watching = watch_process(self)
 
     def _listen(self, settings: Settings) -> None:
         tell = self._print if self._verbose else None

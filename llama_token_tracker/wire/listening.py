@@ -154,11 +154,11 @@ class _Patch:
             return
         owner, name = self._point.name.split(".")
         holder: Any = getattr(sys.modules[self._point.module], owner)
-        outer: Any = vars(holder).get(name)
-        if outer is wrapper:
+        if holder.__dict__[name] is wrapper:
             setattr(holder, name, wrapper.__wrapped__)
             return
         # Somebody has wrapped it meanwhile.
+        outer: Any = holder.__dict__[name]
         for _ in range(_MOST_WRAPPED):
             inner: Any = getattr(outer, "__wrapped__", None)
             if inner is wrapper:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.botocore import emitter_of
@@ -96,6 +96,8 @@ _HOLD: Final = frozenset(
 )
 """Libraries whose objects may hold such clients."""
 
+_CONTAINERS: Final[frozenset[type[Any]]] = frozenset({dict, list, tuple})
+
 _MADE_LATE: Final = ("_get_client", "_get_aclient")
 """By these methods models of LlamaIndex make the clients that they keep."""
 
@@ -147,10 +149,10 @@ def _root(kind: type) -> str:
 
 def _held(thing: Any) -> Iterable[Any]:
     """What an object of such a library holds."""
-    if _root(type(thing)) not in _HOLD and not isinstance(thing, dict | list | tuple):
+    if _root(thing.__class__) not in _HOLD and thing.__class__ not in _CONTAINERS:
         return ()
     for name in _MADE_LATE:
-        make = getattr(thing, name, None)
+        make: Any = getattr(thing, name, None)
         if callable(make):
             make()
     held: list[Any] = [*_fields(thing).values()]
@@ -158,9 +160,8 @@ def _held(thing: Any) -> Iterable[Any]:
 
 
 def _fields(thing: Any) -> dict[Any, Any]:
-    if isinstance(thing, dict):
-        return cast("dict[Any, Any]", thing)
-    if isinstance(thing, list | tuple):
-        return dict(enumerate(cast("list[Any]", thing)))
+    if thing.__class__ in _CONTAINERS:
+        listed: list[Any] = [*thing.values()] if thing.__class__ is dict else [*thing]
+        return dict(enumerate(listed))
     hidden: Any = getattr(thing, "__pydantic_private__", None)
     return {**getattr(thing, "__dict__", {}), **(hidden or {})}

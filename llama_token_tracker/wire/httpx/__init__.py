@@ -1,18 +1,26 @@
 """Transports for httpx that count what clients built on it use, as providers report it.
 
 They are httpx's own extension point: no library is patched, no request is changed, and no answer
-is read before the program reads it. Clients built on httpx2 take the same transports around its
-own.
+is read before the program reads it. Clients built on httpx2 take the same transports.
 """
 
+import sys
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
+else:
+    try:
+        # Clients of either generation take a transport of the newer one's class.
+        import httpx2 as httpx
+    except ImportError:
+        import httpx
 
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.httpx.requests import answered, leave
+from llama_token_tracker.wire.httpx.streams import library_of
 from llama_token_tracker.wire.sending import UNCOUNTED, Sent
 from llama_token_tracker.wire.transcript import Recorder
 
@@ -31,9 +39,9 @@ class WatchingTransport(httpx.BaseTransport):
 
     Args:
         token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
-        transport: What sends; by default an `httpx.HTTPTransport`. Proxies, limits and
-            certificates are its business: with any transport of its own a client of httpx leaves
-            them to that.
+        transport: What sends; by default the client's own kind of `HTTPTransport`. Proxies,
+            limits and certificates are its business: with any transport of its own a client of
+            httpx leaves them to that.
 
     Raises:
         WatchError: `token_counter` doesn't count, or `transport` sends nothing.
@@ -41,8 +49,7 @@ class WatchingTransport(httpx.BaseTransport):
 
     def __init__(self, token_counter: Any, transport: httpx.BaseTransport | None = None) -> None:
         self._watch = _Watch(token_counter, transport, "handle_request")
-        # httpx2's are as welcome; it has classes of its own.
-        self._transport: Any = httpx.HTTPTransport() if transport is None else transport
+        self._transport: Any = _Default("HTTPTransport") if transport is None else transport
 
     def __enter__(self) -> Self:
         """Open the transport inside."""
@@ -80,7 +87,7 @@ class AsyncWatchingTransport(httpx.AsyncBaseTransport):
 
     Args:
         token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
-        transport: What sends; by default an `httpx.AsyncHTTPTransport`.
+        transport: What sends; by default the client's own kind of `AsyncHTTPTransport`.
 
     Raises:
         WatchError: `token_counter` doesn't count, or `transport` sends nothing.
@@ -90,7 +97,7 @@ class AsyncWatchingTransport(httpx.AsyncBaseTransport):
         self, token_counter: Any, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._watch = _Watch(token_counter, transport, "handle_async_request")
-        self._transport: Any = httpx.AsyncHTTPTransport() if transport is None else transport
+        self._transport: Any = _Default("AsyncHTTPTransport") if transport is None else transport
 
     async def __aenter__(self) -> Self:
         """Open the transport inside."""
@@ -124,6 +131,50 @@ class AsyncWatchingTransport(httpx.AsyncBaseTransport):
 
 
 # --- what both do --------------------------------------------------------------------------
+
+
+class _Default:
+    """A transport of httpx's, or of httpx2's: of the library whose requests it gets.
+
+    Args:
+        name: The name of its class, which both have.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._made: Any = None
+
+    def _for(self, request: Any) -> Any:
+        if self._made is None:
+            library = sys.modules[library_of(request, "Request")]
+            self._made = getattr(library, self._name)()
+        return self._made
+
+    def handle_request(self, request: Any) -> Any:
+        return self._for(request).handle_request(request)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return await self._for(request).handle_async_request(request)
+
+    def __enter__(self) -> None:
+        """Nothing is open before the first request."""
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> None:
+        """Nothing is open before the first request."""
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
 
 
 class _Watch:

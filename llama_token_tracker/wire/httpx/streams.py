@@ -73,7 +73,7 @@ def watch_answer(answer: Answer, response: Any, *, is_async: bool) -> None:
         # A client has read it, or a transport that asks nobody has it whole already.
         answer.take_in_all(response.content)
     else:
-        kind = _kind(_library(response), is_async)
+        kind = _kind(sys.modules[library_of(response, "Response")], is_async)
         response.stream = kind(response.stream, answer)
 
 
@@ -88,8 +88,13 @@ def _kind(library: Any, is_async: bool) -> type[Any]:
     return type(watched.__name__.lstrip("_"), (watched, own), {})
 
 
-def _library(response: Any) -> Any:
-    """The library whose response this is: httpx, or httpx2, which has classes of its own."""
-    # A transport may give a subclass, of the same name even.
-    *_, own = [kind for kind in type(response).__mro__ if kind.__name__ == "Response"]
-    return sys.modules[own.__module__]
+def library_of(thing: Any, name: str) -> str:
+    """The name of the library whose class this is: httpx, or httpx2.
+
+    Args:
+        thing: An object of a class of theirs, or of one that is derived from it.
+        name: What the class is called there.
+    """
+    # A derived one may have the same name.
+    *_, own = [kind for kind in type(thing).__mro__ if kind.__name__ == name]
+    return own.__module__.partition(".")[0]

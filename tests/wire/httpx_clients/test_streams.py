@@ -140,7 +140,8 @@ def test_a_stream_that_is_left_counts_what_came(
 def test_a_stream_that_is_cut_has_failed(provider: LoopbackProvider, tracker: Tracker):
     """What came before is counted."""
     provider.script(Reply(SAID, chunks=4, cut_after=2))
-    with pytest.raises(httpx.RemoteProtocolError):
+    # httpx's or httpx2's, or what the SDK makes of it.
+    with pytest.raises(Exception, match=r"incomplete chunked read|Connection error"):
         list(_chat(openai(provider, tracker), stream=True, **USAGE))
     [event] = tracker.llm_token_counts
     assert event.status == "failed"

@@ -17,7 +17,9 @@ CLAUDE = "claude-3-5-haiku-20241022"
 ON_BEDROCK = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 TEXTS = ["one", "one two three four", "one two"]
 _BEDROCK: Any = [{"role": "user", "content": [{"text": PROMPT}]}]
-_BODY = json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": MESSAGES})
+_BODY = json.dumps(
+    {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": MESSAGES}
+)
 _CHAT: Any = {"model": "gpt-4o", "messages": MESSAGES}
 _STREAM: Any = {"stream": True, "stream_options": {"include_usage": True}}
 _CLAUDE: Any = {"model": CLAUDE, "max_tokens": 9, "messages": MESSAGES}
@@ -255,9 +257,7 @@ CALLS: Final = {
         _GEMINI,
         lambda client: asyncio.run(
             _streamed(
-                client.aio.models.generate_content_stream(
-                    model="gemini-2.5-flash", contents=PROMPT
-                )
+                client.aio.models.generate_content_stream(model="gemini-2.5-flash", contents=PROMPT)
             )
         ),
     ),
@@ -277,9 +277,7 @@ CALLS: Final = {
     "mistral chat stream": SdkCall(
         "mistralai",
         _MISTRAL,
-        lambda client: _within(
-            client.chat.stream(model="mistral-small-latest", messages=MESSAGES)
-        ),
+        lambda client: _within(client.chat.stream(model="mistral-small-latest", messages=MESSAGES)),
     ),
     "mistral chat async": SdkCall(
         "mistralai",
