@@ -665,7 +665,8 @@ def _kept_back(ended: list[Outcome], parent: OpenCall) -> list[Outcome]:
         The outcomes that stand.
     """
     with LOCK:
-        if not parent.is_settled:
+        is_told_more = parent.has_callback or parent.progress is None
+        if is_told_more and not parent.is_settled:
             for outcome in ended:
                 if outcome.reported.usage is None and not outcome.is_free:
                     outcome.call.outcome = outcome
