@@ -62,6 +62,13 @@ class Ended(NamedTuple):
         return ending.status == "failed" and not ending.has_answer and self.reported.usage is None
 
     @property
+    def status(self) -> Status:
+        """How it ended, now that it's known whether anything came back."""
+        status, has_answer = self.ending.status, self.ending.has_answer
+        is_answered = has_answer or self.reported.usage is not None
+        return "failed" if status == "unanswered" and is_answered else status
+
+    @property
     def needs_counting(self) -> bool:
         """Whether a tokenizer must count it: its provider has not said all of it."""
         if self.is_free:
@@ -81,7 +88,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
         return [
             event
             for group in answer.embedded()
-            for event in _embedded(_facts(call, ending), group, lookup, settings)
+            for event in _embedded(_facts(call, ended.status, ending), group, lookup, settings)
         ]
     prompt = said = NOTHING
     if reported.input_tokens is not None:
@@ -104,7 +111,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             usage=_usage(reported.usage, prompt, said),
             prompt_source=prompt.source,
             completion_source=said.source,
-            **_facts(call, ending),
+            **_facts(call, ended.status, ending),
         )
     ]
 
@@ -119,7 +126,7 @@ def _usage(reported: Usage | None, prompt: Count, answer: Count) -> Usage:
     return Usage.of(counts)
 
 
-def _facts(call: Call, ending: Ending) -> dict[str, Any]:
+def _facts(call: Call, status: Status, ending: Ending) -> dict[str, Any]:
     """What an event says of its call, whatever that used: whose it was, when, and its ids."""
     outermost = call.outermost
     return {
@@ -130,7 +137,7 @@ def _facts(call: Call, ending: Ending) -> dict[str, Any]:
         "provider": call.provider,
         "model": call.model,
         "operation": call.operation,
-        "status": ending.status,
+        "status": status,
         "started_s": ending.started_s,
         "duration_s": ending.duration_s,
     }

@@ -13,6 +13,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, LANGCHAIN_PROVIDERS
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
+from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
 from llama_token_tracker.extraction import Reported, extract_fullest, knows
@@ -68,8 +69,14 @@ class RunRecorder:
     def fail(self, run_id: str, error: BaseException, response: LLMResult | None) -> None:
         """Record a run that has failed or was left, as far as it came."""
         run = self.runs.fail(run_id, error)
-        if run is not None:
-            self._settle(run, response, status_after(error))
+        if run is None:
+            return
+        status = status_after(error)
+        carried = usage_carried(error) if status == "unanswered" else None
+        if run.has_lost and run.request is None and carried is None:
+            # What was sent is counted by now.
+            status = "failed"
+        self._settle(run, response, status, carried)
 
     def start(
         self,
@@ -138,7 +145,9 @@ class RunRecorder:
         except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
             notice("a cancelled call could not be counted", error, "it is left out")
 
-    def _settle(self, run: Run, response: LLMResult | None, status: Status) -> None:
+    def _settle(
+        self, run: Run, response: LLMResult | None, status: Status, carried: Usage | None = None
+    ) -> None:
         """Settle a call: every one ends here, once."""
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
             # What it holds in budgets, if no run within it has taken that, is given back.
@@ -147,7 +156,8 @@ class RunRecorder:
                 run.request.disown()
             return
         answers = _answers(run, response)
-        reported = _by_wire(run, Reported(_usage(response, answers), True, status == "complete"))
+        usage = _usage(response, answers) or carried
+        reported = _by_wire(run, Reported(usage, True, status == "complete"))
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)

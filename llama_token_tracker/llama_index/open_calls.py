@@ -23,6 +23,7 @@ from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import MAX_OPEN, Call, status_after
 from llama_token_tracker.events.event import Status
+from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.extraction import (
     SILENT,
     Reported,
@@ -73,6 +74,7 @@ class OpenCall(Call):
         stream: The generator that it returned.
         progress: How far that has come.
         requests: Requests that a watched client sent for it, whose answers have begun.
+        has_lost: Whether one of its requests wasn't answered, and is counted by itself.
     """
 
     parent: "OpenCall | None" = None  # pyright: ignore[reportIncompatibleVariableOverride]  # none else makes one
@@ -87,6 +89,7 @@ class OpenCall(Call):
     has_callback: bool = True
     options: Any = None
     requests: list[AnsweredRequest] | None = None
+    has_lost: bool = False
     texts: list[str] | None = None
     served: frozenset[str] | None = frozenset()
 
@@ -129,6 +132,10 @@ class OpenCall(Call):
             if self.requests is None:
                 self.requests = []
             self.requests.append(request)
+
+    def lose(self) -> None:
+        """Take in that a request of this call wasn't answered, and is counted by itself."""
+        self.has_lost = True
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -630,15 +637,20 @@ def _rank(reported: Reported) -> tuple[int, bool]:
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
     """The same, of what LlamaIndex has handed over alone."""
     progress, status = call.progress, status_after(error)
+    carried = None if error is None or status != "unanswered" else usage_carried(error)
     if progress is None or not progress.chunks:
         if error is not None:
-            return Outcome(call, None, status)
+            # What was sent is counted by now, if it was lost.
+            is_free = call.has_lost and not call.requests and carried is None
+            return Outcome(call, None, "failed" if is_free else status, Reported(carried))
         return Outcome(call, response, status, _reported(call, response))
     if error is None and response is not progress.last:
         progress.add(response)
     reported = progress.reported() if call.trusts_raw else SILENT
     if error is None:
         return Outcome(call, response, status, reported._replace(output_is_complete=True))
+    if carried is not None:
+        reported = Reported(carried, output_is_complete=False)
     return Outcome(call, progress.last, status, reported)
 
 

@@ -277,10 +277,14 @@ class Recorder:
             return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else call_of(payload, event_id)
         call.operation = "embedding"
-        groups = self._embedded_by(call, payload.get(_CHUNKS) or ())
+        status = status_after(payload.get(_EXCEPTION))
+        chunks: Iterable[object] = payload.get(_CHUNKS) or ()
+        if status in {"unanswered", "abandoned"} and not self._is_counted(call):
+            chunks = call.texts or ()
+        groups = self._embedded_by(call, chunks)
         duration_s = perf_counter() - call.began
         transcript = EmbeddingTranscript(groups)
-        ending = Ending("complete", time() - duration_s, duration_s)
+        ending = Ending(status, time() - duration_s, duration_s, has_answer=False)
         pending = Pending(
             Ended(call, SILENT, transcript, ending, self.settings),
             transcript.held_bytes,
@@ -291,6 +295,11 @@ class Recorder:
         if self._tell is not None:
             total = sum(event.prompt_token_count for event in pending.events())
             self._say(f"Embedding Token Usage: {total}")
+
+    def _is_counted(self, call: OpenCall) -> bool:
+        """Whether a watched client has told of an embedding call's requests that were lost."""
+        batch = None if call.span_id is None else self._batches.within(call.span_id)
+        return batch is not None and batch.has_lost
 
     def _say(self, text: str) -> None:
         tell = None if self._tell is None else self._tell()

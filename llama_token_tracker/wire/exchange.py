@@ -68,6 +68,7 @@ class Exchange(WireTranscript):
     is_settled = True
     read_piece: Read | None = None
     status: Status = "abandoned"
+    _is_attached = False
     _whole: Usage | None = None
     _unread: object = None
     _figures_at = 0
@@ -132,6 +133,7 @@ class Exchange(WireTranscript):
     def answered(self) -> None:
         """Note that the answer has begun."""
         if self._owner is not None:
+            self._is_attached = True
             self._owner.attach(self)
 
     def add(self, fields: object) -> None:
@@ -206,6 +208,10 @@ class Exchange(WireTranscript):
             self._turns.pop()
         except IndexError:
             return
+        if status == "unanswered" and owner is not None and not self._is_attached:
+            # Another may be sent for the same call.
+            owner.lose()
+            self._owner = None
         self.status = status
         self._duration_s = perf_counter() - self.began
         if self._owner is None:

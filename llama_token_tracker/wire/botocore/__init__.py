@@ -8,10 +8,12 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.operations import find
 from llama_token_tracker.wire.transcript import Recorder
@@ -32,6 +34,7 @@ class Watch:
         self._recorder = Recorder(token_counter)
         # Handlers of one tracker that meet on a client, through its session, count a call once.
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
+        self._lost_key = f"{self._key}:lost"
         self._emitters: list[weakref.ref[Any]] = []
         self._operations: dict[str, WatchAnswer] = {}
         self._is_on = False
@@ -63,6 +66,8 @@ class Watch:
             "before-call": self._before,
             "after-call": self._after,
             "after-call-error": self._failed,
+            "response-received": self._attempted,
+            "request-created": self._again,
         }
         return [
             (f"{event}.{BEDROCK_SERVICE}.{operation}", listener)
@@ -85,52 +90,65 @@ class Watch:
 
     # --- what botocore calls ---------------------------------------------------------------
 
-    def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
+    def _before(self, params: Any, context: Any, **_: Any) -> None:
         """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context:
             return
-        try:
-            watch_answer = self._operations[model.name]
-            found = find(BEDROCK_SERVICE, params["method"], params["url_path"])
-            if found is None:
-                return
-            exchange = Exchange(
-                self._recorder,
-                found.provider,
-                found.model,
-                found.kind,
-                found.dialect,
-                params.get("body"),
-            )
-        except Exception as error:  # noqa: BLE001 - counting must not stop the call
-            notice("a request to Bedrock could not be noted", error, "it is not counted")
+        self._leaves(context, params["method"], params["url_path"], params.get("body"))
+
+    def _leaves(self, context: Any, method: str, path: str, body: Any) -> None:
+        exchange = self._exchange(method, path, body)
+        if exchange is None:
             return
         if exchange.is_limited:
             exchange.reserve()
         # Where its answer is never told of, it's lost with this context.
-        context[self._key] = exchange, watch_answer
+        context[self._key] = exchange
 
-    def _after(self, http_response: Any, parsed: Any, context: Any, **_: Any) -> None:
+    def _exchange(self, method: str, path: str, body: Any) -> Exchange | None:
+        try:
+            found = find(BEDROCK_SERVICE, method, path)
+            return found and Exchange(
+                self._recorder, found.provider, found.model, found.kind, found.dialect, body
+            )
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a request to Bedrock could not be noted", error, "it is not counted")
+            return None
+
+    def _attempted(self, exception: Exception | None, context: Any, **_: Any) -> None:
+        """Note that an attempt of a call that may be retried was lost, if it was."""
+        if exception is not None and status_after(exception) == "unanswered":
+            exchange = context.pop(self._key, None)
+            if exchange is not None:
+                exchange.settle("unanswered")
+                context[self._lost_key] = True
+
+    def _again(self, request: Any, **_: Any) -> None:
+        """Note that botocore tries again what was lost. Only a budget may stop it."""
+        if request.context.pop(self._lost_key, False):
+            path = urlsplit(request.url).path
+            self._leaves(request.context, request.method, path, request.data)
+
+    def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
-        sent = context.pop(self._key, None)
-        if sent is None:
+        exchange = context.pop(self._key, None)
+        if exchange is None:
             return
-        exchange, watch_answer = sent
         try:
             exchange.event_id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                watch_answer(exchange, http_response, parsed)
+                self._operations[model.name](exchange, http_response, parsed)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
             exchange.settle("complete")
 
-    def _failed(self, context: Any, **_: Any) -> None:
+    def _failed(self, exception: BaseException, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
-        sent = context.pop(self._key, None)
-        if sent is not None:
-            sent[0].settle("failed")
+        exchange = context.pop(self._key, None)
+        if exchange is not None:
+            exchange.settle(status_after(exception))
 
 
 # --- what users call -----------------------------------------------------------------------
