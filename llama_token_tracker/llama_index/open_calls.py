@@ -649,6 +649,7 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
     reported = progress.reported() if call.trusts_raw else SILENT
     if error is None:
         return Outcome(call, response, status, reported._replace(output_is_complete=True))
+    status = "failed" if status == "unanswered" else status
     if carried is not None:
         reported = Reported(carried, output_is_complete=False)
     return Outcome(call, progress.last, status, reported)

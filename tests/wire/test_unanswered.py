@@ -174,9 +174,9 @@ def test_an_http_error_is_free(name: str):
     """Each attempt that was refused costs nothing."""
     ask, _ = ASKING[name]
     tracker = Tracker()
-    with serving(as_json({"error": {"message": "no"}, "message": "no"}, status=400)) as server:
-        with pytest.raises(Exception, match="no"):
-            ask(server, tracker, 1)
+    refusal = as_json({"error": {"message": "no"}, "message": "no"}, status=400)
+    with serving(refusal) as server, pytest.raises(Exception, match="no"):
+        ask(server, tracker, 1)
     assert tracker.llm_token_counts == []
     assert len(tracker.failed_calls) == len(server.requests) == 1
 
