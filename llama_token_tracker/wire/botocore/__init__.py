@@ -126,7 +126,7 @@ class Watch:
     def _again(self, request: Any, **_: Any) -> None:
         """Note that botocore tries again what was lost. Only a budget may stop it."""
         if request.context.pop(self._lost_key, False):
-            path = urlsplit(request.url).path
+            path: str = urlsplit(str(request.url)).path
             self._leaves(request.context, request.method, path, request.data)
 
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
