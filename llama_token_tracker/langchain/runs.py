@@ -41,6 +41,7 @@ class Run(Call):
         asked_another: Whether another run started within it, and so spoke to the provider.
         request: The request that a watched client sent for it, once its answer has begun.
         has_sent: Whether its request has surely left.
+        has_lost: Whether one of its requests wasn't answered, and is counted by itself.
         is_settled: Whether its end is known.
         batch: The runs that it started with.
         watch: What tells that LangChain has forgotten it.
@@ -75,7 +76,7 @@ class Run(Call):
         self.chunks: list[Any] = []
         self.asked_another = False
         self.request: AnsweredRequest | None = None
-        self.has_sent = False
+        self.has_sent = self.has_lost = False
         self.is_settled = False
         self.batch = Batch()
         self.watch: weakref.ref[object] | None = None
@@ -99,6 +100,11 @@ class Run(Call):
                 taker.request = request
         if taker is None:
             request.disown()
+
+    def lose(self) -> None:
+        """Take in that a request which left when this run was asking is counted by itself."""
+        with LOCK:
+            (self.batch.asking() or self).has_lost = True
 
 
 class Batch:

@@ -29,6 +29,7 @@ from llama_token_tracker.events.call import (
     status_after,
 )
 from llama_token_tracker.events.event import Status
+from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.extraction import (
     SILENT,
     Reported,
@@ -84,6 +85,7 @@ class OpenCall(Call):
         progress: How far that has come.
         requests: Requests that a watched client sent for it, whose answers have begun.
         pending: What it is recorded as.
+        has_lost: Whether one of its requests wasn't answered, and is counted by itself.
     """
 
     parent: "OpenCall | None" = None  # pyright: ignore[reportIncompatibleVariableOverride]  # none else makes one
@@ -99,6 +101,7 @@ class OpenCall(Call):
     asks_unheard: bool = False
     options: Any = None
     requests: list[AnsweredRequest] | None = None
+    has_lost: bool = False
     texts: list[str] | None = None
     pending: Pending | None = None
     served: frozenset[str] | None = frozenset()
@@ -142,6 +145,10 @@ class OpenCall(Call):
             if self.requests is None:
                 self.requests = []
             self.requests.append(request)
+
+    def lose(self) -> None:
+        """Take in that a request of this call wasn't answered, and is counted by itself."""
+        self.has_lost = True
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -708,9 +715,12 @@ def _by_wire(outcome: Outcome) -> Outcome:
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
     """The same, of what LlamaIndex has handed over alone."""
     progress, status = call.progress, status_after(error)
+    carried = None if error is None or status != "unanswered" else usage_carried(error)
     if progress is None or not progress.chunks:
         if error is not None:
-            return Outcome(call, None, status)
+            # What was sent is counted by now, if it was lost.
+            is_free = call.has_lost and not call.requests and carried is None
+            return Outcome(call, None, "failed" if is_free else status, Reported(carried))
         return Outcome(call, response, status, _reported(call, response))
     if error is None and response is not progress.last:
         progress.add(response)
@@ -719,9 +729,12 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
         # It may stand where the quick look at each chunk doesn't go.
         usage.add(progress.last)
     if error is not None:
-        return Outcome(
-            call, progress.last, status, progress.reported() if call.trusts_raw else SILENT
-        )
+        reported = progress.reported() if call.trusts_raw else SILENT
+        if carried is not None:
+            reported = Reported(carried, output_is_complete=False)
+        # What came before it was an answer.
+        status = "failed" if status == "unanswered" else status
+        return Outcome(call, progress.last, status, reported)
     if _is_broken_off(response):
         reported = progress.reported() if call.trusts_raw else SILENT
         return Outcome(call, response, "abandoned", reported)

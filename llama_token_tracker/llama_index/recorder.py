@@ -251,13 +251,16 @@ class Recorder:
             return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else call_of(payload, event_id)
         call.operation = "embedding"
-        self._record_embedding(call, payload.get(_CHUNKS) or (), "complete")
+        status = status_after(payload.get(_EXCEPTION))
+        self._record_embedding(call, payload.get(_CHUNKS) or (), status)
 
     def _record_embedding(self, call: OpenCall, chunks: Iterable[object], status: Status) -> None:
+        if status in ("unanswered", "abandoned") and not self._is_counted(call):
+            chunks = call.texts or ()
         groups = self.batches.groups(call, chunks)
         duration_s = perf_counter() - call.began
         transcript = EmbeddingTranscript(groups)
-        ending = Ending(status, time() - duration_s, duration_s)
+        ending = Ending(status, time() - duration_s, duration_s, has_answer=False)
         pending = call.pending = Pending(
             Ended(call, SILENT, transcript, ending, self.settings),
             transcript.held_bytes,
@@ -269,6 +272,11 @@ class Recorder:
             total = sum(event.prompt_token_count for event in pending.events())
             self._say(f"Embedding Token Usage: {total}")
 
+    def _is_counted(self, call: OpenCall) -> bool:
+        """Whether a watched client has told of an embedding call's requests that were lost."""
+        batch = None if call.span_id is None else self.batches.within(call.span_id)
+        return batch is not None and batch.has_lost
+
     def _say(self, text: str) -> None:
         tell = None if self._tell is None else self._tell()
         if tell is not None:
@@ -279,7 +287,7 @@ class Recorder:
         call = outcome.call
         try:
             if call.operation == "embedding":
-                self._record_embedding(call, call.texts or (), outcome.status)
+                self._record_embedding(call, (), outcome.status)
             else:
                 self.record(outcome)
         except Exception as error:  # noqa: BLE001 - called from anywhere

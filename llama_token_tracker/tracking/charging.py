@@ -32,6 +32,10 @@ class CallReservation(NamedTuple):
         """Spend what the call's events say, and give back what's left; none: nothing was used."""
         tokens, usd = 0, Decimal(0)
         is_priced = self.needs_price
+        if any(event.status == "unanswered" for event in events):
+            # What came back nobody knows, so what was reserved counts.
+            self.reservation.settle(None, None)
+            return
         for event in events:
             tokens += event.total_token_count
             cost = event.cost_usd if is_priced and not event.is_free else None

@@ -144,9 +144,9 @@ class Handling(RuleBasedStateMachine):
 
     @rule()
     def fail(self) -> None:
-        """A call that raises costs nothing."""
-        with suppress(ZeroDivisionError):
-            self.model(fails=ZeroDivisionError()).complete(PROMPT)
+        """A call that never left costs nothing."""
+        with suppress(ConnectionRefusedError):
+            self.model(fails=ConnectionRefusedError()).complete(PROMPT)
         if self.is_attached:
             self.counts_failed()
 
