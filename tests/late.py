@@ -27,6 +27,14 @@ class Late:
         self.bodies: list[bytes] = []
 
 
+def as_stream(*chunks: Any, event: str | None = None) -> Answer:
+    """Answer with these as server-sent events, named by this key of theirs if they have names."""
+    lines = [f"event: {chunk[event]}\n" if event else "" for chunk in chunks]
+    parts = zip(lines, map(json.dumps, chunks), strict=True)
+    body = "".join(f"{line}data: {text}\n\n" for line, text in parts).encode()
+    return lambda _path: (200, {"Content-Type": "text/event-stream"}, body)
+
+
 def as_json(*bodies: Any, status: int = 200) -> Answer:
     """Answer with these, one after the other, the last of them again and again."""
     left = list(bodies)
@@ -39,13 +47,16 @@ def as_json(*bodies: Any, status: int = 200) -> Answer:
 
 
 @contextmanager
-def serving(answer: Answer, *, late: Sequence[float] = (), lost: int = 0) -> Iterator[Late]:
+def serving(
+    answer: Answer, *, late: Sequence[float] = (), lost: int = 0, stops_after: int | None = None
+) -> Iterator[Late]:
     """Listen.
 
     Args:
         answer: What is answered.
         late: By how many seconds, request by request; the others are answered at once.
         lost: At so many of the requests the server hangs up, once it has read them.
+        stops_after: After so many bytes of an answer's body nothing more comes.
     """
     delays, lock = iter(late), threading.Lock()
 
@@ -68,8 +79,12 @@ def serving(answer: Answer, *, late: Sequence[float] = (), lost: int = 0) -> Ite
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
+                # So that clients which nobody closes leave nothing open.
+                self.send_header("Connection", "close")
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content[:stops_after])
+                if stops_after is not None:
+                    self.rfile.read(1)  # until the client gives up
             except OSError:
                 self.close_connection = True
 

@@ -123,7 +123,7 @@ class TokenCountingEvent:
                 operation=self.operation,
                 served=self.served,
             )
-            if cost is not None and self.not_understood:
+            if cost is not None and (self.not_understood or self.status == "unanswered"):
                 cost = replace(cost, is_whole=False)
             known["_cost"] = cost
         kept: Cost | None = known["_cost"]

@@ -42,7 +42,7 @@ _LOST: Final = frozenset(
 
 _REFUSED: Final = range(300, 600)
 _ANSWERS: Final = ("response", "raw_response", "raw", "body", "completion", "llm_output")
-_LOCALS: Final = (*_ANSWERS, "result", "message", "chunk")
+_LOCALS: Final = (*_ANSWERS, "result", "message", "chunk", "data")
 
 
 def is_free(error: BaseException) -> bool:
@@ -75,7 +75,8 @@ def usage_carried(error: BaseException) -> Usage | None:
 
 def _usage_in(value: object) -> Usage | None:
     if _field(value, "status_code") is not None:
-        value = _field(value, "content")
+        # Not `content`: of an answer that wasn't read that raises.
+        value = _field(value, "_content")
     if isinstance(value, bytes | str):
         try:
             value = json.loads(value)

@@ -78,8 +78,8 @@ class RunRecorder:
             return
         status = status_after(error)
         carried = usage_carried(error) if status == "unanswered" else None
-        if run.has_lost and run.request is None and carried is None:
-            # What was sent is counted by now.
+        is_counted = status == "unanswered" and run.has_lost and run.request is None
+        if is_counted and carried is None:
             status = "failed"
         self._settle(run, response, status, carried)
 

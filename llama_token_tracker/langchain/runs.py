@@ -22,7 +22,7 @@ from llama_token_tracker._log_once import notice, put_off
 from llama_token_tracker.events.call import LOOKED_AT_EVERY, Call, is_given_up
 from llama_token_tracker.events.event import Operation
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
-from llama_token_tracker.tracking.charging import release
+from llama_token_tracker.tracking.charging import CallReservation, release, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
 
@@ -101,10 +101,13 @@ class Run(Call):
         if taker is None:
             request.disown()
 
-    def lose(self) -> None:
+    def lose(self, request: AnsweredRequest) -> CallReservation | None:
         """Take in that a request which left when this run was asking is counted by itself."""
         with LOCK:
-            (self.batch.asking() or self).has_lost = True
+            loser = next((run for run in self.batch.runs if run.request is request), None)
+            loser = loser or self.batch.asking() or self
+            loser.has_lost, loser.request = True, None
+        return take_reservation(loser)
 
 
 class Batch:

@@ -41,9 +41,12 @@ class Batch:
                 return
         request.disown()
 
-    def lose(self) -> None:
+    def lose(self, request: AnsweredRequest) -> None:
         """Take in that a request wasn't answered, and is counted by itself."""
-        self.has_requests = self.has_lost = True
+        with LOCK:
+            self.has_requests = self.has_lost = True
+            for waiting in self._waiting.values():
+                waiting[:] = [sent for sent in waiting if sent.request is not request]
 
     def take(
         self, chunks: Iterable[str]

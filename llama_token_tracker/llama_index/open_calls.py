@@ -41,6 +41,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
+from llama_token_tracker.tracking.charging import CallReservation, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
 
@@ -146,9 +147,13 @@ class OpenCall(Call):
                 self.requests = []
             self.requests.append(request)
 
-    def lose(self) -> None:
+    def lose(self, request: AnsweredRequest) -> CallReservation | None:
         """Take in that a request of this call wasn't answered, and is counted by itself."""
-        self.has_lost = True
+        with LOCK:
+            self.has_lost = True
+            if self.requests is not None and request in self.requests:
+                self.requests.remove(request)
+        return take_reservation(self)
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -719,8 +724,9 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
     if progress is None or not progress.chunks:
         if error is not None:
             # What was sent is counted by now, if it was lost.
-            is_free = call.has_lost and not call.requests and carried is None
-            return Outcome(call, None, "failed" if is_free else status, Reported(carried))
+            is_counted = status == "unanswered" and call.has_lost and not call.requests
+            status = "failed" if is_counted and carried is None else status
+            return Outcome(call, None, status, Reported(carried))
         return Outcome(call, response, status, _reported(call, response))
     if error is None and response is not progress.last:
         progress.add(response)

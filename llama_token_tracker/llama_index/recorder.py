@@ -132,8 +132,15 @@ class Recorder:
         for outcome in self.calls.end(span_id, result, error) or ():
             self._settle(outcome)
 
-    def embedded(self, span_id: str) -> None:
-        """Let the watch count what no embedding call has told of, for it failed."""
+    def embedded(self, span_id: str, error: BaseException | None) -> None:
+        """Count what is open in a method that failed, and let the watch count what it has seen.
+
+        Of batches that were under way together LlamaIndex tells no end if one of them failed.
+        """
+        if error is not None:
+            for call in list(self.calls.by_id.values()):
+                if call.operation == "embedding" and call.span_id == span_id:
+                    self.end_embedding({_EXCEPTION: error}, call.event_id)
         self.batches.leave(span_id)
 
     # --- where calls end -------------------------------------------------------------------

@@ -44,8 +44,12 @@ class RequestOwner(Protocol):
         """Take in that the request is being answered; called once, or never if it failed."""
         ...
 
-    def lose(self) -> None:
-        """Take in that a request wasn't answered, which is an event of its own."""
+    def lose(self, request: AnsweredRequest) -> Any:
+        """Take in that a request wasn't answered, which is an event of its own.
+
+        Returns:
+            What the call has reserved for it, if anything.
+        """
         ...
 
 
@@ -91,7 +95,7 @@ class _UnknownOwner:
     def attach(self, request: AnsweredRequest) -> None:
         """Leave it to the call."""
 
-    def lose(self) -> None:
+    def lose(self, request: AnsweredRequest) -> None:
         """Leave the call as it is."""
 
 

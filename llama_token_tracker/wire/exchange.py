@@ -56,7 +56,6 @@ class _Answer(WireTranscript):
     read_piece: Read | None = None
     status: Status = "abandoned"
     is_settled = True
-    _is_attached = False
     _owner: RequestOwner | None
     _whole: Reported | None = None
     _unread: object = None
@@ -224,7 +223,6 @@ class Exchange(_Answer):
     def answered(self) -> None:
         """Note that the answer has begun."""
         if self._owner is not None:
-            self._is_attached = True
             self._owner.attach(self)
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
@@ -257,9 +255,9 @@ class Exchange(_Answer):
                 owner.attach(self)
         try:
             self._turns.pop()
-            if status == "unanswered" and owner is not None and not self._is_attached:
+            if status == "unanswered" and owner is not None and not self._parts():
                 # Another may be sent for the same call.
-                owner.lose()
+                self.reservation = owner.lose(self)
                 self._owner = None
             self.status = status
             self._duration_s = perf_counter() - self.began

@@ -1,7 +1,7 @@
 """Requests that have left and weren't answered may have been billed: each is an event."""
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx
@@ -12,10 +12,12 @@ from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
 from tests.late import Late, as_json, serving
+from tests.needs import needs
 
 CHAT = {
     "id": "c",
     "object": "chat.completion",
+    "created": 1,
     "model": "gpt-4o-mini",
     "choices": [
         {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
@@ -133,6 +135,8 @@ def test_each_attempt_that_left_is_an_event(name: str, retries: int):
     events = tracker.llm_token_counts
     assert [event.status for event in events] == ["unanswered"] * 2 + ["complete"] * (retries - 1)
     for event in events[:2]:
+        assert event.cost is not None
+        assert not event.cost.is_whole
         assert event.prompt_token_count > 0
         assert event.completion_token_count == 0
         assert event.source != "reported"
@@ -219,3 +223,85 @@ def test_an_asynchronous_request_that_is_not_answered_is_an_event():
     lost, answered = tracker.embedding_token_counts
     assert (lost.status, lost.prompt_token_count, lost.source) == ("unanswered", 3, "counted")
     assert (answered.status, answered.prompt_token_count) == ("complete", 9)
+
+
+async def aask_openai(server: Late, tracker: Tracker, retries: int) -> None:
+    """Ask for a chat."""
+    openai = pytest.importorskip("openai")
+    http = httpx.AsyncClient(transport=AsyncWatchingTransport(tracker))
+    client = openai.AsyncOpenAI(
+        api_key="k", base_url=server.url + "/v1", max_retries=retries, http_client=http
+    )
+    async with client:
+        await client.chat.completions.create(model="gpt-4o-mini", messages=HELLO)
+
+
+async def aask_anthropic(server: Late, tracker: Tracker, retries: int) -> None:
+    """Ask for a message."""
+    anthropic = pytest.importorskip("anthropic")
+    http = anthropic.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(tracker))
+    client = anthropic.AsyncAnthropic(
+        api_key="k", base_url=server.url, max_retries=retries, http_client=http
+    )
+    async with client:
+        await client.messages.create(model="claude-sonnet-4-5", max_tokens=9, messages=HELLO)
+
+
+async def aask_converse(server: Late, tracker: Tracker, retries: int) -> None:
+    """Ask Converse."""
+    import aioboto3
+    from botocore.config import Config
+
+    async with aioboto3.Session().client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=server.url,
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}),
+    ) as client:
+        watch(client, tracker)
+        await client.converse(
+            modelId="anthropic.claude-3-haiku-20240307-v1:0",
+            messages=[{"role": "user", "content": [{"text": "one two three four"}]}],
+        )
+
+
+AASKING = [
+    pytest.param(aask_openai, CHAT, id="openai"),
+    pytest.param(aask_anthropic, MESSAGE, id="anthropic"),
+    pytest.param(aask_converse, CONVERSE, id="converse", marks=needs("aioboto3")),
+]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.parametrize(("ask", "body"), AASKING)
+def test_each_asynchronous_attempt_is_an_event(ask: Any, body: dict[str, Any], lost: int):
+    """One attempt is lost, and the other is answered or lost as well."""
+    tracker = Tracker()
+    with serving(as_json(body), lost=lost) as server, suppress(Exception):
+        asyncio.run(ask(server, tracker, 1))
+    assert len(server.requests) == 2
+    events = tracker.llm_token_counts
+    assert [event.status for event in events] == ["unanswered"] * lost + ["complete"] * (2 - lost)
+    assert all(event.prompt_token_count > 0 for event in events)
+    assert [event.total_token_count for event in events[lost:]] == [3_917] * (2 - lost)
+    assert tracker.failed_calls == []
+
+
+@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("stops_after", [0, 20])
+def test_an_answer_that_stops_before_it_is_one_is_not_seen(name: str, stops_after: int):
+    """The status was 200: whatever was billed is in what didn't come."""
+    ask, body = ASKING[name]
+    tracker = Tracker()
+    with (
+        serving(as_json(body), stops_after=stops_after) as server,
+        pytest.raises(Exception, match=r"(?i)time"),
+    ):
+        ask(server, tracker, 0)
+    assert len(server.requests) == 1
+    (event,) = tracker.llm_token_counts
+    assert (event.status, event.completion_token_count) == ("unanswered", 0)
+    assert event.prompt_token_count > 0
+    assert event.source != "reported"
