@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
+from llama_token_tracker.events.failures import is_free
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.tokenizers import Tokenizer, get_tokenizer
 from llama_token_tracker.tokenizers.selection import Tokenizers
@@ -33,7 +34,8 @@ def is_given_up(oldest: "Call", number: int) -> bool:
 def status_after(error: BaseException | None) -> Status:
     """How a call ended that this was raised in; `None` stands for its answer.
 
-    What ends a call by its caller's will is no error.
+    What ends a call by its caller's will is no error. A call that has failed, and of which nothing
+    has come, is known to be free.
     """
     if error is None:
         return "complete"
@@ -42,7 +44,9 @@ def status_after(error: BaseException | None) -> Status:
     is_left = isinstance(error, GeneratorExit | KeyboardInterrupt) or (
         asyncio is not None and isinstance(error, asyncio.CancelledError)
     )
-    return "abandoned" if is_left else "failed"
+    if is_left:
+        return "abandoned"
+    return "failed" if is_free(error) else "unanswered"
 
 
 class Settings(NamedTuple):

@@ -10,8 +10,9 @@ from llama_token_tracker._lock import LOADING
 from llama_token_tracker.pricing import UNSAID, Cost, Prices, Served
 from llama_token_tracker.usage import Source, Usage, weaker
 
-Status: TypeAlias = Literal["complete", "abandoned", "failed"]
-"""How a call ended: with its answer; by the caller's will, before it; by an error."""
+Status: TypeAlias = Literal["complete", "abandoned", "failed", "unanswered"]
+"""How a call ended: with its answer; by the caller's will, before it; by an error that refused it
+or cut its answer off; or without any answer that was seen, though it may have been billed."""
 
 Operation: TypeAlias = Literal[
     "chat", "completion", "embedding", "rerank", "image", "transcription", "speech"
@@ -122,7 +123,7 @@ class TokenCountingEvent:
                 operation=self.operation,
                 served=self.served,
             )
-            if cost is not None and self.not_understood:
+            if cost is not None and (self.not_understood or self.status == "unanswered"):
                 cost = replace(cost, is_whole=False)
             known["_cost"] = cost
         kept: Cost | None = known["_cost"]

@@ -71,6 +71,13 @@ class Ended(NamedTuple):
         return self.is_free or self.call.operation in BY_UNITS
 
     @property
+    def status(self) -> Status:
+        """How it ended, now that it's known whether anything came back."""
+        status, has_answer = self.ending.status, self.ending.has_answer
+        is_answered = has_answer or self.reported.usage is not None
+        return "failed" if status == "unanswered" and is_answered else status
+
+    @property
     def needs_counting(self) -> bool:
         """Whether a tokenizer must count it: its provider has not said all of it."""
         if self.has_nothing_to_count:
@@ -90,7 +97,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
         return [
             event
             for group in answer.embedded()
-            for event in _embedded(_facts(call, ending), group, lookup, settings)
+            for event in _embedded(_facts(call, ended.status, ending), group, lookup, settings)
         ]
     reported = reported.of_model(call.model)
     _say_how_to_ask(ended)
@@ -107,7 +114,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             completion_source=said.source,
             not_understood=reported.not_understood,
             served=reported.served,
-            **_facts(call, ending),
+            **_facts(call, ended.status, ending),
         )
     ]
 
@@ -182,7 +189,7 @@ def _usage(reported: Usage | None, prompt: Count, answer: Count) -> Usage:
     return Usage.of(counts)
 
 
-def _facts(call: Call, ending: Ending) -> dict[str, Any]:
+def _facts(call: Call, status: Status, ending: Ending) -> dict[str, Any]:
     """What an event says of its call, whatever that used: whose it was, when, and its ids."""
     outermost = call.outermost
     return {
@@ -193,7 +200,7 @@ def _facts(call: Call, ending: Ending) -> dict[str, Any]:
         "provider": call.provider,
         "model": call.model,
         "operation": call.operation,
-        "status": ending.status,
+        "status": status,
         "started_s": ending.started_s,
         "duration_s": ending.duration_s,
     }

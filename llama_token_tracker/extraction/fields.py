@@ -64,7 +64,12 @@ def as_fields(value: object) -> Fields | None:
             _models.add(kind)
     model: Any = value
     extra = model.__pydantic_extra__
-    return cast("dict[str, object]", {**model.__dict__, **extra} if extra else model.__dict__)
+    if not extra:
+        return cast("dict[str, object]", model.__dict__)
+    fields = cast("dict[str, object]", {**model.__dict__, **extra})
+    # Mistral's SDK declares it as a field, too.
+    fields.pop("__pydantic_extra__", None)
+    return fields
 
 
 _models: set[type] = set()

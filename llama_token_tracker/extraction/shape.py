@@ -138,12 +138,14 @@ class WireShape:
         """Take a missing side from the total; name the total if its sides contradict it."""
         sides = [name for name in WHOLES_OF_CALL if buckets.get(name)]
         known = sum(buckets[name] for name in sides)
-        if len(sides) == 1 and total > known:
+        parts = [buckets.get(part) for part in self.excluded if WHOLES[part] in buckets]
+        if len(sides) == 1 and total > known and total - known not in parts:
             other = next(name for name in WHOLES_OF_CALL if name not in sides)
             buckets[other] = total - known
             return ()
         within = sum(buckets.get(part, 0) for part in self.total_leaves_out)
-        return () if not sides or total in (known, known - within) else (self.total or "",)
+        is_alone = buckets.keys().isdisjoint(WHOLES_OF_CALL)
+        return () if is_alone or total in (known, known - within) else (self.total or "",)
 
     def _include(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
         """Add the parts that this speaker leaves out of its wholes to them.

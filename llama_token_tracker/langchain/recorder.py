@@ -16,6 +16,7 @@ from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS, 
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
+from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript
 from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
@@ -28,6 +29,7 @@ from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner, is_running
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.tracker import Tracker
+from llama_token_tracker.usage import Usage
 
 _MAX_TAGS: Final = 16
 # What LangChain and LangGraph add to a run's metadata for themselves.
@@ -72,8 +74,14 @@ class RunRecorder:
     def fail(self, run_id: str, error: BaseException, response: LLMResult | None) -> None:
         """Record a run that has failed or was left, as far as it came."""
         run = self.runs.fail(run_id, error)
-        if run is not None:
-            self._settle(run, response, status_after(error))
+        if run is None:
+            return
+        status = status_after(error)
+        carried = usage_carried(error) if status == "unanswered" else None
+        is_counted = status == "unanswered" and run.has_lost and run.request is None
+        if is_counted and carried is None:
+            status = "failed"
+        self._settle(run, response, status, carried)
 
     def resume(
         self, run_id: str, run: Run | None, response: LLMResult | None, error: BaseException | None
@@ -176,7 +184,9 @@ class RunRecorder:
         except Exception as error:  # noqa: BLE001 - called from anywhere, even by the gc
             notice("a cancelled call could not be counted", error, "it is left out")
 
-    def _settle(self, run: Run, response: LLMResult | None, status: Status) -> None:
+    def _settle(
+        self, run: Run, response: LLMResult | None, status: Status, carried: Usage | None = None
+    ) -> None:
         """Settle a call: every one ends here, once."""
         if run.pending is not None:
             # Interrupted: what is recorded twice is listed once.
@@ -184,12 +194,14 @@ class RunRecorder:
             run.is_over = True
             return
         try:
-            self._record(run, response, status)
+            self._record(run, response, status, carried)
         except Exception as error:  # noqa: BLE001 - a paid call must not be lost
             notice("an answer could not be read", error, "its call counts without it")
-            self._record(run, None, status)
+            self._record(run, None, status, carried)
 
-    def _record(self, run: Run, response: LLMResult | None, status: Status) -> None:
+    def _record(
+        self, run: Run, response: LLMResult | None, status: Status, carried: Usage | None
+    ) -> None:
         if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
@@ -204,6 +216,8 @@ class RunRecorder:
         repeated = _repeated(run.chunks)
         if repeated is not None:
             told = repeated._replace(served=told.served)
+        if told.usage is None:
+            told = told._replace(usage=carried)
         told = told._replace(output_is_complete=status == "complete")
         reported = _by_wire(run, told)
         # Empty pieces are no answer; and what was reported need not be counted.

@@ -22,7 +22,7 @@ from llama_token_tracker._log_once import notice, put_off
 from llama_token_tracker.events.call import LOOKED_AT_EVERY, Call, is_given_up
 from llama_token_tracker.events.event import Operation
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
-from llama_token_tracker.tracking.charging import release
+from llama_token_tracker.tracking.charging import CallReservation, release, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
 
@@ -41,6 +41,7 @@ class Run(Call):
         asked_another: Whether another run started within it, and so spoke to the provider.
         request: The request that a watched client sent for it, once its answer has begun.
         has_sent: Whether its request has surely left.
+        has_lost: Whether one of its requests wasn't answered, and is counted by itself.
         is_settled: Whether its end is known.
         batch: The runs that it started with.
         watch: What tells that LangChain has forgotten it.
@@ -75,7 +76,7 @@ class Run(Call):
         self.chunks: list[Any] = []
         self.asked_another = False
         self.request: AnsweredRequest | None = None
-        self.has_sent = False
+        self.has_sent = self.has_lost = False
         self.is_settled = False
         self.batch = Batch()
         self.watch: weakref.ref[object] | None = None
@@ -99,6 +100,14 @@ class Run(Call):
                 taker.request = request
         if taker is None:
             request.disown()
+
+    def lose(self, request: AnsweredRequest) -> CallReservation | None:
+        """Take in that a request which left when this run was asking is counted by itself."""
+        with LOCK:
+            loser = next((run for run in self.batch.runs if run.request is request), None)
+            loser = loser or self.batch.asking() or self
+            loser.has_lost, loser.request = True, None
+        return take_reservation(loser)
 
 
 class Batch:

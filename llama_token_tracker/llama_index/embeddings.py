@@ -26,7 +26,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.open = 0
-        self.has_requests = False
+        self.has_requests = self.has_lost = False
         self._is_closed = False
         # By their first text, those that no call has taken yet.
         self._waiting: dict[str, list[_Sent]] = {}
@@ -40,6 +40,13 @@ class Batch:
                 self._waiting.setdefault(sent.keys[0], []).append(sent)
                 return
         request.disown()
+
+    def lose(self, request: AnsweredRequest) -> None:
+        """Take in that a request wasn't answered, and is counted by itself."""
+        with LOCK:
+            self.has_requests = self.has_lost = True
+            for waiting in self._waiting.values():
+                waiting[:] = [sent for sent in waiting if sent.request is not request]
 
     def take(
         self, chunks: Iterable[str]

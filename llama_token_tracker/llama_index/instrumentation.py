@@ -182,7 +182,7 @@ class Listener(Protocol):
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
         """Such a method has returned, or raised."""
 
-    def embedded(self, span_id: str) -> None:
+    def embedded(self, span_id: str, error: BaseException | None) -> None:
         """A method that embeds texts has returned, or raised."""
 
 
@@ -301,7 +301,7 @@ def _tell_left(span_id: str, result: object, error: BaseException | None) -> Non
             listener.left(span_id, result, error)
     elif "_embedding" in span_id:
         for listener in _listeners():
-            listener.embedded(span_id)
+            listener.embedded(span_id, error)
 
 
 class _ChunkHandler(BaseEventHandler):

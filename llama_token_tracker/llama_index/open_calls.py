@@ -29,6 +29,7 @@ from llama_token_tracker.events.call import (
     status_after,
 )
 from llama_token_tracker.events.event import Status
+from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.extraction import (
     SILENT,
     Reported,
@@ -40,6 +41,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
+from llama_token_tracker.tracking.charging import CallReservation, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
 
@@ -84,6 +86,7 @@ class OpenCall(Call):
         progress: How far that has come.
         requests: Requests that a watched client sent for it, whose answers have begun.
         pending: What it is recorded as.
+        has_lost: Whether one of its requests wasn't answered, and is counted by itself.
     """
 
     parent: "OpenCall | None" = None  # pyright: ignore[reportIncompatibleVariableOverride]  # none else makes one
@@ -99,6 +102,7 @@ class OpenCall(Call):
     asks_unheard: bool = False
     options: Any = None
     requests: list[AnsweredRequest] | None = None
+    has_lost: bool = False
     texts: list[str] | None = None
     pending: Pending | None = None
     served: frozenset[str] | None = frozenset()
@@ -142,6 +146,14 @@ class OpenCall(Call):
             if self.requests is None:
                 self.requests = []
             self.requests.append(request)
+
+    def lose(self, request: AnsweredRequest) -> CallReservation | None:
+        """Take in that a request of this call wasn't answered, and is counted by itself."""
+        with LOCK:
+            self.has_lost = True
+            if self.requests is not None and request in self.requests:
+                self.requests.remove(request)
+        return take_reservation(self)
 
     def leaves(self) -> "Iterator[OpenCall]":
         """The innermost calls within this one, those that speak to the provider."""
@@ -665,7 +677,8 @@ def _kept_back(ended: list[Outcome], parent: OpenCall) -> list[Outcome]:
         The outcomes that stand.
     """
     with LOCK:
-        if not parent.is_settled:
+        is_told_more = parent.has_callback or parent.progress is None
+        if is_told_more and not parent.is_settled:
             for outcome in ended:
                 if outcome.reported.usage is None and not outcome.is_free:
                     outcome.call.outcome = outcome
@@ -707,9 +720,13 @@ def _by_wire(outcome: Outcome) -> Outcome:
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
     """The same, of what LlamaIndex has handed over alone."""
     progress, status = call.progress, status_after(error)
+    carried = None if error is None or status != "unanswered" else usage_carried(error)
     if progress is None or not progress.chunks:
         if error is not None:
-            return Outcome(call, None, status)
+            # What was sent is counted by now, if it was lost.
+            is_counted = status == "unanswered" and call.has_lost and not call.requests
+            status = "failed" if is_counted and carried is None else status
+            return Outcome(call, None, status, Reported(carried))
         return Outcome(call, response, status, _reported(call, response))
     if error is None and response is not progress.last:
         progress.add(response)
@@ -718,9 +735,12 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
         # It may stand where the quick look at each chunk doesn't go.
         usage.add(progress.last)
     if error is not None:
-        return Outcome(
-            call, progress.last, status, progress.reported() if call.trusts_raw else SILENT
-        )
+        reported = progress.reported() if call.trusts_raw else SILENT
+        if carried is not None:
+            reported = Reported(carried, output_is_complete=False)
+        # What came before it was an answer.
+        status = "failed" if status == "unanswered" else status
+        return Outcome(call, progress.last, status, reported)
     if _is_broken_off(response):
         reported = progress.reported() if call.trusts_raw else SILENT
         return Outcome(call, response, "abandoned", reported)

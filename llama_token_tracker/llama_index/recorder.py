@@ -132,8 +132,15 @@ class Recorder:
         for outcome in self.calls.end(span_id, result, error) or ():
             self._settle(outcome)
 
-    def embedded(self, span_id: str) -> None:
-        """Let the watch count what no embedding call has told of, for it failed."""
+    def embedded(self, span_id: str, error: BaseException | None) -> None:
+        """Count what is open in a method that failed, and let the watch count what it has seen.
+
+        Of batches that were under way together LlamaIndex tells no end if one of them failed.
+        """
+        if error is not None:
+            for call in list(self.calls.by_id.values()):
+                if call.operation == "embedding" and call.span_id == span_id:
+                    self.end_embedding({_EXCEPTION: error}, call.event_id)
         self.batches.leave(span_id)
 
     # --- where calls end -------------------------------------------------------------------
@@ -251,13 +258,16 @@ class Recorder:
             return  # counted already: the handler is in its manager twice
         call = outcomes[0].call if outcomes else call_of(payload, event_id)
         call.operation = "embedding"
-        self._record_embedding(call, payload.get(_CHUNKS) or (), "complete")
+        status = status_after(payload.get(_EXCEPTION))
+        self._record_embedding(call, payload.get(_CHUNKS) or (), status)
 
     def _record_embedding(self, call: OpenCall, chunks: Iterable[object], status: Status) -> None:
+        if status in ("unanswered", "abandoned") and not self._is_counted(call):
+            chunks = call.texts or ()
         groups = self.batches.groups(call, chunks)
         duration_s = perf_counter() - call.began
         transcript = EmbeddingTranscript(groups)
-        ending = Ending(status, time() - duration_s, duration_s)
+        ending = Ending(status, time() - duration_s, duration_s, has_answer=False)
         pending = call.pending = Pending(
             Ended(call, SILENT, transcript, ending, self.settings),
             transcript.held_bytes,
@@ -269,6 +279,11 @@ class Recorder:
             total = sum(event.prompt_token_count for event in pending.events())
             self._say(f"Embedding Token Usage: {total}")
 
+    def _is_counted(self, call: OpenCall) -> bool:
+        """Whether a watched client has told of an embedding call's requests that were lost."""
+        batch = None if call.span_id is None else self.batches.within(call.span_id)
+        return batch is not None and batch.has_lost
+
     def _say(self, text: str) -> None:
         tell = None if self._tell is None else self._tell()
         if tell is not None:
@@ -279,7 +294,7 @@ class Recorder:
         call = outcome.call
         try:
             if call.operation == "embedding":
-                self._record_embedding(call, call.texts or (), outcome.status)
+                self._record_embedding(call, (), outcome.status)
             else:
                 self.record(outcome)
         except Exception as error:  # noqa: BLE001 - called from anywhere

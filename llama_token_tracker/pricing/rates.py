@@ -60,6 +60,7 @@ class Cost:
               how the two overlap isn't reported. Cached tokens are taken to be text first.
             - Part of the output has a price of its own but no bucket (citations).
             - No output was reported, of a call that isn't an embedding. It's counted as none.
+            - No answer was seen at all.
             - The provider isn't known, as nobody knows the host. The price is that of the model's
               maker.
             - Something in what the provider said of its tokens wasn't understood.

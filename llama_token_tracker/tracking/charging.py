@@ -32,6 +32,10 @@ class CallReservation(NamedTuple):
         """Spend what the call's events say, and give back what's left; none: nothing was used."""
         tokens, usd = 0, Decimal(0)
         is_priced = self.needs_price
+        if any(map(_is_unseen, events)):
+            # What came back nobody knows, so what was reserved counts.
+            self.reservation.settle(None, None)
+            return
         for event in events:
             tokens += event.total_token_count
             cost = event.cost_usd if is_priced and not event.is_free else None
@@ -41,6 +45,13 @@ class CallReservation(NamedTuple):
             self.reservation.settle(tokens, usd if is_priced else None)
         else:
             self.reservation.release()
+
+
+def _is_unseen(event: TokenCountingEvent) -> bool:
+    """Whether an answer may have come back, of which neither text nor figures were seen."""
+    if event.status == "complete" and event.operation != "embedding":
+        return event.completion_source == "estimated" and not event.completion_token_count
+    return event.status == "unanswered"
 
 
 def accounts_of(budget: Budget | Iterable[Budget] | None) -> tuple[Accounts, ...]:

@@ -44,6 +44,14 @@ class RequestOwner(Protocol):
         """Take in that the request is being answered; called once, or never if it failed."""
         ...
 
+    def lose(self, request: AnsweredRequest) -> Any:
+        """Take in that a request wasn't answered, which is an event of its own.
+
+        Returns:
+            What the call has reserved for it, if anything.
+        """
+        ...
+
 
 FindOwner: TypeAlias = Callable[[Any, str | None], RequestOwner | None]
 """A framework's method that says whether a request that leaves here and now, in this context, for
@@ -86,6 +94,9 @@ class _UnknownOwner:
 
     def attach(self, request: AnsweredRequest) -> None:
         """Leave it to the call."""
+
+    def lose(self, request: AnsweredRequest) -> None:
+        """Leave the call as it is."""
 
 
 UNKNOWN_OWNER: Final = _UnknownOwner()

@@ -37,6 +37,7 @@ MARK_MEANINGS: Final = {
 ENDING_MEANINGS: Final = {
     "abandoned": "the reader left early; the prompt and what came through count",
     "failed": "an error ended the call; what came through before it counts",
+    "unanswered": "no answer was seen; the prompt counts, as it may have been billed",
 }
 """The legend for each status but the usual one."""
 

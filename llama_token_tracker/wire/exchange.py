@@ -255,6 +255,10 @@ class Exchange(_Answer):
                 owner.attach(self)
         try:
             self._turns.pop()
+            if status == "unanswered" and owner is not None and not self._parts():
+                # Another may be sent for the same call.
+                self.reservation = owner.lose(self)
+                self._owner = None
             self.status = status
             self._duration_s = perf_counter() - self.began
             if self._owner is None:

@@ -94,7 +94,7 @@ def test_a_nested_call_fits_where_one_call_fits(kind):
 
 def test_a_failed_call_gives_its_reservation_back():
     """It cost nothing."""
-    handler, llm = limited(Budget(tokens=100), fails=ConnectionError("refused"))
+    handler, llm = limited(Budget(tokens=100), fails=ConnectionRefusedError("refused"))
     for _ in range(5):
         with pytest.raises(ConnectionError):
             llm.complete(PROMPT, max_tokens=90)
@@ -183,7 +183,7 @@ def test_a_failed_call_within_another_gives_its_reservation_back():
     """In the scope that it was reserved in."""
     handler = TokenCountingHandler()
     manager = CallbackManager([handler])
-    asked = Scripted(callback_manager=manager, fails=ConnectionError("refused"))
+    asked = Scripted(callback_manager=manager, fails=ConnectionRefusedError("refused"))
     scope = handler.scope("inner", budget=Budget(tokens=10_000))
 
     def ask(prompt):

@@ -126,11 +126,11 @@ def test_an_embedding_that_fails_leaves_nothing_open():
 
     class Refusing(MockEmbedding):
         def _get_query_embedding(self, query: str) -> list[float]:
-            raise OSError
+            raise ConnectionRefusedError
 
     handler = TokenCountingHandler()
     model = Refusing(embed_dim=2, callback_manager=CallbackManager([handler]))
-    with pytest.raises(OSError):  # noqa: PT011 - it has no message
+    with pytest.raises(ConnectionRefusedError):
         model.get_query_embedding("a")
     assert handler.embedding_token_counts == []
     assert handler.open_calls == 0
@@ -164,7 +164,9 @@ def test_a_failed_call_is_told_apart():
     for include in (False, True):
         handler = TokenCountingHandler(include_failed=include)
         handler.on_event_start(LLM, {EventPayload.PROMPT: "hello"}, event_id="1")
-        handler.on_event_end(LLM, {EventPayload.EXCEPTION: OSError("429")}, event_id="1")
+        handler.on_event_end(
+            LLM, {EventPayload.EXCEPTION: ConnectionRefusedError("no")}, event_id="1"
+        )
         (failed,) = handler.failed_calls
         assert (failed.prompt, failed.total_token_count, failed.status) == ("hello", 0, "failed")
         assert handler.llm_token_counts == ([failed] if include else [])
@@ -175,7 +177,7 @@ def test_a_failed_call_is_not_printed(capsys: pytest.CaptureFixture[str]):
     """`verbose` tells what was used: a refused call used nothing."""
     handler = TokenCountingHandler(verbose=True)
     handler.on_event_start(LLM, {EventPayload.PROMPT: "hello"}, event_id="1")
-    handler.on_event_end(LLM, {EventPayload.EXCEPTION: OSError()}, event_id="1")
+    handler.on_event_end(LLM, {EventPayload.EXCEPTION: ConnectionRefusedError()}, event_id="1")
     assert capsys.readouterr().out == ""
 
 

@@ -86,7 +86,7 @@ def test_a_silent_call_is_one_event(method: Callable[[Scripted], object]):
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_refused_call_is_one_failure(method: Callable[[Scripted], object]):
     """A call that fails before anything was billed is one failed call, however deep."""
-    handler, model = counted(fails=ConnectionError("refused"))
+    handler, model = counted(fails=ConnectionRefusedError("refused"))
     with pytest.raises(ConnectionError):
         method(model)
     assert handler.llm_token_counts == []
@@ -169,7 +169,7 @@ def test_two_silent_calls_are_not_given_one_figure():
 
 def test_a_model_that_falls_back_to_its_own_provider():
     """When the inner call was refused and the outer reports usage, the outer one was billed."""
-    handler, inner = counted(fails=ConnectionError("refused"))
+    handler, inner = counted(fails=ConnectionRefusedError("refused"))
 
     def ask(prompt: str) -> None:
         with pytest.raises(ConnectionError):
@@ -182,7 +182,7 @@ def test_a_model_that_falls_back_to_its_own_provider():
 
 def test_a_model_that_falls_back_to_another():
     """A refused call and one that answered are one failure and one event."""
-    handler, refusing = counted(fails=ConnectionError("refused"))
+    handler, refusing = counted(fails=ConnectionRefusedError("refused"))
     answering = Scripted(callback_manager=CallbackManager([handler]), raw=RAW)
 
     def ask(prompt: str) -> None:

@@ -192,8 +192,8 @@ def test_a_failure_is_told_once():
     """An error that passes through two storeys is one failed call."""
     room = Room(**{"call-b": "call-a"})
     room.start("a", "call-a"), room.start("b", "call-b")
-    assert room.end("b", error=OSError()) == [("b", "failed", None)]
-    assert room.end("a", error=OSError()) == []
+    assert room.end("b", error=ConnectionRefusedError()) == [("b", "failed", None)]
+    assert room.end("a", error=ConnectionRefusedError()) == []
 
 
 def test_an_answer_after_failures_is_the_outer_calls_own():
@@ -201,7 +201,7 @@ def test_an_answer_after_failures_is_the_outer_calls_own():
     room = Room(**{"call-c": "call-b", "call-b": "call-a"})
     for name in "abc":
         room.start(name, f"call-{name}")
-    assert room.end("c", error=OSError()) == [("c", "failed", None)]
+    assert room.end("c", error=ConnectionRefusedError()) == [("c", "failed", None)]
     assert room.end("b", RAW) == [("b", "complete", USAGE)]
     assert room.end("a", RAW) == []
 
@@ -315,21 +315,22 @@ ENDS: list[tuple[BaseException | None, str]] = [
     (GeneratorExit(), "abandoned"),
     (CancelledError(), "abandoned"),
     (KeyboardInterrupt(), "abandoned"),
-    (OSError(), "failed"),
-    (SystemExit(), "failed"),
+    (ConnectionRefusedError(), "failed"),
+    (OSError(), "unanswered"),
+    (SystemExit(), "unanswered"),
 ]
 
 
 @pytest.mark.parametrize(("error", "status"), ENDS, ids=lambda end: type(end).__name__)
 @pytest.mark.parametrize("chunks", [0, 1])
 def test_how_a_call_ended(error: BaseException | None, status: str, chunks: int):
-    """Leaving is no failure, and a failure before the first chunk was not billed."""
+    """Leaving is no failure, and free is only what surely was never sent."""
     call = OpenCall("a", "hello", None)
     if chunks:
         call.progress = Progress()
         call.progress.add({"delta": "word"})
     outcome = outcome_of(call, None, error)
-    assert outcome.status == status
+    assert outcome.status == ("failed" if chunks and status == "unanswered" else status)
     assert outcome.is_free == (status == "failed" and not chunks)
 
 

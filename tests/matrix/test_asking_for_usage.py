@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from llama_index.core.callbacks import CallbackManager
 
-from llama_token_tracker import TokenCountingHandler, Tracker
+from llama_token_tracker import TokenCountingHandler, Tracker, _names
 from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
@@ -62,6 +62,15 @@ def _by_sdk(provider: LoopbackProvider, *, asks: bool) -> Any:
             )
         )
     return tracker
+
+
+@pytest.fixture(autouse=True)
+def _openai_answers_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The loopback host is OpenAI's, for a while."""
+    _names.is_elsewhere.cache_clear()
+    monkeypatch.setitem(_names.HOSTS, "127.0.0.1", _names.OPENAI)
+    yield
+    _names.is_elsewhere.cache_clear()
 
 
 WAYS: dict[str, tuple[Callable[..., Any], str]] = {

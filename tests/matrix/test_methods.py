@@ -19,7 +19,7 @@ from llama_token_tracker.testing import LoopbackProvider, Reply
 from tests.needs import left_out_if, release
 
 from .clients import LLMS
-from .styles import Fact, drain, template
+from .styles import STATES, Fact, drain, template
 
 pytestmark = pytest.mark.matrix
 
@@ -90,3 +90,18 @@ def test_claude_answers_in_a_structure_of_its_own(style: str) -> None:
         (event,) = handler.llm_token_counts
         assert event.prompt_token_count > 0
         assert event.completion_source == "estimated"
+
+
+def test_a_structured_stream_that_is_held_is_counted_at_its_end() -> None:
+    """Nobody tells of the stream around the one that was read: there is nothing to wait for."""
+    (integration,) = [one for one in LLMS if one.name == "openai-default"]
+    handler = TokenCountingHandler()
+    with LoopbackProvider() as provider:
+        provider.script(STATES)
+        llm = integration.llm(provider, CallbackManager([handler]))
+        stream = llm.stream_structured_predict(Fact, template(), country="Chad")
+        assert list(stream)
+        (event,) = handler.llm_token_counts
+        assert event.prompt_token_count > 0
+        del stream
+        assert len(handler.llm_token_counts) == 1

@@ -173,7 +173,8 @@ def test_a_nested_call_and_a_stream_count_once_wherever_they_are_interrupted():
             pass
         events = list(handler.llm_token_counts)
         assert len(events) == len({event.inner_event_id for event in events}), at
-        assert len(events) <= model.calls, at
+        # Of a call that was interrupted early nobody knows whether it left.
+        assert len([one for one in events if one.status != "unanswered"]) <= model.calls, at
         assert handler.total_llm_token_count == sum(event.total_token_count for event in events)
         rows = handler.by("model").values()
         assert sum(row.calls for row in rows) == len(events) + len(handler.failed_calls), at

@@ -9,10 +9,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.operations import find, served_in_region
 from llama_token_tracker.wire.transcript import Recorder
@@ -39,6 +41,7 @@ class Listener:
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
         self._asked_key, self._noted_key = f"{self._key}:asked", f"{self._key}:noted"
         self._heard: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lost_key = f"{self._key}:lost"
         self._operations: dict[str, WatchAnswer] = {}
         self._is_on = True
 
@@ -66,6 +69,8 @@ class Listener:
             "before-call": self._before,
             "after-call": self._after,
             "after-call-error": self._failed,
+            "response-received": self._attempted,
+            "request-created": self._again,
         }
         if _STUBBER in sys.modules:
             listeners["before-parameter-build"] = self._asked
@@ -81,18 +86,34 @@ class Listener:
         """Note what is asked for, as far as a stub may answer it: nothing leaves then."""
         context[self._asked_key] = params
 
-    def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
+    def _before(self, params: Any, context: Any, **_: Any) -> None:
         """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context:
             return
-        region = context.get("client_region")
-        exchange = self._exchange(params["method"], params["url_path"], params.get("body"), region)
+        self._leaves(context, params["method"], params["url_path"], params.get("body"))
+
+    def _leaves(self, context: Any, method: str, path: str, body: Any) -> None:
+        exchange = self._exchange(method, path, body, context.get("client_region"))
         if exchange is None:
             return
         if exchange.is_limited:
             exchange.reserve()
         # Where its answer is never told of, it's lost with this context.
         context[self._key] = exchange
+
+    def _attempted(self, exception: Exception | None, context: Any, **_: Any) -> None:
+        """Note that an attempt of a call that may be retried was lost, if it was."""
+        if exception is not None and status_after(exception) == "unanswered":
+            exchange = context.pop(self._key, None)
+            if exchange is not None:
+                exchange.settle("unanswered")
+                context[self._lost_key] = True
+
+    def _again(self, request: Any, **_: Any) -> None:
+        """Note that botocore tries again what was lost. Only a budget may stop it."""
+        if request.context.pop(self._lost_key, False):
+            path: str = urlsplit(str(request.url)).path
+            self._leaves(request.context, request.method, path, request.data)
 
     def _exchange(self, method: str, path: str, body: Any, region: Any = None) -> Exchange | None:
         try:
@@ -140,11 +161,11 @@ class Listener:
             exchange.model = name
         return exchange
 
-    def _failed(self, context: Any, **_: Any) -> None:
+    def _failed(self, exception: BaseException, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
         exchange = context.pop(self._key, None)
         if exchange is not None:
-            exchange.settle("failed")
+            exchange.settle(status_after(exception))
 
 
 def emitter_of(thing: Any) -> Any:
