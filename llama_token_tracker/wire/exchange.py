@@ -6,8 +6,7 @@ them.
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter, time
 from typing import Any, Final, TypeAlias
@@ -282,17 +281,11 @@ class Exchange(_Answer):
                 self.settle(status)
             raise
 
-    @contextmanager
-    def reading(self) -> Generator[None]:
-        """Settle it by the error that ends the reading of a streamed answer, if one does."""
-        try:
-            yield
-        except GeneratorExit:
-            # Whoever leaves an iteration may go on with another.
-            raise
-        except BaseException as error:
+    def stopped(self, error: BaseException) -> None:
+        """Note that this error has ended the reading of a streamed answer."""
+        # Whoever leaves an iteration may go on with another.
+        if not isinstance(error, GeneratorExit):
             self.settle(status_after(error))
-            raise
 
     def end(self, last: Iterable[object]) -> None:
         """Note that a streamed answer has ended well, if not by what its format ends with.

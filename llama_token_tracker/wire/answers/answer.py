@@ -1,8 +1,7 @@
 """An answer over HTTP, read along while its bytes go to the program."""
 
 from collections import deque
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from llama_token_tracker._log_once import notice
@@ -82,12 +81,9 @@ class Answer:
         self.take_in(content)
         self.end()
 
-    @contextmanager
-    def reading(self) -> Generator[None]:
-        """Settle the exchange by how reading ends."""
-        with self._exchange.reading():
-            yield
-        self.end()
+    def stopped(self, error: BaseException) -> None:
+        """Note that this error has ended its reading."""
+        self._exchange.stopped(error)
 
     def end(self) -> None:
         """Note that all of it has come."""

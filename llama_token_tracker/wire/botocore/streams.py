@@ -36,25 +36,31 @@ class _Reading:
     def along(self, events: Any) -> Iterator[Any]:
         """The events, as they come."""
         exchange, keep, take_event = self._exchange, self._keep, self._take_event
-        with exchange.reading():
+        try:
             for event in events:
                 try:
                     self._last = take_event(exchange, keep, event) or self._last
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
+        except BaseException as error:
+            exchange.stopped(error)
+            raise
         exchange.end((self._last,))
 
     async def async_along(self, events: Any) -> AsyncIterator[Any]:
         """The same of aiobotocore's."""
         exchange, keep, take_event = self._exchange, self._keep, self._take_event
-        with exchange.reading():
+        try:
             async for event in events:
                 try:
                     self._last = take_event(exchange, keep, event) or self._last
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
+        except BaseException as error:
+            exchange.stopped(error)
+            raise
         exchange.end((self._last,))
 
     def leave(self) -> None:

@@ -34,10 +34,15 @@ class _WatchedSync(_Watched):
 
     def __iter__(self) -> Iterator[bytes]:
         """The bytes, as they come."""
-        with self._answer.reading():
+        answer = self._answer
+        try:
             for piece in self._stream:
-                self._answer.take_in(piece)
+                answer.take_in(piece)
                 yield piece
+        except BaseException as error:
+            answer.stopped(error)
+            raise
+        answer.end()
 
     def close(self) -> None:
         """Close the stream: what hasn't come will not come."""
@@ -50,10 +55,15 @@ class _WatchedAsync(_Watched):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes, as they come."""
-        with self._answer.reading():
+        answer = self._answer
+        try:
             async for piece in self._stream:
-                self._answer.take_in(piece)
+                answer.take_in(piece)
                 yield piece
+        except BaseException as error:
+            answer.stopped(error)
+            raise
+        answer.end()
 
     async def aclose(self) -> None:
         """Close the stream: what hasn't come will not come."""

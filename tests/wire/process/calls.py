@@ -98,6 +98,18 @@ _OPENAI = _client("openai", "OpenAI", "openai")
 _ASYNC_OPENAI = _client("openai", "AsyncOpenAI", "openai")
 _ANTHROPIC = _client("anthropic", "Anthropic", "anthropic")
 _ASYNC_ANTHROPIC = _client("anthropic", "AsyncAnthropic", "anthropic")
+_ON_BEDROCK: Any = _CLAUDE | {"model": ON_BEDROCK}
+
+
+def _anthropic_on_bedrock(name: str) -> Make:
+    def make(place: Any) -> Any:
+        keys = {"aws_access_key": "a", "aws_secret_key": "b", "aws_region": "us-east-1"}
+        made = getattr(import_module("anthropic"), name)
+        return made(base_url=place.url("bedrock"), max_retries=0, **keys)
+
+    return make
+
+
 _GEMINI = _client("google.genai", "Client", "gemini")
 _COHERE = _client("cohere", "Client", "cohere")
 _OLLAMA = _client("ollama", "Client", "ollama")
@@ -232,6 +244,21 @@ CALLS: Final = {
         "anthropic",
         _ASYNC_ANTHROPIC,
         _run(lambda client: _within_async(client.messages.stream(**_CLAUDE))),
+    ),
+    "anthropic on bedrock": SdkCall(
+        "anthropic",
+        _anthropic_on_bedrock("AnthropicBedrock"),
+        lambda client: client.messages.create(**_ON_BEDROCK),
+    ),
+    "anthropic on bedrock stream": SdkCall(
+        "anthropic",
+        _anthropic_on_bedrock("AnthropicBedrock"),
+        lambda client: _drain(client.messages.create(**_ON_BEDROCK, stream=True)),
+    ),
+    "anthropic on bedrock helper async": SdkCall(
+        "anthropic",
+        _anthropic_on_bedrock("AsyncAnthropicBedrock"),
+        _run(lambda client: _within_async(client.messages.stream(**_ON_BEDROCK))),
     ),
     "gemini": SdkCall(
         "google.genai",
