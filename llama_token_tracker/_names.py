@@ -250,6 +250,12 @@ LISTED_REGIONS: Final[dict[str, re.Pattern[str]]] = {
 Source: the providers' pages on prices and on data residency (checked 2026-11-29).
 """
 
+MAY_INCLUDE_CACHE: Final = re.compile(r"(^|[./])openai\.")
+"""Models for which Converse reports cached tokens within `inputTokens`, against its documentation.
+
+Source: https://github.com/maximhq/bifrost/pull/6942, of streams at least (checked 2026-11-29).
+"""
+
 CLAUDE_ON_BEDROCK: Final = "anthropic."
 """How Bedrock's ids of Claude's models begin, geography aside."""
 
