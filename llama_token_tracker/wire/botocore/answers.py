@@ -76,10 +76,11 @@ def _converse_stream(exchange: Exchange, parsed: dict[str, Any]) -> None:
 def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> object:
     if "contentBlockDelta" in event:
         keep(event)
-        return None
-    if "metadata" in event:
-        exchange.add_later(_usage(event["metadata"]))
-    return {**event}
+    elif "metadata" in event:
+        fields = _usage(event["metadata"])
+        exchange.add_later(fields)
+        return {"metadata": fields}
+    return None
 
 
 def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
