@@ -163,6 +163,7 @@ class Exchange(_Answer):
     # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
     is_broken_off = False
+    _last: Iterable[object] | None = None
     _pending: Pending | None = None
 
     def __init__(
@@ -302,6 +303,16 @@ class Exchange(_Answer):
         """
         if self.is_settled:
             return
+        self._last = last
+        if self._owner is not None:
+            self._judge()
+        self.settle("abandoned" if self.is_broken_off else "complete")
+
+    def _judge(self) -> None:
+        """Find out whether a streamed answer came to its end; unasked for, it waits until read."""
+        last = self._last
+        if last is None:
+            return
         try:
             is_over = self._dialect.is_over(last)
         except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
@@ -311,7 +322,9 @@ class Exchange(_Answer):
             what = f"{self.provider} {self.model}"
             notice("a stream ended before its last event", what, "it counts as abandoned")
             self.is_broken_off = True
-        self.settle("complete" if is_over else "abandoned")
+            self.status = "abandoned"
+        # Last, for two threads may ask at once.
+        self._last = None
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed."""
@@ -353,6 +366,7 @@ class Exchange(_Answer):
 
     def _ended(self) -> Ended:
         """All that is needed to make its event, read when somebody asks."""
+        self._judge()
         self.ask()
         has_answer, self.is_streamed = bool(self.pieces), len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
