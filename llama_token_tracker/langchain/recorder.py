@@ -17,7 +17,7 @@ from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended, Ending
-from llama_token_tracker.events.transcripts import PartsTranscript
+from llama_token_tracker.events.transcripts import PartsTranscript, SentTranscript, Transcript
 from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.messages import messages_of
@@ -142,9 +142,8 @@ class RunRecorder:
             _messages(asked) if operation == "chat" else _text(asked),
             model=_model(known, given, serialized),
             provider=_provider(known, serialized),
-            tools=given.get("tools") or given.get("toolConfig"),
             # LangChain puts the limit of the answer under one name.
-            limits=given if limit is None else {**given, "max_tokens": limit},
+            options=given if limit is None else {**given, "max_tokens": limit},
             context=self.tracker.context(_tags(known)),
         )
 
@@ -210,12 +209,14 @@ class RunRecorder:
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
         completion = "" if not self.settings.keeps_text else _joined(answers)
-        transcript = PartsTranscript(
+        transcript: Transcript = PartsTranscript(
             (prompt, completion),
             None if reported.covers_input else _prompt(run.prompt),
             parts,
-            run.tools,
+            run.options,
         )
+        if run.request is not None and run.batch.is_alone and not reported.covers_input:
+            transcript = SentTranscript(transcript, run.request)
         duration_s = perf_counter() - run.began
         ending = Ending(status, time() - duration_s, duration_s, bool(parts))
         run.pending = Pending(

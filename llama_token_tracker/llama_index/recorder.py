@@ -18,6 +18,7 @@ from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import (
     EmbeddingTranscript,
     PlainTranscript,
+    SentTranscript,
     Transcript,
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
@@ -25,7 +26,7 @@ from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import SPANS, url_of
+from llama_token_tracker.llama_index.instrumentation import SPANS, settings_of, url_of
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -36,7 +37,7 @@ from llama_token_tracker.llama_index.payloads import (
     DICTS,
     LISTS,
     formatted,
-    tools_of,
+    options_of,
     transcript_of,
     users_tags,
 )
@@ -166,7 +167,6 @@ class Recorder:
         words = None if parts is None else plain_words(call.prompt, response)
         if parts is None or words is None:
             return False
-        options = call.options
         # Kept on the call, in case that something interrupts this.
         call.pending = Pending(
             (
@@ -178,7 +178,7 @@ class Recorder:
                 time(),
                 parts,
                 words,
-                None if options is None else tools_of(options),
+                options_of(call.options),
                 self.settings,
             ),
             held_bytes(words),
@@ -218,6 +218,9 @@ class Recorder:
             keeps_text=settings.keeps_text,
             is_reported=reported.covers_call,
         )
+        requests = call.requests or ()
+        if len(requests) == 1 and not reported.covers_input:
+            transcript = SentTranscript(transcript, requests[0])
         pending = call.pending = Pending(
             (
                 _ended,
@@ -299,7 +302,10 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     if url is not None and type(about) in DICTS:
         about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
-    options = payload.get(_ADDITIONAL)
+    options: Any = payload.get(_ADDITIONAL)
+    settings = settings_of(span_id)
+    if settings is not None and (not options or type(options) in DICTS):
+        options = {**settings, **(options or {})}
     if options:
         call.options = options
     name: Any = about.get("class_name") if type(about) in DICTS else None
@@ -331,11 +337,11 @@ def _plainly_ended(
     ended_s: float,
     parts: UsageParts,
     words: Words,
-    tools: object,
+    options: Mapping[str, Any],
     settings: Settings,
 ) -> Ended:
     """What is known of a call that gave its answer; read when somebody asks."""
-    answer = PlainTranscript(words, settings.keeps_text, tools)
+    answer = PlainTranscript(words, settings.keeps_text, options)
     return Ended(
         # The call as it was, but for the program's own objects, which are let go of.
         OpenCall(event_id, answer.prompt(), about, span_id),
