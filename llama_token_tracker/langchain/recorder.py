@@ -188,8 +188,28 @@ class RunRecorder:
             notice("an answer could not be read", error, "its call counts without it")
             self._record(run, None, status)
 
+    def _hands_on(self, run: Run, response: LLMResult | None) -> bool:
+        """Whether a run has only handed on an answer that is recorded already."""
+        answers, others = self.tracker.answers, len(self.runs)
+        if response is None or not (others or answers):
+            return False  # quick for most
+        messages = [getattr(one, "message", None) for one in _generations(response)]
+        # The provider's id stands in the latter, LangChain's in the former.
+        told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
+        places = [place for places in told for place in places if place]
+        if run.batch.is_alone and any(answers.has(place, run.began) for place in places):
+            return True
+        for place in places if others else ():
+            answers.note(place, run.began)
+        return False
+
     def _record(self, run: Run, response: LLMResult | None, status: Status) -> None:
-        if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
+        if (
+            run.asked_another
+            or _is_from_cache(response)
+            or _is_paid_already(run, response)
+            or (status == "complete" and self._hands_on(run, response))
+        ):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
             if run.request is not None:

@@ -214,7 +214,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         fields = getattr(instance, "__dict__", _NO_FIELDS)
         if "api_base" in fields or "base_url" in fields:
             _note_url(id_, instance, fields)
-        kind: type = type(instance)
+        kind: Any = type(instance)
         names = _settings_of.get(kind)
         if names is None:
             names = _learn_settings(kind)

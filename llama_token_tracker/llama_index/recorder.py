@@ -22,6 +22,7 @@ from llama_token_tracker.events.transcripts import (
     Transcript,
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
+from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
@@ -41,7 +42,7 @@ from llama_token_tracker.llama_index.payloads import (
     transcript_of,
     users_tags,
 )
-from llama_token_tracker.tracking.charging import take_reservation
+from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import (
     UNKNOWN_OWNER,
     RequestOwner,
@@ -147,17 +148,38 @@ class Recorder:
         call = self.calls.end_plainly(event_id)
         if call is not None:
             # Most calls: neither made nor was made by another, nor streamed.
+            if error is None and self._hands_on(call, response):
+                return
             if error is not None or not self._record_later(call, response):
                 self.record(outcome_of(call, response, error))
             return
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
             for outcome in outcomes:
-                self.record(outcome)
+                if outcome.status != "complete" or not self._hands_on(
+                    outcome.call, outcome.response
+                ):
+                    self.record(outcome)
         # The echo of a stream that was dropped before is counted already.
         elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
             self.record(outcome_of(call_of(payload, event_id), response, error))
+
+    def _hands_on(self, call: OpenCall, response: object) -> bool:
+        """Whether a call has only handed on an answer that is recorded already."""
+        answers, others = self.tracker.answers, self.calls.by_id
+        if not (others or answers):
+            return False  # quick for most
+        fields = as_fields(response)
+        raw = None if fields is None else fields.get("raw")
+        if raw is None or not call.trusts_raw:
+            return False
+        if answers.has(raw, call.began):
+            release(call)
+            return True
+        if others:
+            answers.note(raw, call.began)
+        return False
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""
@@ -303,9 +325,9 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
         about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
     options: Any = payload.get(_ADDITIONAL)
-    settings = settings_of(span_id)
-    if settings is not None and (not options or type(options) in DICTS):
-        options = {**settings, **(options or {})}
+    settings: Any = settings_of(span_id)
+    if settings is not None:
+        options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options
     name: Any = about.get("class_name") if type(about) in DICTS else None
