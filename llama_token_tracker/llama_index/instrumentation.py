@@ -214,7 +214,8 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         fields = getattr(instance, "__dict__", _NO_FIELDS)
         if "api_base" in fields or "base_url" in fields:
             _note_url(id_, instance, fields)
-        kind: Any = type(instance)
+        model: object = instance
+        kind = type(model)
         names = _settings_of.get(kind)
         if names is None:
             names = _learn_settings(kind)
