@@ -142,8 +142,9 @@ class Dialect:
     def _messages(self, given: object) -> Iterator[Json]:
         for message in cast("list[object]", given) if isinstance(given, list) else ():
             if isinstance(message, dict):
-                fields = cast("Json", message)
-                yield {**fields, "content": fields.get(self.content)}
+                fields = dict(cast("Json", message))
+                fields["content"] = fields.pop(self.content, None)
+                yield fields
 
     # --- answers ---------------------------------------------------------------------------
 
