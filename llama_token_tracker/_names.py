@@ -185,6 +185,11 @@ LISTED_PROVIDERS: Final[dict[str, str]] = {
 Source: `genai_prices.data` of release 0.2.3 (checked 2026-11-22).
 """
 
+SENDS_NO_LINE_ENDS: Final = frozenset(
+    {"AzureOpenAIEmbedding", "OpenAIEmbedding", "OpenAILikeEmbedding"}
+)
+"""Classes that send spaces in the place of line ends: llama-index-embeddings-openai's."""
+
 RETURNS_USERS_OBJECT: Final = frozenset({"structured_llm"})
 """Classes whose `raw` is an object of the user's own, whatever its fields are called."""
 

@@ -80,6 +80,7 @@ class _Answer(WireTranscript):
             usage = self._usage = StreamedUsage()
         if usage.add(fields):
             self._figures_at = self._parts()
+        self._note(fields)
 
     def _parts(self) -> int:
         """A number that grows with every part that comes."""
@@ -100,6 +101,12 @@ class _Answer(WireTranscript):
     def add_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_reported(fields)
+        self._note(fields)
+
+    def _note(self, fields: object) -> None:
+        """Let frameworks know the answer, if nobody knows yet whose request it is."""
+        if self._owner is None:
+            self._recorder.tracker.answers.note(fields, self.began, by_id_alone=True)
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
