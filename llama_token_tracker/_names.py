@@ -193,6 +193,11 @@ LISTED_PROVIDERS: Final[dict[str, str]] = {
 Source: `genai_prices.data` of release 0.2.3 (checked 2026-11-22).
 """
 
+SENDS_NO_LINE_ENDS: Final = frozenset(
+    {"AzureOpenAIEmbedding", "OpenAIEmbedding", "OpenAILikeEmbedding"}
+)
+"""Classes that send spaces in the place of line ends: llama-index-embeddings-openai's."""
+
 RETURNS_USERS_OBJECT: Final = frozenset({"structured_llm"})
 """Classes whose `raw` is an object of the user's own, whatever its fields are called."""
 
@@ -256,6 +261,12 @@ LISTED_REGIONS: Final[dict[str, re.Pattern[str]]] = {
 """In which regions prices are those of the list; who isn't here has one price everywhere.
 
 Source: the providers' pages on prices and on data residency (checked 2026-11-29).
+"""
+
+MAY_INCLUDE_CACHE: Final = re.compile(r"(^|[./])openai\.")
+"""Models for which Converse reports cached tokens within `inputTokens`, against its documentation.
+
+Source: https://github.com/maximhq/bifrost/pull/6942, of streams at least (checked 2026-11-29).
 """
 
 CLAUDE_ON_BEDROCK: Final = "anthropic."

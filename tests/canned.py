@@ -28,9 +28,15 @@ def _encoded(answer: Canned) -> tuple[str, bytes]:
 
 
 @contextmanager
-def canned(answer: Canned) -> Iterator[str]:
-    """A server that gives one answer to all requests; its URL."""
+def canned(answer: Canned, called: str | None = None) -> Iterator[str]:
+    """A server that gives one answer to all requests; its URL.
+
+    Args:
+        answer: The answer.
+        called: Its media type, if not the right one.
+    """
     kind, body = _encoded(answer)
+    kind = kind if called is None else called
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -21,11 +21,12 @@ NAMES = {
     "aws",
     "apac",
     "global",
-} - {"meta"}  # also a field of many an object
+} - {"meta", "together"}  # also a field of many an object, and a function
 NAMED = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(NAMES)))})(?![\w-])")
 
 ELSEWHERE = {
     "cli/demo.py": "names of LlamaIndex's modules, and of this package's extras",
+    "extraction/reported.py": "the name of a table",
     "extraction/shapes": "each table names its provider's API, for people",
     "testing": "a provider of its own, that knows no other room",
     "tokenizers/message_rules.py": "whose rules apply: a family of models, no provider",

@@ -156,7 +156,7 @@ def _counted(
     """
     said = Count(reported.output_tokens or 0, reported.output_source)
     if not reported.covers_output:
-        own = count_answer(answer.answer(), lookup)
+        own = count_answer(answer.answer(), lookup, call.model)
         if reported.output_tokens is None or own.tokens > said.tokens:
             said = own
     total = reported.total_alone
@@ -166,7 +166,7 @@ def _counted(
         return Count(total - said.tokens, "estimated"), said
     prompt = Count(reported.input_tokens or 0, reported.input_source)
     if not reported.covers_input:
-        own = count_prompt(answer.prompt(), answer.tools(), lookup, call.model)
+        own = count_prompt(answer.prompt(), answer.options(), lookup, call.model)
         if reported.input_tokens is None or own.tokens:
             prompt = own
     doubts = Reported(None, not_understood=reported.not_understood)
@@ -217,7 +217,7 @@ def _embedded(
     """Make an event a text; together they add up to what was reported for all exactly."""
     # Of a picture there is no text, but there may be a figure.
     texts = group.texts or _NO_TEXT
-    counts = _counts(texts, group, lookup)
+    counts = _counts(group.sent or texts, group, lookup)
     parts = group.reported.served.split([count.tokens for count in counts])
     return [
         settings.event_class(

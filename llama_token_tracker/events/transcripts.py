@@ -1,7 +1,7 @@
 """What was sent and what came back in a call, kept until somebody reads it."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.events.unreported import texts_in
@@ -9,6 +9,7 @@ from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.extraction.messages import as_message
 from llama_token_tracker.extraction.parts import Message, Part, Text
 from llama_token_tracker.extraction.texts import Words, held_bytes, lines_of, texts_of
+from llama_token_tracker.tokenizers.request_fields import NONE
 
 _BYTES_PER_PART: Final = 200
 
@@ -21,12 +22,14 @@ class EmbeddedTexts(NamedTuple):
         reported: What the provider said of all of them.
         is_certain: Whether it's sure that they were embedded, and not served from a cache.
         is_picture: Whether it's a picture, whose tokens can't be counted here.
+        sent: The texts as they were sent, in the same order, if they were changed before.
     """
 
     texts: Sequence[str]
     reported: Reported = SILENT
     is_certain: bool = True
     is_picture: bool = False
+    sent: Sequence[str] | None = None
 
 
 class Transcript:
@@ -47,9 +50,9 @@ class Transcript:
         """What was sent, to be counted; `None` if that needs no count."""
         return None
 
-    def tools(self) -> object:
-        """The tools that were sent along, in whatever form."""
-        return None
+    def options(self) -> Mapping[str, Any]:
+        """What else the request holds: tools, and whatever may add to its tokens."""
+        return NONE
 
     def answer(self) -> Sequence[Part]:
         """What came back, to be counted."""
@@ -69,15 +72,15 @@ class PlainTranscript(Transcript):
     Args:
         words: Roles and texts, as `extraction.texts.plain_words` gives them.
         keeps_text: Whether the event shows them.
-        tools: The tools that were sent along.
+        options: What else was passed to the call.
     """
 
-    __slots__ = ("_keeps_text", "_tools", "_words")
+    __slots__ = ("_keeps_text", "_options", "_words")
 
-    def __init__(self, words: Words, keeps_text: bool, tools: object = None) -> None:
+    def __init__(self, words: Words, keeps_text: bool, options: Mapping[str, Any] = NONE) -> None:
         self._words = words
         self._keeps_text = keeps_text
-        self._tools = tools
+        self._options = options
 
     @property
     def held_bytes(self) -> int:
@@ -96,9 +99,9 @@ class PlainTranscript(Transcript):
             return prompt
         return tuple([as_message(role, (Text(text),)) for role, text in lines[:-1]])
 
-    def tools(self) -> object:
-        """The tools that were sent along."""
-        return self._tools
+    def options(self) -> Mapping[str, Any]:
+        """What else was passed to the call."""
+        return self._options
 
     def answer(self) -> Sequence[Part]:
         """What came back."""
@@ -112,22 +115,22 @@ class PartsTranscript(Transcript):
         printed: Prompt and completion, as the event shows them.
         prompt: What was sent; `None` if it needs no count.
         answer: What came back; empty if it needs no count.
-        tools: The tools that were sent along.
+        options: What else was passed to the call.
     """
 
-    __slots__ = ("_answer", "_printed", "_prompt", "_tools")
+    __slots__ = ("_answer", "_options", "_printed", "_prompt")
 
     def __init__(
         self,
         printed: tuple[str, str],
         prompt: str | Sequence[Message] | None = None,
         answer: Sequence[Part] = (),
-        tools: object = None,
+        options: Mapping[str, Any] = NONE,
     ) -> None:
         self._printed = printed
         self._prompt = prompt
         self._answer = answer
-        self._tools = tools
+        self._options = options
 
     @property
     def held_bytes(self) -> int:
@@ -147,13 +150,61 @@ class PartsTranscript(Transcript):
         """What was sent."""
         return self._prompt
 
-    def tools(self) -> object:
-        """The tools that were sent along."""
-        return self._tools
+    def options(self) -> Mapping[str, Any]:
+        """What else was passed to the call."""
+        return self._options
 
     def answer(self) -> Sequence[Part]:
         """What came back."""
         return self._answer
+
+
+class SentRequest(Protocol):
+    """What a watched client has sent for a framework's call."""
+
+    def prompt(self) -> str | Sequence[Message] | None:
+        """What was sent, to be counted."""
+        ...
+
+    def options(self) -> Mapping[str, Any]:
+        """What else the request holds."""
+        ...
+
+
+class SentTranscript(Transcript):
+    """A call as its framework tells of it, but counted by the request that was sent for it.
+
+    Args:
+        told: What the framework tells.
+        request: The request.
+    """
+
+    __slots__ = ("_request", "_told")
+
+    def __init__(self, told: Transcript, request: SentRequest) -> None:
+        self._told = told
+        self._request = request
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory its texts take, which the request has as well."""
+        return 2 * self._told.held_bytes
+
+    def printed(self) -> tuple[str, str]:
+        """Prompt and completion."""
+        return self._told.printed()
+
+    def prompt(self) -> str | Sequence[Message] | None:
+        """What was sent; as the framework tells it, if the request can't be read."""
+        return self._request.prompt() or self._told.prompt()
+
+    def options(self) -> Mapping[str, Any]:
+        """What else the request holds."""
+        return self._request.options()
+
+    def answer(self) -> Sequence[Part]:
+        """What came back."""
+        return self._told.answer()
 
 
 class EmbeddingTranscript(Transcript):

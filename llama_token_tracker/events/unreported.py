@@ -3,7 +3,7 @@
 Nothing here raises: what can't be counted is estimated by its length, and marked.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from llama_token_tracker._log_once import notice
@@ -18,6 +18,8 @@ from llama_token_tracker.extraction.parts import (
     ToolResult,
 )
 from llama_token_tracker.tokenizers import Tokenizer, count_messages
+from llama_token_tracker.tokenizers.message_rules import shows_all_it_writes, takes_messages_alone
+from llama_token_tracker.tokenizers.request_fields import tools_in, uncovered
 from llama_token_tracker.usage import Source, weaker
 
 _CHARS_PER_TOKEN: Final = 4
@@ -37,13 +39,16 @@ Lookup = Callable[[], Tokenizer]
 
 
 def count_prompt(
-    prompt: str | Sequence[Message] | None, tools: object, lookup: Lookup, model: str | None
+    prompt: str | Sequence[Message] | None,
+    options: Mapping[str, Any],
+    lookup: Lookup,
+    model: str | None,
 ) -> Count:
     """Count what was sent.
 
     Args:
         prompt: A text, or messages; `None` counts as nothing.
-        tools: The tools that were sent along, in whatever form.
+        options: What else the request holds: tools, among others.
         lookup: Gives the tokenizer.
         model: The model's name, or `None` if unknown.
     """
@@ -52,17 +57,23 @@ def count_prompt(
 
     def count() -> Count:
         tokenizer = lookup()
-        if isinstance(prompt, str):
-            return Count(tokenizer.count(prompt), _source_of(tokenizer))
+        if isinstance(prompt, str) and not takes_messages_alone(model or ""):
+            is_covered = next(uncovered(options), None) is None
+            source = _source_of(tokenizer) if is_covered else "estimated"
+            return Count(tokenizer.count(prompt), source)
         counted = count_messages(
-            prompt, model=model or "", tools=tools_of(tools), tokenizer=tokenizer
+            (Message.of("user", prompt),) if isinstance(prompt, str) else prompt,
+            model=model or "",
+            tools=tools_of(tools_in(options)),
+            tokenizer=tokenizer,
+            options=options,
         )
         return Count(counted.tokens, weaker(counted.source, _source_of(tokenizer)))
 
     return _safely(count, [prompt] if isinstance(prompt, str) else prompt)
 
 
-def count_answer(parts: Sequence[Part], lookup: Lookup) -> Count:
+def count_answer(parts: Sequence[Part], lookup: Lookup, model: str | None) -> Count:
     """Count what came back."""
     if not parts:
         return NOTHING
@@ -71,8 +82,8 @@ def count_answer(parts: Sequence[Part], lookup: Lookup) -> Count:
         tokenizer = lookup()
         tokens = sum(tokenizer.count_many(list(texts_in(parts))))
         # How thoughts and calls of tools are written is the provider's secret.
-        covered = all(isinstance(part, Text) for part in parts)
-        return Count(tokens, _source_of(tokenizer) if covered else "estimated")
+        is_seen = shows_all_it_writes(model or "") and all(isinstance(p, Text) for p in parts)
+        return Count(tokens, _source_of(tokenizer) if is_seen else "estimated")
 
     return _safely(count, parts)
 

@@ -224,7 +224,35 @@ def _of_dict(message: Mapping[str, Any]) -> Message:
     role, content = as_text(message.get("role", "user")), message.get("content")
     parts = tuple(_of_content(content))
     parts = (*parts, *_calls_beside(message.get("tool_calls")))
+    parts = (*parts, *_of_unknown_fields(message))
     return as_message(role, parts, message.get("name"))
+
+
+_OF_MESSAGES: Final = frozenset(
+    {
+        "cache_control",
+        "content",
+        "id",
+        "name",
+        "role",
+        "status",
+        "tool_call_id",
+        "tool_calls",
+        "type",
+    }
+)
+"""Fields of a message that are read above, or cost nothing."""
+
+
+def _of_unknown_fields(message: Mapping[str, Any]) -> Iterator[Part]:
+    """Read what stands beside a message's content: an earlier turn's reasoning, for example."""
+    for key, value in message.items():
+        if key in _OF_MESSAGES or value is None or (type(value) in _JSON and not value):
+            continue
+        yield Thinking(as_text(value)) if is_text(value) else Opaque(as_text(key))
+
+
+_JSON: Final = (bool, dict, list, str)
 
 
 def _of_content(content: Any) -> Iterator[Part]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from llama_token_tracker._names import MAY_INCLUDE_CACHE
 from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Source, Usage
 
@@ -11,10 +12,7 @@ from llama_token_tracker.usage import Source, Usage
 _OF_INPUT: Final = re.compile("input|prompt|cache", re.IGNORECASE)
 _OF_OUTPUT: Final = re.compile("output|completion|candidate|generat|reason|though", re.IGNORECASE)
 
-# Models for which Converse reports cached tokens within `inputTokens`, against its documentation,
-# in streams at least: https://github.com/maximhq/bifrost/pull/6942 (checked 2026-11-29).
 _ADDS_CACHE: Final = ("bedrock.converse", "langchain.usage_metadata")
-_MAY_INCLUDE_CACHE: Final = re.compile(r"(^|[./])openai\.")
 
 
 class Reported(NamedTuple):
@@ -89,7 +87,7 @@ class Reported(NamedTuple):
         stands, marked.
         """
         usage = self.usage
-        if not (self.shape in _ADDS_CACHE and usage and _MAY_INCLUDE_CACHE.search(model or "")):
+        if not (self.shape in _ADDS_CACHE and usage and MAY_INCLUDE_CACHE.search(model or "")):
             return self
         cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
         least = (usage.input_tokens or 0) - cached

@@ -18,7 +18,7 @@ from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.events.settle import Ended, Ending
-from llama_token_tracker.events.transcripts import PartsTranscript
+from llama_token_tracker.events.transcripts import PartsTranscript, SentTranscript, Transcript
 from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.messages import messages_of
@@ -150,9 +150,8 @@ class RunRecorder:
             _messages(asked) if operation == "chat" else _text(asked),
             model=_model(known, given, serialized),
             provider=_provider(known, serialized),
-            tools=given.get("tools") or given.get("toolConfig"),
             # LangChain puts the limit of the answer under one name.
-            limits=given if limit is None else {**given, "max_tokens": limit},
+            options=given if limit is None else {**given, "max_tokens": limit},
             context=self.tracker.context(_tags(known)),
         )
 
@@ -199,10 +198,30 @@ class RunRecorder:
             notice("an answer could not be read", error, "its call counts without it")
             self._record(run, None, status, carried)
 
+    def _hands_on(self, run: Run, response: LLMResult | None) -> bool:
+        """Whether a run has only handed on an answer that is recorded already."""
+        answers, others = self.tracker.answers, len(self.runs)
+        if response is None or not (others or answers):
+            return False  # quick for most
+        messages = [getattr(one, "message", None) for one in _generations(response)]
+        # The provider's id stands in the latter, LangChain's in the former.
+        told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
+        places = [place for places in told for place in places if place]
+        if run.batch.is_alone and any(answers.has(place, run.began) for place in places):
+            return True
+        for place in places if others else ():
+            answers.note(place, run.began)
+        return False
+
     def _record(
         self, run: Run, response: LLMResult | None, status: Status, carried: Usage | None
     ) -> None:
-        if run.asked_another or _is_from_cache(response) or _is_paid_already(run, response):
+        if (
+            run.asked_another
+            or _is_from_cache(response)
+            or _is_paid_already(run, response)
+            or (status == "complete" and self._hands_on(run, response))
+        ):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
             if run.request is not None:
@@ -224,12 +243,14 @@ class RunRecorder:
         parts = () if reported.covers_call else _parts(answers)
         prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
         completion = "" if not self.settings.keeps_text else _joined(answers)
-        transcript = PartsTranscript(
+        transcript: Transcript = PartsTranscript(
             (prompt, completion),
             None if reported.covers_input else _prompt(run.prompt),
             parts,
-            run.tools,
+            run.options,
         )
+        if run.request is not None and run.batch.is_alone and not reported.covers_input:
+            transcript = SentTranscript(transcript, run.request)
         duration_s = perf_counter() - run.began
         ending = Ending(status, time() - duration_s, duration_s, bool(parts))
         run.pending = Pending(

@@ -22,6 +22,7 @@ from llama_token_tracker._log_once import notice, put_off
 from llama_token_tracker.events.call import LOOKED_AT_EVERY, Call, is_given_up
 from llama_token_tracker.events.event import Operation
 from llama_token_tracker.tokenizers.estimate import expected_input, stated_output
+from llama_token_tracker.tokenizers.request_fields import NONE, tools_in
 from llama_token_tracker.tracking.charging import CallReservation, release, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
@@ -35,8 +36,7 @@ class Run(Call):
 
     Attributes:
         prompt: What was asked: a text, or a tuple of messages.
-        tools: The tools that were sent along, in whatever form.
-        limits: What may state how much comes back at the most.
+        options: What else it asks with: tools, and how much comes back at the most.
         chunks: What has come of a stream, as far as that was told.
         asked_another: Whether another run started within it, and so spoke to the provider.
         request: The request that a watched client sent for it, once its answer has begun.
@@ -60,8 +60,7 @@ class Run(Call):
         *,
         model: str | None = None,
         provider: str | None = None,
-        tools: object = None,
-        limits: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] = NONE,
         context: Any = None,
     ) -> None:
         self.event_id = run_id
@@ -69,8 +68,7 @@ class Run(Call):
         self.prompt = prompt
         self.model = model
         self.provider = provider
-        self.tools = tools
-        self.limits = limits
+        self.options = options
         self.context = context
         self.began = perf_counter()
         self.chunks: list[Any] = []
@@ -83,7 +81,8 @@ class Run(Call):
 
     def expected_tokens(self) -> tuple[int, int | None]:
         """How many tokens it will send and may get back, roughly."""
-        return expected_input(self.prompt, self.tools), stated_output(self.limits)
+        options = self.options
+        return expected_input(self.prompt, tools_in(options)), stated_output(options)
 
     @property
     def is_asking(self) -> bool:

@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby
+from typing import Any
 
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._names import SENDS_NO_LINE_ENDS
 from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.events.transcripts import EmbeddedTexts
 from llama_token_tracker.extraction import SILENT
 from llama_token_tracker.extraction.texts import shown
 from llama_token_tracker.llama_index.instrumentation import embedding
 from llama_token_tracker.llama_index.open_calls import OpenCall
-from llama_token_tracker.llama_index.payloads import is_image
+from llama_token_tracker.llama_index.payloads import DICTS, is_image
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 
 
@@ -147,6 +149,15 @@ def _key(text: str) -> str:
     return text.replace("\n", " ")
 
 
+def _as_sent(request: AnsweredRequest, told: Sequence[str]) -> list[str]:
+    """The texts of a request that belong to these of a call, which is known by other ones."""
+    sent = request.texts()
+    if len(sent) == len(told) == 1:
+        return [*sent]
+    by_key = {_key(text): text for text in sent}
+    return [by_key.get(_key(text), text) for text in told]
+
+
 class _Sent:
     """A request that no embedding call has taken yet.
 
@@ -223,7 +234,12 @@ class Batches:
         """
         named = [(shown(chunk), chunk) for chunk in chunks]
         requests, silent = self._requests_of(call, [text for text, _ in named])
-        groups = [EmbeddedTexts(told, request.reported()) for request, told in requests]
+        groups = [
+            EmbeddedTexts(told, request.reported(), sent=_as_sent(request, told))
+            for request, told in requests
+        ]
+        about: Any = call.about
+        changes = type(about) in DICTS and about.get("class_name") in SENDS_NO_LINE_ENDS
         by_text, is_certain = dict(named), call.served is not None
         # What went through a method for texts is text, whatever it says.
         texts_alone = bool(call.texts)
@@ -233,7 +249,8 @@ class Batches:
             together = tuple(texts)
             if is_picture:
                 notice("an image was embedded", together, "it is counted as nothing, and marked")
-            groups.append(EmbeddedTexts(together, SILENT, is_certain, is_picture))
+            sent = [_key(text) for text in together] if changes else None
+            groups.append(EmbeddedTexts(together, SILENT, is_certain, is_picture, sent))
         return groups
 
     def _requests_of(

@@ -33,6 +33,7 @@ from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.extraction.texts import is_list, items
 from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
+from llama_token_tracker.tokenizers.request_fields import PLAIN, is_empty, kept
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
 
 CALL_METHODS: Final = BaseLLM.__abstractmethods__ - {"metadata"}
@@ -213,6 +214,16 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         fields = getattr(instance, "__dict__", _NO_FIELDS)
         if "api_base" in fields or "base_url" in fields:
             _note_url(id_, instance, fields)
+        model: object = instance
+        kind = type(model)
+        names = _settings_of.get(kind)
+        if names is None:
+            names = _learn_settings(kind)
+        for name in names:
+            value = fields.get(name)
+            # Quick for most: nothing is set.
+            if value is not None and not is_empty(value):
+                _note_setting(id_, name, value)
         token = restore_current() if len(_restored) < _MAX_SPANS else None
         if token is not None:
             _restored[id_] = token
@@ -284,10 +295,38 @@ def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
         _urls[span_id] = url
 
 
+_settings_of: Final[weakref.WeakKeyDictionary[type, tuple[str, ...]]] = weakref.WeakKeyDictionary()
+"""By a model's class, those of its settings that may add to a prompt's tokens."""
+_settings: Final[dict[str, dict[str, Any]]] = {}
+"""By a span that is open, what its model is set to of these."""
+
+
+def settings_of(span_id: str | None) -> dict[str, Any] | None:
+    """What the model of a span is set to that may add to its prompts' tokens."""
+    return _settings.get(span_id or "") if _settings else None
+
+
+def _learn_settings(kind: type) -> tuple[str, ...]:
+    names: tuple[str, ...] = ()
+    if issubclass(kind, BaseLLM):
+        names = tuple(kept(dict.fromkeys(kind.model_fields)))
+    _settings_of[kind] = names
+    return names
+
+
+def _note_setting(span_id: str, name: str, value: object) -> None:
+    if len(_settings) < _MAX_SPANS:
+        # Of the program's own objects none is kept.
+        known = value if type(value) in PLAIN else type(value).__name__
+        _settings.setdefault(span_id, {})[name] = known
+
+
 def _leave_span(span_id: str) -> None:
     SPANS.parents.pop(span_id, None)
     if _urls:
         _urls.pop(span_id, None)
+    if _settings:
+        _settings.pop(span_id, None)
     if _embedding:
         _embedding.pop(span_id, None)
     if _restored:
@@ -393,6 +432,7 @@ def _detach() -> None:
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
     SPANS.parents.clear()
     _restored.clear()
+    _settings.clear()
 
 
 def _holds(handlers: list[Any], ours: object) -> bool:

@@ -15,6 +15,7 @@ from llama_token_tracker.extraction.messages import answer_of, messages_of
 from llama_token_tracker.extraction.parts import Message, Opaque
 from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts, stated_output
+from llama_token_tracker.tokenizers.request_fields import NONE, kept, tools_in
 
 # Asked of a thing's type, since the thing itself may raise even when asked for its class; and in a
 # tuple, as type checkers would take what they can't know of its contents for a mistake.
@@ -44,9 +45,9 @@ def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     return named if named == AZURE_OPENAI else at_url(url, named), model
 
 
-def tools_of(options: object) -> object:
-    """The tools that were passed to a call, in whatever form."""
-    return cast("dict[str, Any]", options).get("tools") if type(options) in DICTS else None
+def options_of(options: object) -> Mapping[str, Any]:
+    """What was passed to a call beside the prompt, as far as a count depends on it."""
+    return kept(cast("dict[str, Any]", options)) if type(options) in DICTS and options else NONE
 
 
 def expected_tokens(
@@ -67,7 +68,7 @@ def expected_tokens(
     """
     if texts is not None:
         return expected_texts(text for text in texts if text not in (served or ())), 0
-    sent = expected_input(prompt, tools_of(options))
+    sent = expected_input(prompt, tools_in(options_of(options)))
     return sent, stated_output(options, about, _settings(about))
 
 
@@ -102,7 +103,7 @@ def transcript_of(
     """
     words = plain_words(prompt, response)
     if words is not None:
-        return PlainTranscript(words, keeps_text, tools_of(options))
+        return PlainTranscript(words, keeps_text, options_of(options))
     printed = (prompt_text(prompt), response_text(response)) if keeps_text else ("", "")
     if is_reported:
         return PartsTranscript(printed)
@@ -110,7 +111,7 @@ def transcript_of(
         printed,
         _countable(prompt),
         () if response is None else answer_of(response),
-        tools_of(options),
+        options_of(options),
     )
 
 

@@ -18,14 +18,16 @@ from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import (
     EmbeddingTranscript,
     PlainTranscript,
+    SentTranscript,
     Transcript,
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
+from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import SPANS, url_of
+from llama_token_tracker.llama_index.instrumentation import SPANS, settings_of, url_of
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -36,11 +38,11 @@ from llama_token_tracker.llama_index.payloads import (
     DICTS,
     LISTS,
     formatted,
-    tools_of,
+    options_of,
     transcript_of,
     users_tags,
 )
-from llama_token_tracker.tracking.charging import take_reservation
+from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import (
     UNKNOWN_OWNER,
     RequestOwner,
@@ -153,17 +155,38 @@ class Recorder:
         call = self.calls.end_plainly(event_id)
         if call is not None:
             # Most calls: neither made nor was made by another, nor streamed.
+            if error is None and self._hands_on(call, response):
+                return
             if error is not None or not self._record_later(call, response):
                 self.record(outcome_of(call, response, error))
             return
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
             for outcome in outcomes:
-                self.record(outcome)
+                if outcome.status != "complete" or not self._hands_on(
+                    outcome.call, outcome.response
+                ):
+                    self.record(outcome)
         # The echo of a stream that was dropped before is counted already.
         elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
             self.record(outcome_of(call_of(payload, event_id), response, error))
+
+    def _hands_on(self, call: OpenCall, response: object) -> bool:
+        """Whether a call has only handed on an answer that is recorded already."""
+        answers, others = self.tracker.answers, self.calls.by_id
+        if not (others or answers):
+            return False  # quick for most
+        fields = as_fields(response)
+        raw = None if fields is None else fields.get("raw")
+        if raw is None or not call.trusts_raw:
+            return False
+        if answers.has(raw, call.began):
+            release(call)
+            return True
+        if others:
+            answers.note(raw, call.began)
+        return False
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""
@@ -173,7 +196,6 @@ class Recorder:
         words = None if parts is None else plain_words(call.prompt, response)
         if parts is None or words is None:
             return False
-        options = call.options
         # Kept on the call, in case that something interrupts this.
         call.pending = Pending(
             (
@@ -185,7 +207,7 @@ class Recorder:
                 time(),
                 parts,
                 words,
-                None if options is None else tools_of(options),
+                options_of(call.options),
                 self.settings,
             ),
             held_bytes(words),
@@ -225,6 +247,9 @@ class Recorder:
             keeps_text=settings.keeps_text,
             is_reported=reported.covers_call,
         )
+        requests = call.requests or ()
+        if len(requests) == 1 and not reported.covers_input:
+            transcript = SentTranscript(transcript, requests[0])
         pending = call.pending = Pending(
             (
                 _ended,
@@ -314,7 +339,10 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     if url is not None and type(about) in DICTS:
         about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
-    options = payload.get(_ADDITIONAL)
+    options: Any = payload.get(_ADDITIONAL)
+    settings: Any = settings_of(span_id)
+    if settings is not None:
+        options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options
     name: Any = about.get("class_name") if type(about) in DICTS else None
@@ -346,11 +374,11 @@ def _plainly_ended(
     ended_s: float,
     parts: UsageParts,
     words: Words,
-    tools: object,
+    options: Mapping[str, Any],
     settings: Settings,
 ) -> Ended:
     """What is known of a call that gave its answer; read when somebody asks."""
-    answer = PlainTranscript(words, settings.keeps_text, tools)
+    answer = PlainTranscript(words, settings.keeps_text, options)
     return Ended(
         # The call as it was, but for the program's own objects, which are let go of.
         OpenCall(event_id, answer.prompt(), about, span_id),

@@ -12,6 +12,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.fields import MAX_TOKENS
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Thinking, ToolCall, ToolResult
+from llama_token_tracker.tokenizers.request_fields import NESTED
 from llama_token_tracker.usage import Source
 
 _BYTES_PER_TOKEN: Final = 3
@@ -40,17 +41,6 @@ _OUTPUT_LIMITS: Final = (
     "num_predict",
 )
 """Names that providers and LlamaIndex's integrations have for the limit of output tokens."""
-
-_NESTED: Final = (
-    "additional_kwargs",
-    "generation_config",
-    "generationConfig",
-    "config",
-    "options",
-    "inferenceConfig",
-    "textGenerationConfig",
-)
-"""Names of mappings that it stands in, if not beside the other arguments."""
 
 _NOT_STATED: Final = "it is taken to state no limit, and default_max_tokens is reserved"
 
@@ -142,7 +132,7 @@ def stated_output(*arguments: object) -> int | None:
 
 
 def _limit(given: Mapping[str, Any]) -> int | None:
-    nested = [given.get(name) for name in _NESTED]
+    nested = [given.get(name) for name in NESTED]
     for place in (given, *nested):
         if issubclass(type(place), Mapping):
             found = cast("Mapping[str, Any]", place)

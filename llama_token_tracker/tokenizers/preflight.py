@@ -15,6 +15,7 @@ from llama_token_tracker.extraction.messages import messages_of, tools_of
 from llama_token_tracker.extraction.parts import Message, Part, Text, Tool, ToolCall, ToolResult
 from llama_token_tracker.tokenizers import MessageCount
 from llama_token_tracker.tokenizers import count_messages as count_locally
+from llama_token_tracker.tokenizers.request_fields import tools_in, uncovered
 
 _SYSTEM: Final = frozenset({"system", "developer"})
 
@@ -29,6 +30,7 @@ def count_messages(
     via: object = None,
     strict: bool = False,
     timeout_s: float = 10.0,
+    **fields: Any,
 ) -> MessageCount:
     """Count the input tokens of a prompt before it is sent.
 
@@ -44,6 +46,8 @@ def count_messages(
             stands in, and its `estimates` say why.
         timeout_s: How long an Anthropic client may take, in seconds, without retries. boto3's
             clients keep the limits of their own configuration.
+        fields: What else the request will hold, in its provider's words: `response_format`,
+            `thinking`, `functions`, `tool_choice` and the like. What no rule covers is marked.
 
     Returns:
         The count: `reported` by the provider, or else `counted` or `estimated`.
@@ -53,18 +57,25 @@ def count_messages(
         TypeError: Something in it is no message.
     """
     prompt = _prompt(messages)
+    tools = tools or tools_in(fields)
+
+    def count_here() -> MessageCount:
+        described = tools_of(tools)
+        return count_locally(messages_of(prompt), model=model, tools=described, options=fields)
+
     if via is not None:
         try:
-            tokens = _counting_api(via)(via, prompt, model, tools, timeout_s)
+            tokens, left = _counting_api(via)(via, prompt, model, tools, fields, timeout_s)
         except Exception as error:
             if strict:
                 msg = f"no count of {model} by the provider: {_reason(error)}"
                 raise CountRefusedError(msg) from error
-            local = count_locally(messages_of(prompt), model=model, tools=tools_of(tools))
+            local = count_here()
             why = f"all of it, as the provider gave no count: {_reason(error)}"
             return MessageCount(local.tokens, "estimated", (why, *local.estimates))
-        return MessageCount(tokens, "reported")
-    return count_locally(messages_of(prompt), model=model, tools=tools_of(tools))
+        unasked = tuple(f"the request's {name}, which wasn't counted" for name in left)
+        return MessageCount(tokens, "estimated" if unasked else "reported", unasked)
+    return count_here()
 
 
 def _prompt(given: Any) -> list[object]:
@@ -89,7 +100,10 @@ def _is_message(thing: Any) -> bool:
     return isinstance(thing, str | Message) or any(hasattr(thing, mark) for mark in marks)
 
 
-_CountingApi: TypeAlias = Callable[[Any, list[object], str, object, float], int]
+_CountingApi: TypeAlias = Callable[
+    [Any, list[object], str, object, Json, float], tuple[int, list[str]]
+]
+"""Gives the count, and the names of fields that couldn't be part of it."""
 
 
 def _counting_api(via: Any) -> _CountingApi:
@@ -120,15 +134,19 @@ def _number(tokens: object) -> int:
 # --- Anthropic -----------------------------------------------------------------------------
 
 
+_ANTHROPIC_COUNTS: Final = ("thinking", "tool_choice", "output_config", "mcp_servers")
+
+
 def _count_by_anthropic(
-    client: Any, prompt: list[object], model: str, tools: object, timeout_s: float
-) -> int:
+    client: Any, prompt: list[object], model: str, tools: object, fields: Json, timeout_s: float
+) -> tuple[int, list[str]]:
     """Count by `messages.count_tokens`.
 
     Source:
         Anthropic API reference, "Count tokens in a Message" (checked 2026-11-22).
     """
     request = _anthropic_request(prompt, tools)
+    request |= {name: fields[name] for name in _ANTHROPIC_COUNTS if name in fields}
     answer = client.with_options(max_retries=0, timeout=timeout_s).messages.count_tokens(
         model=model, **request
     )
@@ -136,7 +154,8 @@ def _count_by_anthropic(
         answer.close()
         msg = "via= is an asynchronous client; give the synchronous one."
         raise CountRefusedError(msg)
-    return _number(answer.input_tokens)
+    left = [name for name, _ in uncovered(fields) if name not in request]
+    return _number(answer.input_tokens), left
 
 
 def _anthropic_request(prompt: list[object], tools: object) -> Json:
@@ -203,8 +222,8 @@ def _anthropic_part(part: Part, ids: "_ToolCallIds") -> Json:
 
 
 def _count_by_bedrock(
-    client: Any, prompt: list[object], model: str, tools: object, timeout_s: float
-) -> int:
+    client: Any, prompt: list[object], model: str, tools: object, fields: Json, timeout_s: float
+) -> tuple[int, list[str]]:
     """Count by `CountTokens`: in the form of Converse, and if that is refused of InvokeModel.
 
     Sources differ on whether a model id may have a geographic prefix, so each form is tried with
@@ -225,7 +244,8 @@ def _count_by_bedrock(
                 raise
             refused = refused or error
             continue
-        return _number(answer["inputTokens"])
+        left = [name for name, _ in uncovered(fields)]
+        return _number(answer["inputTokens"]), left
     if refused is None:
         msg = f"CountTokens has no form for {model}."
         raise CountRefusedError(msg)

@@ -49,7 +49,7 @@ class CallReservation(NamedTuple):
 
 def _is_unseen(event: TokenCountingEvent) -> bool:
     """Whether an answer may have come back, of which neither text nor figures were seen."""
-    if event.status == "complete" and event.operation != "embedding":
+    if event.status == "complete" and event.operation in ("chat", "completion"):
         return event.completion_source == "estimated" and not event.completion_token_count
     return event.status == "unanswered"
 

@@ -12,10 +12,11 @@ from types import FrameType
 from typing import Any, Final, Protocol, TypeAlias
 
 from llama_token_tracker._lock import LOCK
+from llama_token_tracker.events.transcripts import SentRequest
 from llama_token_tracker.extraction import Reported
 
 
-class AnsweredRequest(Protocol):
+class AnsweredRequest(SentRequest, Protocol):
     """A request whose answer has begun, as far as a framework's call needs to know it.
 
     Attributes:

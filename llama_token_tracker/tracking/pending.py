@@ -30,6 +30,9 @@ BYTES_PER_CALL: Final = 1_000
 _LOOKED_AT_EVERY: Final = 256
 """After so many calls, or a long one, it's looked at how much waits."""
 
+_LOOKS: Final = 50
+"""No more often than about this is it looked at while calls are counted."""
+
 _LISTED_AT_ONCE: Final = 100
 """So many events are listed before others may have the lock."""
 
@@ -45,7 +48,8 @@ class Pending:
         reservation: What it holds in budgets, or `None`.
 
     Attributes:
-        held_bytes: About how much memory its texts take; more may come until it's counted.
+        held_bytes: About how much memory its texts take; more may come until it's counted, then
+            none.
         is_charged: Whether budgets know what it used.
         is_inherited: Whether it ended before a fork, so that the parent gives it to sinks.
         is_listed: Whether its events are in the lists and sums.
@@ -133,6 +137,7 @@ class Pending:
                 return  # another thread was quicker
             self._events = made
             self._ended = None
+            self.held_bytes = 0
         if ended is not None:
             ended.answer.settled(made)
 
@@ -232,10 +237,11 @@ class PendingCalls:
         # First: whatever is appended from now on may be taken up again.
         self.is_taken_up = False
         calls = self._calls.copy()
-        is_hasty = False
+        # So often that little more can come between, and the more wait, the less often.
+        every, is_hasty = max(_LISTED_AT_ONCE, len(calls) // _LOOKS), False
         # Backwards, to meet the thread that may be at it already half-way.
         for number, call in enumerate(reversed(calls)):
-            if number % _LISTED_AT_ONCE == 0:
+            if number % every == 0:
                 is_hasty = self._held_bytes() > MAX_BACKLOG_BYTES
             call.events(is_hasty=is_hasty)
         for call in calls:

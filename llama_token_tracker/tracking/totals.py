@@ -229,17 +229,20 @@ class _Draft:
                 yield self._of(name, value)
 
     def _of(self, name: str, value: str) -> tuple[_Table, str]:
-        known = self._by_tag.keys() | self._tagged.keys()
-        if name not in known and len(known) >= MAX_TAGS:
+        table = self._tagged.get(name) or self._table(name)
+        if value not in table and table.size >= MAX_VALUES:
+            _notice_other("too many values of {}", value, name)
+            value = OTHER
+        return table, value
+
+    def _table(self, name: str) -> _Table:
+        if name not in self._by_tag and len({*self._by_tag, *self._tagged}) >= MAX_TAGS:
             _notice_other("too many tags", name)
             name = OTHER
         table = self._tagged.get(name)
         if table is None:
             table = self._tagged[name] = _Table(self._by_tag.get(name, {}))
-        if value not in table and table.size >= MAX_VALUES:
-            _notice_other("too many values of {}", value, name)
-            value = OTHER
-        return table, value
+        return table
 
     def finish(self, change: Change) -> None:
         """Have all tables be so."""

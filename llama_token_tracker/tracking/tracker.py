@@ -21,6 +21,7 @@ from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tracking.account import Account
+from llama_token_tracker.tracking.answers import KnownAnswers
 from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
 from llama_token_tracker.tracking.correlation import Owners
 from llama_token_tracker.tracking.outbox import Outbox
@@ -111,6 +112,7 @@ class Tracker(_Charging):
         is_limited: Whether it has a budget, which all calls are subject to.
         has_sinks: Whether events go to any sink.
         owners: Which frameworks' calls may own what watched clients send.
+        answers: Those that were recorded lately, which another call may hand on.
         pending: The calls that have ended and wait to be made into events.
 
     Raises:
@@ -145,6 +147,7 @@ class Tracker(_Charging):
         # Whether a call waits to be counted that holds what it has reserved until then.
         self._is_owing = False
         self.owners = Owners()
+        self.answers = KnownAnswers()
         _trackers.add(self)
 
     @property

@@ -16,7 +16,7 @@ from llama_token_tracker.extraction.parts import Message, Opaque, Part, Text, Th
 from llama_token_tracker.extraction.paths import Path, parse, texts_at, values_at
 from llama_token_tracker.tokenizers.estimate import stated_output
 from llama_token_tracker.wire.bodies import Json, decoded, joined
-from llama_token_tracker.wire.transcript import Answered, Asked
+from llama_token_tracker.wire.transcript import UNREADABLE, Answered, Asked
 
 Kind: TypeAlias = type[Text] | type[Thinking]
 Pieces: TypeAlias = Literal["documents", "bytes", "blocks"]
@@ -58,7 +58,7 @@ class Dialect:
     last: str = ""
     prompts: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ("tools",)
+    tools: tuple[str, ...] = ("tools", "functions")
     limits: tuple[str, ...] = ()
     characters: str = ""
     usage: tuple[str, ...] = ("usage",)
@@ -69,6 +69,7 @@ class Dialect:
     finishes: tuple[str, ...] = ()
     pieces: Pieces = "documents"
     _paths: "dict[str, Path]" = field(init=False, repr=False, compare=False)
+    _read: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the paths once.
@@ -87,6 +88,10 @@ class Dialect:
         )
         paths = {path: parse(path) for path in (*single, *several) if path}
         object.__setattr__(self, "_paths", paths)
+        # What a request is read by; all else in it are options.
+        asked = (*single, *self.prompts, *self.texts, *self.tools, *self.limits)
+        read = frozenset(str(paths[path][0].key) for path in asked if path)
+        object.__setattr__(self, "_read", read)
 
     # --- requests --------------------------------------------------------------------------
 
@@ -94,15 +99,18 @@ class Dialect:
         """Read a request's body, as it is sent."""
         fields = decoded(body)
         if fields is None:
-            return Asked()
+            return UNREADABLE
         model: Any = fields.get("model")
+        tools = next(self._values(fields, self.tools), None)
+        options = {name: value for name, value in fields.items() if name not in self._read}
         return Asked(
             self._prompt(fields),
-            next(self._values(fields, self.tools), None),
+            tools,
             tuple(self._texts(fields, self.texts)),
             self._limit(fields),
             model if isinstance(model, str) else "",
             sum(map(len, self._texts(fields, filter(None, [self.characters])))),
+            options if tools is None else {**options, "tools": tools},
         )
 
     def _values(self, fields: Json, paths: Iterable[str]) -> Iterator[Any]:
@@ -134,8 +142,9 @@ class Dialect:
     def _messages(self, given: object) -> Iterator[Json]:
         for message in cast("list[object]", given) if isinstance(given, list) else ():
             if isinstance(message, dict):
-                fields = cast("Json", message)
-                yield {**fields, "content": fields.get(self.content)}
+                fields = dict(cast("Json", message))
+                fields["content"] = fields.pop(self.content, None)
+                yield fields
 
     # --- answers ---------------------------------------------------------------------------
 

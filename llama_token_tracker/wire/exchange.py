@@ -79,6 +79,7 @@ class _Answer(WireTranscript):
             usage = self._usage = StreamedUsage()
         if usage.add(fields):
             self._figures_at = self._parts()
+        self._note(fields)
 
     def _parts(self) -> int:
         """A number that grows with every part that comes."""
@@ -99,6 +100,12 @@ class _Answer(WireTranscript):
     def add_all(self, fields: object) -> None:
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_reported(fields)
+        self._note(fields)
+
+    def _note(self, fields: object) -> None:
+        """Let frameworks know the answer, if nobody knows yet whose request it is."""
+        if self._owner is None:
+            self._recorder.tracker.answers.note(fields, self.began, by_id_alone=True)
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -162,6 +169,7 @@ class Exchange(_Answer):
     # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
     is_broken_off = False
+    _last: Iterable[object] | None = None
     _pending: Pending | None = None
 
     def __init__(
@@ -295,6 +303,16 @@ class Exchange(_Answer):
         """
         if self.is_settled:
             return
+        self._last = last
+        if self._owner is not None:
+            self._judge()
+        self.settle("abandoned" if self.is_broken_off else "complete")
+
+    def _judge(self) -> None:
+        """Find out whether a streamed answer came to its end; unasked for, it waits until read."""
+        last = self._last
+        if last is None:
+            return
         try:
             is_over = self._dialect.is_over(last)
         except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
@@ -304,7 +322,9 @@ class Exchange(_Answer):
             what = f"{self.provider} {self.model}"
             notice("a stream ended before its last event", what, "it counts as abandoned")
             self.is_broken_off = True
-        self.settle("complete" if is_over else "abandoned")
+            self.status = "abandoned"
+        # Last, for two threads may ask at once.
+        self._last = None
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed."""
@@ -346,6 +366,7 @@ class Exchange(_Answer):
 
     def _ended(self) -> Ended:
         """All that is needed to make its event, read when somebody asks."""
+        self._judge()
         self.ask()
         has_answer, self.is_streamed = bool(self.pieces), len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)

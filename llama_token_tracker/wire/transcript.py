@@ -1,7 +1,7 @@
 """What a request asks and its answer says, read from their bytes when somebody asks."""
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from llama_token_tracker._lock import LOCK
@@ -15,6 +15,7 @@ from llama_token_tracker.extraction import SILENT, Reported
 from llama_token_tracker.extraction.parts import Message, Part
 from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
+from llama_token_tracker.tokenizers.request_fields import NONE
 from llama_token_tracker.tracking.tracker import Tracker
 
 SIZED: Final = (bytes, str, bytearray)
@@ -31,6 +32,7 @@ class Asked(NamedTuple):
         max_tokens: How much may come back at the most, if it says so.
         model: The model's id, if the body names it.
         characters: How many characters are billed.
+        options: What else the request holds.
     """
 
     prompt: str | tuple[Message, ...] = ""
@@ -39,6 +41,11 @@ class Asked(NamedTuple):
     max_tokens: int | None = None
     model: str = ""
     characters: int = 0
+    options: Mapping[str, Any] = NONE
+
+
+UNREADABLE: Final = Asked(options={"body, which can't be read": True})
+"""What a request asks for that can't be read: not nothing."""
 
 
 class Answered(NamedTuple):
@@ -161,9 +168,9 @@ class WireTranscript(Call, Transcript):
         """What was sent."""
         return self.ask().prompt
 
-    def tools(self) -> object:
-        """The tools that were sent along."""
-        return self.ask().tools
+    def options(self) -> Mapping[str, Any]:
+        """What else the request holds."""
+        return self.ask().options
 
     def answer(self) -> Sequence[Part]:
         """What came back."""
@@ -171,7 +178,9 @@ class WireTranscript(Call, Transcript):
 
     def embedded(self) -> Sequence[EmbeddedTexts]:
         """The texts, which share what was reported."""
-        return (EmbeddedTexts(self.texts(), self.reported()),)
+        texts, reported = self.texts(), self.reported()
+        # What has no text wasn't read.
+        return (EmbeddedTexts(texts, reported, bool(texts) or reported.usage is not None),)
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed; of an unread answer the text may follow."""
@@ -206,7 +215,7 @@ class WireTranscript(Call, Transcript):
                 asked = self._dialect.asked(self.body)
             except Exception as error:  # noqa: BLE001 - the body may be anything at all
                 notice("a request could not be read", error, "its prompt is left empty")
-                asked = Asked()
+                asked = UNREADABLE
             with LOCK:
                 # Another thread that was quicker has let go of the body, too.
                 if self._asked is None:

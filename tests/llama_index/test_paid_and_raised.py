@@ -105,7 +105,7 @@ def anthropic(server: Late, handler: TokenCountingHandler) -> Any:
     from llama_index.llms.anthropic import Anthropic
 
     return Anthropic(
-        model="claude-sonnet-4-20250514",
+        model="claude-3-haiku-20240307",
         api_key="k",
         base_url=server.url,
         max_retries=0,

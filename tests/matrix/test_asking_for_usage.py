@@ -9,8 +9,9 @@ import httpx
 import pytest
 from llama_index.core.callbacks import CallbackManager
 
-from llama_token_tracker import TokenCountingHandler, Tracker, _names
+from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker._log_once import forget_notices
+from llama_token_tracker._names import HOSTS, OPENAI, is_elsewhere
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import WatchingTransport
@@ -67,10 +68,10 @@ def _by_sdk(provider: LoopbackProvider, *, asks: bool) -> Any:
 @pytest.fixture(autouse=True)
 def _openai_answers_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The loopback host is OpenAI's, for a while."""
-    _names.is_elsewhere.cache_clear()
-    monkeypatch.setitem(_names.HOSTS, "127.0.0.1", _names.OPENAI)
+    is_elsewhere.cache_clear()
+    monkeypatch.setitem(HOSTS, "127.0.0.1", OPENAI)
     yield
-    _names.is_elsewhere.cache_clear()
+    is_elsewhere.cache_clear()
 
 
 WAYS: dict[str, tuple[Callable[..., Any], str]] = {

@@ -45,9 +45,9 @@ def abandoned(handler: TokenCountingHandler, event_id: str) -> None:
 
 
 def failed(handler: TokenCountingHandler, event_id: str) -> None:
-    """A call that failed before anything came back."""
+    """A call that never left."""
     handler.on_event_start(LLM, {EventPayload.MESSAGES: HELLO}, event_id=event_id)
-    handler.on_event_end(LLM, {EventPayload.EXCEPTION: OSError()}, event_id=event_id)
+    handler.on_event_end(LLM, {EventPayload.EXCEPTION: ConnectionRefusedError()}, event_id=event_id)
 
 
 def embedded(handler: TokenCountingHandler, event_id: str) -> None:
@@ -230,10 +230,10 @@ def test_a_cost_is_plain_too():
     about = {EventPayload.SERIALIZED: {"class_name": "openai_llm", "model": "gpt-4o"}}
     handler.on_event_start(LLM, {EventPayload.MESSAGES: HELLO, **about}, event_id="1")
     handler.on_event_end(
-        LLM, {EventPayload.RESPONSE: answer(raw=reported(1_000_000, 0))}, event_id="1"
+        LLM, {EventPayload.RESPONSE: answer(raw=reported(1_000_000, 1))}, event_id="1"
     )
     assert handler.flush(30)
-    assert Decimal(events[0].to_dict()["cost_usd"]) == Decimal("2.5")
+    assert Decimal(events[0].to_dict()["cost_usd"]) == Decimal("2.50001")
     assert events[0].to_dict()["cost_is_whole"] is True
 
 

@@ -8,7 +8,7 @@ from llama_index.core.callbacks import EventPayload
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker._background import WORKER
-from llama_token_tracker.tracking import pending
+from llama_token_tracker.tracking import account, pending
 from tests.scripted import HELLO, LLM, answer, by_hand, reported
 
 ABOUT = {"class_name": "OpenAI", "model": "gpt-4o"}
@@ -65,3 +65,14 @@ def test_a_backlog_without_end_is_estimated_rather_than_kept(monkeypatch: pytest
     assert "estimated" in sources
     assert all(event.total_token_count for event in events)
     assert len(counted) < 800
+
+
+def test_prices_are_looked_up_unasked_only_for_events_that_no_list_holds():
+    """What a list keeps anyway may wait for its price; what's kept for that alone may not."""
+    listing, dropping = TokenCountingHandler(), TokenCountingHandler(max_events=10)
+    for handler in (listing, dropping):
+        serve(handler, 0, 1_500)
+    assert listing.tracker.account.totals.unpriced_events == 1_500
+    assert dropping.tracker.account.totals.unpriced_events <= account.MAX_UNPRICED + 10
+    assert listing.total_cost_usd == dropping.total_cost_usd
+    assert listing.tracker.account.totals.unpriced_events == 0

@@ -94,7 +94,7 @@ class Answer:
         if self._is_unreadable:
             exchange.settle("complete")
         elif self._documents.is_stream:
-            exchange.end(reversed(self._last))
+            exchange.end(tuple(reversed(self._last)))
         else:
             if self._rest and not is_read:
                 notice("an answer is no JSON", self._rest, "its tokens are estimated")

@@ -77,12 +77,13 @@ def _converse_stream(exchange: Exchange, parsed: dict[str, Any]) -> None:
 def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> object:
     if "contentBlockDelta" in event:
         keep(event)
-        return None
-    if "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
+    elif "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
         exchange.add_later({"stopReason": GUARDED})
-    if "metadata" in event:
-        exchange.add_later(_usage(event["metadata"]))
-    return {**event}
+    elif "metadata" in event:
+        fields = _usage(event["metadata"])
+        exchange.add_later(fields)
+        return {"metadata": fields}
+    return None
 
 
 def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from llama_token_tracker.wire.exchange import Exchange
 
 Keep = Callable[[Any], None]
 TakeEvent = Callable[[Exchange, Keep, Any], object]
-"""Reads an event, and gives what may say that it was the last, which nobody may change."""
+"""Reads an event, and gives what may say that it was the last; nobody may change that later."""
 
 
 # Untyped, for nothing else is known of what they hold.

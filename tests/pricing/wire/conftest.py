@@ -26,7 +26,7 @@ class Server:
     """Answers every request as it was told last."""
 
     def __init__(self) -> None:
-        self._answer: tuple[str, bytes, dict[str, str]] = ("application/json", b"{}", {})
+        self.current: tuple[str, bytes, dict[str, str]] = ("application/json", b"{}", {})
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ class Server:
             def do_POST(self) -> None:
                 """Answer as the server was told."""
                 self.rfile.read(int(self.headers.get("content-length") or 0))
-                kind, body, headers = server._answer
+                kind, body, headers = server.current
                 self.send_response(200)
                 named = {"content-type": kind, "content-length": str(len(body)), **headers}
                 for name, value in named.items():
@@ -55,7 +55,7 @@ class Server:
     def says(self, body: Json | bytes, kind: str = "application/json", **headers: str) -> None:
         """Answer with a document from now on."""
         given = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self._answer = kind, given, {name.replace("_", "-"): at for name, at in headers.items()}
+        self.current = kind, given, {name.replace("_", "-"): at for name, at in headers.items()}
 
     def streams(self, *chunks: Json, named: bool = False) -> None:
         """Answer with server-sent events from now on."""

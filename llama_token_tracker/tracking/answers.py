@@ -1,0 +1,105 @@
+"""Answers that were recorded lately, so that a call which hands one on isn't counted again.
+
+A model that asks another in a thread of its own loses the context that tells who is inside whom.
+Then the answer tells: it's the same object, or has the same id of the provider.
+"""
+
+import re
+from collections import OrderedDict
+from threading import get_ident
+from typing import Any, Final, NamedTuple
+
+from llama_token_tracker.extraction.fields import as_fields
+
+_MOST: Final = 256
+_SHORTEST: Final = 12
+_FEWEST_LETTERS: Final = 6
+"""Ids that are shorter or duller, after their prefix, are no proof: some local servers call every
+answer `chatcmpl-0`."""
+_PLAIN: Final = (dict, list, str)
+"""What programs make themselves, maybe one for many calls; an SDK's object is new each time."""
+_PREFIX: Final = re.compile(r"^[a-z]+[-_]")
+
+
+class _Known(NamedTuple):
+    """An answer that was recorded.
+
+    Attributes:
+        began: When its call began.
+        thread: The thread in which that ended.
+        answer: The answer itself, if it has no id: held, so that no other takes its identity.
+        is_unique: Whether no other call has had an answer with its id.
+    """
+
+    began: float
+    thread: int
+    answer: object = None
+    is_unique: bool = True
+
+
+class KnownAnswers:
+    """The newest answers that were recorded while other calls were open."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str | int, _Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._known)
+
+    def note(self, answer: object, began: float, *, by_id_alone: bool = False) -> None:
+        """Note that an answer is recorded.
+
+        Args:
+            answer: What the provider said, as the program sees it.
+            began: When its call began.
+            by_id_alone: Whether the program sees another object than this.
+        """
+        name = _id_of(answer)
+        if name is not None:
+            known = self._known.get(name)
+            is_same = known is None or known.began == began
+            self._known[name] = _Known(began, get_ident(), is_unique=is_same)
+        elif not by_id_alone and type(answer) not in _PLAIN:
+            self._known[id(answer)] = _Known(began, get_ident(), answer)
+        while len(self._known) > _MOST:
+            try:
+                self._known.popitem(last=False)
+            except KeyError:
+                return  # other threads were quicker
+
+    def has(self, answer: object, began: float) -> bool:
+        """Whether an answer is that of a call which was made, elsewhere, within this one.
+
+        Args:
+            answer: What a call has given back.
+            began: When that call began.
+        """
+        known = self._known.get(_id_of(answer) or id(answer))
+        return (
+            known is not None
+            and known.is_unique
+            and known.began > began
+            and known.thread != get_ident()
+        )
+
+
+def _id_of(answer: object) -> str | None:
+    """What its provider calls an answer, if nobody else would call another so."""
+    fields = as_fields(answer)
+    if fields is None:
+        return None
+    about = as_fields(fields.get("ResponseMetadata"))
+    names: tuple[Any, ...] = (
+        fields.get("id"),
+        fields.get("response_id"),
+        fields.get("responseId"),
+        # Ollama's, to the nanosecond.
+        fields.get("created_at"),
+        None if about is None else about.get("RequestId"),
+    )
+    for name in names:
+        own = _PREFIX.sub("", name) if type(name) is str else ""
+        if len(own) >= _SHORTEST and len({*own}) >= _FEWEST_LETTERS:
+            return own
+    return None

@@ -1,0 +1,1 @@
+"""What our own counts cover, and say that they do, on the wire."""
