@@ -124,11 +124,6 @@ _REGIONAL: Final = frozenset(
 )
 """Hosts before whose name a region stands: `eu.`, `us-central1-`."""
 
-_AWS_HOST: Final = re.compile(
-    r"bedrock-runtime(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
-)
-"""Source: https://docs.aws.amazon.com/general/latest/gr/bedrock.html (checked 2026-11-29)."""
-
 _VERTEX_SERVICE: Final = "aiplatform"
 
 SPOKEN_BY_OTHERS: Final = frozenset({ANTHROPIC, COHERE, OPENAI})
@@ -144,9 +139,6 @@ Source: OpenRouter's "Usage accounting", xAI's "Cost tracking", Perplexity's API
 
 def at_host(host: str) -> tuple[str | None, str | None]:
     """The provider that answers at a host, and in which region; each `None` if unknown."""
-    aws = _AWS_HOST.fullmatch(host)
-    if aws is not None:
-        return BEDROCK, aws["region"]
     for ending, provider in HOSTS.items():
         before = host.removesuffix(ending)
         if before != host and before[-1:] in ("", ".", "-"):

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, SupportsIndex, TypeAlias, TypeGuard
 from llama_token_tracker._lock import LOCK, Change, make
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.tracking.totals import MAX_VALUES, OTHER, Pair, Totals
+from llama_token_tracker.tracking.totals import Pair, Totals
 
 FAILED_KEPT: Final = 1_000
 """So many calls that failed before anything was billed are kept, the newest."""
@@ -47,7 +47,6 @@ class Account:
         self.include_failed = include_failed
         self.totals = Totals()
         self.failed: deque[TokenCountingEvent] = deque(maxlen=FAILED_KEPT)
-        self.uncounted: dict[str, int] = {}
         self.llm = Entries(self.totals, catch_up)
         self.embedding = Entries(self.totals, catch_up)
 
@@ -76,22 +75,11 @@ class Account:
         self.embedding.add(embedding, self.max_events, change)
         self.totals.change(change, [(event, 1) for event in (*llm, *embedding, *unlisted)])
 
-    def miss(self, what: str) -> None:
-        """Note a request, or a call, that may be billed and isn't counted; with the lock.
-
-        Args:
-            what: What it's filed under; there's a bound to how many are told apart.
-        """
-        if what not in self.uncounted and len(self.uncounted) >= MAX_VALUES:
-            what = OTHER
-        self.uncounted[what] = self.uncounted.get(what, 0) + 1
-
     def reset(self, change: Change) -> None:
         """Have it start again from nothing; the caller holds the lock."""
         self.totals.clear(change)
         change.dropped.append(self.failed)
         change.do(setattr, self, "failed", deque[TokenCountingEvent](maxlen=FAILED_KEPT))
-        change.do(setattr, self, "uncounted", {})
         self.llm.reset(change)
         self.embedding.reset(change)
 
@@ -100,7 +88,6 @@ class Account:
         return {
             "totals": self.totals.state(),
             "failed": list(self.failed),
-            "uncounted": self.uncounted.copy(),
             "entries": [
                 (list(entries.listed()), entries.pair.prompt, entries.pair.completion)
                 for entries in (self.llm, self.embedding)
@@ -111,7 +98,6 @@ class Account:
         """Take over the events and sums of another account; this one is empty."""
         self.totals.restore(state["totals"])
         self.failed.extend(state["failed"])
-        self.uncounted = state["uncounted"]
         for entries, (events, prompt, completion) in zip(
             (self.llm, self.embedding), state["entries"], strict=True
         ):

@@ -99,17 +99,6 @@ class Report:
         with LOCK:
             return list(self._account.failed)
 
-    @property
-    def uncounted(self) -> dict[str, int]:
-        """How often something was heard that may be billed and isn't counted, by what that was.
-
-        Empty is the rule. No total has any part of them, and no budget holds them: requests to a
-        known provider by a path that isn't known, and calls of LlamaIndex's of which this handler
-        isn't told.
-        """
-        with LOCK:
-            return self._account.uncounted.copy()
-
     # --- tokens ----------------------------------------------------------------------------
 
     @property

@@ -9,7 +9,6 @@ from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account, Entries
 from llama_token_tracker.tracking.row import Row
 from llama_token_tracker.views.card import (
-    LABEL_LENGTH,
     RECENT,
     TITLE_LENGTH,
     TOP,
@@ -35,7 +34,6 @@ class Snapshot(NamedTuple):
         models: Rows by model.
         scopes: Rows by scope.
         events: The last events of each list, newest first.
-        uncounted: What was heard and isn't counted, and how often.
     """
 
     llm: Row
@@ -44,7 +42,6 @@ class Snapshot(NamedTuple):
     models: dict[str | None, Row]
     scopes: dict[str | None, Row]
     events: list[TokenCountingEvent]
-    uncounted: dict[str, int]
 
     @classmethod
     def of(cls, account: Account) -> Self:
@@ -63,7 +60,6 @@ class Snapshot(NamedTuple):
             models=account.totals.by("model"),
             scopes=account.totals.by("scope"),
             events=[event for events in lists for event in reversed(events)],
-            uncounted=account.uncounted.copy(),
         )
 
     def card(self, title: str) -> Card:
@@ -89,7 +85,6 @@ class Snapshot(NamedTuple):
             else (),
             recent=tuple(calls),
             earlier=Line(plural(earlier.calls, "earlier call"), earlier) if earlier.calls else None,
-            uncounted=tuple((plain(what, LABEL_LENGTH), n) for what, n in self.uncounted.items()),
         )
 
     def _recent(self, total: Row) -> tuple[list[Call], Row]:

@@ -197,18 +197,6 @@ class Tracker(_Charging):
         """
         return current_context(self, tags)
 
-    def miss(self, what: str) -> None:
-        """Note a request, or a call, that leaves here and now, may be billed and isn't counted.
-
-        Args:
-            what: What it's filed under in `uncounted`.
-        """
-        context = self.context({})
-        scope = None if context is None else context.scope
-        with LOCK:
-            for account in (self._account, *(() if scope is None else scope.all_accounts())):
-                account.miss(what)
-
     # --- where a call ends -----------------------------------------------------------------
 
     def record(self, event: TokenCountingEvent, context: Context | None = None) -> None:

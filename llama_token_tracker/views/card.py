@@ -207,7 +207,6 @@ class Card:
         scopes: By scope, the same; empty if there were none.
         recent: The last calls, newest first.
         earlier: All others, if there are any.
-        uncounted: What was heard, may be billed and isn't counted, and how often.
     """
 
     title: str
@@ -220,7 +219,6 @@ class Card:
     scopes: tuple[Line, ...]
     recent: tuple[Call, ...]
     earlier: Line | None
-    uncounted: tuple[tuple[str, int], ...] = ()
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
@@ -230,15 +228,9 @@ class Card:
             | {call.source for call in self.recent},
             {call.status for call in self.recent},
         )
-        if self.total.money.is_partly_known:
-            shown = (*shown, (PLUS_UNKNOWN, "and what calls cost whose price isn't known"))
-        if not self.uncounted:
+        if not self.total.money.is_partly_known:
             return shown
-        most = sorted(self.uncounted, key=lambda one: -one[1])
-        named = [f"{what} ({times:,})" for what, times in most[:TOP]]
-        more = len(most) - len(named)
-        listed = "; ".join([*named, *([f"and {plural(more, 'other')}"] if more else [])])
-        return (*shown, ("not counted", f"heard, and perhaps billed: {listed}"))
+        return (*shown, (PLUS_UNKNOWN, "and what calls cost whose price isn't known"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

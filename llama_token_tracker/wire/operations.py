@@ -146,7 +146,7 @@ OPERATIONS: Final = (
     _row("/fim/completions", "completion", dialects.COMPLETIONS, MISTRAL, _MISTRAL + "fim"),
     _row("/completions", "completion", dialects.COMPLETIONS, OPENAI, _OPENAI + "completions"),
     _row(
-        ("/v1/responses", "/openai/responses", "/v1/responses/compact"),
+        ("/v1/responses", "/openai/responses"),
         "chat",
         dialects.RESPONSES,
         OPENAI,
@@ -228,6 +228,7 @@ OPERATIONS: Final = (
         dialects.CONVERSE,
         BEDROCK,
         _BEDROCK + "Converse.html",
+        BEDROCK_SERVICE,
     ),
     _row(
         "/model/{model}/converse-stream",
@@ -235,6 +236,7 @@ OPERATIONS: Final = (
         dialects.CONVERSE,
         BEDROCK,
         _BEDROCK + "ConverseStream.html",
+        BEDROCK_SERVICE,
     ),
     _row(
         "/model/{model}/invoke",
@@ -242,6 +244,7 @@ OPERATIONS: Final = (
         dialects.INVOKE,
         BEDROCK,
         _BEDROCK + "InvokeModel.html",
+        BEDROCK_SERVICE,
     ),
     _row(
         "/model/{model}/invoke-with-response-stream",
@@ -249,65 +252,10 @@ OPERATIONS: Final = (
         dialects.INVOKE_STREAM,
         BEDROCK,
         _BEDROCK + "InvokeModelWithResponseStream.html",
+        BEDROCK_SERVICE,
     ),
 )
 """The operations that come with the package; the first that a request fits is taken."""
-
-_WITHOUT_MODEL: Final = {
-    OPENAI: (
-        r".*/(files|uploads|skills|vaults|webhook_endpoints|organization|projects|vector_stores"
-        r"|assistants|conversations|moderations|content_provenance_checks|environments"
-        r"|checkpoints|audio/voices|audio/voice_consents)(/.*)?",
-        r".*/(client_secrets|input_tokens|cancel|pause|resume|hangup|refer|reject|validate)",
-        r".*/chat/completions/[^/]+",
-        r".*/threads(/[^/]+(/messages(/[^/]+)?)?|/[^/]+/runs/[^/]+)?(?<!/threads/runs)",
-        r".*/evals(/[^/]+)?",
-    ),
-    ANTHROPIC: (
-        r"/v1/(files|skills|organizations|vaults|tunnels|user_profiles|memory_stores|environments"
-        r"|compliance|agents)(/.*)?",
-        r".*/(count_tokens|cancel|archive|pause|unpause)",
-    ),
-    COHERE: (r".*/(check-api-key|tokenize|detokenize|connectors|datasets)(/.*)?", r".*[/:]cancel"),
-    GEMINI: (r".*:(countTokens|computeTokens|cancel|register|download|fetchPredictOperation)",),
-    MISTRAL: (
-        r"/v1/(files|libraries|observability|workflows|webhooks|triggers|service-accounts"
-        r"|connectors|client|agents|context)(/.*)?",
-        r"/v2/(prompts|skills)(/.*)?",
-        r".*/(cancel|archive|input_tokens)",
-    ),
-    BEDROCK: (r"/guardrail.*", r"/model/.+/count-tokens"),
-}
-"""By whose format it is, paths of requests by which no model is asked, so that no token is billed.
-
-Source: each provider's API reference, as above, and the paths that its SDK knows: a test holds
-this table to them (checked 2026-11-29).
-"""
-
-_AS_OTHERS: Final = {VERTEX_AI: GEMINI, BEDROCK_SERVICE: BEDROCK}
-_DIGITS: Final = re.compile(r"(?<=/)[^/]*\d[^/]*\d[^/]*\d[^/]*")
-
-
-@lru_cache(maxsize=256)
-def unknown_request(host: str, method: str, path: str) -> str | None:
-    """What to call a request to a known provider that may be billed, and isn't counted.
-
-    Args:
-        host: The host's name; for a request of botocore's the name of its service.
-        method: The request's method, in capitals.
-        path: Its path.
-
-    Returns:
-        The provider, and the path without the names of things in it; `None` for any other request.
-    """
-    provider = BEDROCK if host == BEDROCK_SERVICE else at_host(host)[0]
-    if provider is None or method != "POST" or _find(host, method, path) is not None:
-        return None
-    table = _WITHOUT_MODEL.get(_AS_OTHERS.get(provider, provider), _WITHOUT_MODEL[OPENAI])
-    if any(re.fullmatch(pattern, path) for pattern in table):
-        return None
-    return f"{provider} {_DIGITS.sub('{id}', path)}"
-
 
 _FREE: Final = "count-tokens"
 """What stands in the place of a model on Vertex AI where no model is asked."""

@@ -1,19 +1,17 @@
 """What is noted of a request over HTTP and of its answer, whichever library sends it."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any, Final
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.answer import Answer
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.listening import heard, is_underway, underway
-from llama_token_tracker.wire.operations import find, unknown_request
+from llama_token_tracker.wire.operations import find
 from llama_token_tracker.wire.transcript import Recorder
 
 FIRST_ERROR: Final = 300
@@ -22,19 +20,13 @@ _IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-cor
 
 
 class Sent:
-    """A request that has left, if it's one that counts, or that should."""
+    """A request that has left, if it's one that counts."""
 
-    __slots__ = ("_dialect", "_miss", "exchange")
+    __slots__ = ("_dialect", "exchange")
 
-    def __init__(
-        self,
-        exchange: Exchange | None,
-        dialect: Dialect | None,
-        miss: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, exchange: Exchange | None, dialect: Dialect | None) -> None:
         self.exchange = exchange
         self._dialect = dialect
-        self._miss = miss
 
     @contextmanager
     def underway(self) -> Generator[None]:
@@ -42,11 +34,8 @@ class Sent:
         try:
             yield
         except BaseException as error:
-            status = status_after(error)
             if self.exchange is not None:
-                self.exchange.settle(status)
-            elif self._miss is not None and status != "failed":
-                self._miss()
+                self.exchange.settle(status_after(error))
             raise
 
     def answer(
@@ -61,8 +50,6 @@ class Sent:
         """
         exchange, dialect = self.exchange, self._dialect
         if exchange is None or dialect is None:
-            if self._miss is not None and status < FIRST_ERROR:
-                self._miss()
             return None
         ids = [headers[name] for name in _IDS if name in headers]
         exchange.event_id = ids[0].decode("latin-1") if ids else ""
@@ -70,9 +57,6 @@ class Sent:
             exchange.settle("failed")
             return None
         exchange.answered()
-        if any(mark.encode() in headers for mark in HEADERS.marks):
-            # Of embeddings nothing else may tell.
-            exchange.add({name.decode(): value.decode() for name, value in headers.items()})
         return Answer(exchange, dialect, headers, is_plain=is_plain)
 
     def missed(self, error: Exception) -> None:
@@ -102,8 +86,7 @@ def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | st
     try:
         found = find(host, method, path)
         if found is None:
-            what = unknown_request(host, method, path)
-            return UNCOUNTED if what is None else Sent(None, None, partial(miss, recorder, what))
+            return UNCOUNTED
         dialect = found.dialect
         exchange = Exchange(recorder, found.provider, found.model, found.kind, dialect, body)
         exchange.sent = found.sent
@@ -113,17 +96,6 @@ def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | st
         return UNCOUNTED
     exchange.reserve()
     return Sent(exchange, dialect)
-
-
-def miss(recorder: Recorder, what: str) -> None:
-    """Say of a request that may be billed that it isn't counted, and note it.
-
-    Args:
-        recorder: Who would have counted it.
-        what: Which one it is, as `unknown_request` calls it.
-    """
-    notice("a request to {} isn't counted", what, "it is in `uncounted`", what)
-    recorder.tracker.miss(what)
 
 
 @contextmanager

@@ -6,13 +6,11 @@ response, and this code is only handed the bytes that the program pulls.
 
 import json
 import re
-from base64 import b64decode
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice
 
 _LONGEST: Final = 1_048_576
@@ -187,45 +185,10 @@ class Events(Lines):
         return not (self._is_within or line.strip())
 
 
-class Frames:
-    """A stream of AWS's binary frames, as Bedrock sends: each event is a document.
-
-    botocore takes them apart; whoever signs requests to Bedrock has it.
-
-    Source:
-        https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html, for the
-        framing, and https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_PayloadPart.html,
-        for what InvokeModel's hold (checked 2026-11-29).
-    """
-
-    def __init__(self) -> None:
-        with LOADING:
-            from botocore.eventstream import EventStreamBuffer
-        self._buffer: Any = EventStreamBuffer()
-
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Add some bytes, and give the documents that end in them."""
-        self._buffer.add_data(piece)
-        for frame in self._buffer:
-            fields: dict[str, Any] = json.loads(frame.payload or b"{}")
-            if "bytes" in fields:
-                yield b64decode(fields["bytes"])
-            else:
-                headers: dict[str, Any] = frame.headers
-                # An exception has a name of its own instead.
-                kind = headers.get(":event-type") or "error"
-                yield json.dumps({kind: fields}).encode()
-
-    def rest(self) -> bytes:
-        """Nothing: what is no whole frame can't be read."""
-        return b""
-
-
 _SPACE: Final = b" \t\r\n"
 _FIELDS: Final = tuple(name + b":" for name in (b"data", b"event", b"id", b"retry", b""))
 """How server-sent events begin; with the last, comments do."""
 _EVENTS: Final = b"event-stream"
-_FRAMED: Final = b"amazon.eventstream"
 _LINED: Final = (b"ndjson", b"stream+json", b"jsonl")
 
 
@@ -250,8 +213,6 @@ class Sniffed:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Add some bytes, and give the documents that end in them."""
-        if self.chosen is None and _FRAMED in self._kind:
-            self.chosen = Frames()
         if self.chosen is not None:
             return self.chosen.feed(piece)
         head = (self._head + piece).lstrip(_SPACE)
@@ -275,7 +236,7 @@ class Sniffed:
     def is_stream(self) -> bool:
         """Whether it's a stream of documents; before anything has come, by the media type."""
         if self.chosen is None:
-            return any(name in self._kind for name in (_EVENTS, _FRAMED, *_LINED))
+            return any(name in self._kind for name in (_EVENTS, *_LINED))
         return not isinstance(self.chosen, Whole)
 
     def _choose(self, head: bytes) -> Documents:

@@ -16,7 +16,7 @@ from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.operations import find, served_in_region, unknown_request
+from llama_token_tracker.wire.operations import find, served_in_region
 from llama_token_tracker.wire.transcript import Recorder
 
 if TYPE_CHECKING:
@@ -117,9 +117,6 @@ class Listener:
         try:
             found = find(BEDROCK_SERVICE, method, path)
             if found is None:
-                what = unknown_request(BEDROCK_SERVICE, method, path)
-                if what is not None:
-                    miss(self._recorder, what)
                 return None
             exchange = Exchange(
                 self._recorder, found.provider, found.model, found.kind, found.dialect, body
