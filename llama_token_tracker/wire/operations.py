@@ -244,7 +244,6 @@ OPERATIONS: Final = (
         dialects.INVOKE,
         BEDROCK,
         _BEDROCK + "InvokeModel.html",
-        BEDROCK_SERVICE,
     ),
     _row(
         "/model/{model}/invoke-with-response-stream",
@@ -252,7 +251,6 @@ OPERATIONS: Final = (
         dialects.INVOKE_STREAM,
         BEDROCK,
         _BEDROCK + "InvokeModelWithResponseStream.html",
-        BEDROCK_SERVICE,
     ),
 )
 """The operations that come with the package; the first that a request fits is taken."""
