@@ -42,6 +42,13 @@ class CallReservation(NamedTuple):
         else:
             self.reservation.release()
 
+    def settle_uncounted(self, tokens: int) -> None:
+        """Spend these tokens of a call that can't be read, whose price is unknown; 0: none."""
+        if tokens:
+            self.reservation.settle(tokens, None)
+        else:
+            self.reservation.release()
+
 
 def accounts_of(budget: Budget | Iterable[Budget] | None) -> tuple[Accounts, ...]:
     """An account for each budget that was given.

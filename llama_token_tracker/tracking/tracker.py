@@ -230,6 +230,23 @@ class Tracker(_Charging):
                 self.pending.is_taken_up = False
                 raise
 
+    def note_uncounted(self, place: str, context: Context | None) -> None:
+        """Note a call to a provider that can't be counted.
+
+        Args:
+            place: Where it went, or what made it.
+            context: Where it started.
+        """
+        scope = None if context is None else context.scope
+        accounts = (self._account, *(() if scope is None else scope.all_accounts()))
+
+        def prepare(change: Change) -> None:
+            for account in accounts:
+                account.note_uncounted(place, change)
+
+        with LOCK:
+            make(prepare)
+
     # --- from calls to events --------------------------------------------------------------
 
     def _catch_up(self) -> None:

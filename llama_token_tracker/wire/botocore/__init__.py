@@ -12,16 +12,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import BEDROCK_SERVICE
+from llama_token_tracker._names import BEDROCK, BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.operations import find, served_in_region
 from llama_token_tracker.wire.transcript import Recorder
+from llama_token_tracker.wire.uncounted import UncountedRequest
 
 if TYPE_CHECKING:
     from llama_token_tracker.wire.botocore.answers import WatchAnswer
 
 _FIRST_ERROR: Final = 300
+
+UNCOUNTED: Final = ("ApplyGuardrail", "InvokeModelWithBidirectionalStream", "StartAsyncInvoke")
+"""Operations that are billed and can't be counted."""
 
 _STUBBER: Final = "botocore.stub"
 """Whoever hasn't imported it stubs no answers."""
@@ -75,7 +79,7 @@ class Watch:
         return [
             (f"{event}.{BEDROCK_SERVICE}.{operation}", listener)
             for event, listener in listeners.items()
-            for operation in self._operations
+            for operation in (*self._operations, *UNCOUNTED)
         ]
 
     def __enter__(self) -> Self:
@@ -104,11 +108,20 @@ class Watch:
         region = context.get("client_region")
         exchange = self._exchange(params["method"], params["url_path"], params.get("body"), region)
         if exchange is None:
+            if model.name in UNCOUNTED:
+                self._uncounted(model.name, params.get("body"))
             return
         if exchange.is_limited:
             exchange.reserve()
         # Where its answer is never told of, it's lost with this context.
         context[self._key] = exchange
+
+    def _uncounted(self, name: str, body: Any) -> None:
+        """Note a request that can't be counted. Only a budget may stop it."""
+        place = f"{BEDROCK_SERVICE}.{name}"
+        request = UncountedRequest(self._recorder, BEDROCK, place, body)
+        request.reserve()
+        request.settle()
 
     def _exchange(self, method: str, path: str, body: Any, region: Any = None) -> Exchange | None:
         try:

@@ -20,8 +20,9 @@ from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.httpx.streams import watch_answer
-from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.operations import find, uncounted_provider
 from llama_token_tracker.wire.transcript import Recorder
+from llama_token_tracker.wire.uncounted import UncountedRequest
 
 __all__ = ["AsyncWatchingTransport", "WatchingTransport"]
 
@@ -171,14 +172,15 @@ class _Watch:
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request could not be noted", error, "it is not counted")
             return _UNCOUNTED
-        if sent.exchange is not None:
-            sent.exchange.reserve()
+        call = sent.exchange or sent.uncounted
+        if call is not None:
+            call.reserve()
         return sent
 
     def _noted(self, request: Any) -> "_Sent":
         found = find(request.url.host, request.method, request.url.path)
         if found is None:
-            return _UNCOUNTED
+            return self._uncounted(request)
         dialect = found.dialect
         exchange = Exchange(
             self.recorder, found.provider, found.model, found.kind, dialect, _body(request)
@@ -186,14 +188,30 @@ class _Watch:
         exchange.sent = found.sent
         return _Sent(exchange, dialect)
 
+    def _uncounted(self, request: Any) -> "_Sent":
+        url = request.url
+        provider = uncounted_provider(url.host, request.method, url.path)
+        # What a framework's call sends is counted by that.
+        if provider is None or self.recorder.tracker.owners.find(provider) is not None:
+            return _UNCOUNTED
+        place = f"{url.host}{url.path}"
+        call = UncountedRequest(self.recorder, provider, place, _body(request))
+        return _Sent(None, None, call)
+
 
 class _Sent:
     """A request that has left, if it's one that counts."""
 
-    __slots__ = ("_dialect", "exchange")
+    __slots__ = ("_dialect", "exchange", "uncounted")
 
-    def __init__(self, exchange: Exchange | None, dialect: Dialect | None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange | None,
+        dialect: Dialect | None,
+        uncounted: UncountedRequest | None = None,
+    ) -> None:
         self.exchange = exchange
+        self.uncounted = uncounted
         self._dialect = dialect
 
     @contextmanager
@@ -204,11 +222,15 @@ class _Sent:
         except BaseException as error:
             if self.exchange is not None:
                 self.exchange.settle(status_after(error))
+            if self.uncounted is not None:
+                self.uncounted.settle()
             raise
 
     def answered(self, request: Any, response: Any, *, is_async: bool) -> None:
         """Note what was answered."""
         exchange, dialect = self.exchange, self._dialect
+        if self.uncounted is not None:
+            self.uncounted.settle(is_free=response.status_code >= _FIRST_ERROR)
         if exchange is None or dialect is None:
             return
         try:
