@@ -110,6 +110,7 @@ class Tracker(_Charging):
     Attributes:
         is_limited: Whether it has a budget, which all calls are subject to.
         has_sinks: Whether events go to any sink.
+        is_watching: Whether it has ever been told of requests by a client, too.
         owners: Which frameworks' calls may own what watched clients send.
         pending: The calls that have ended and wait to be made into events.
 
@@ -145,6 +146,7 @@ class Tracker(_Charging):
         # Whether a call waits to be counted that holds what it has reserved until then.
         self._is_owing = False
         self.owners = Owners()
+        self.is_watching = False
         _trackers.add(self)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import httpx
 import pytest
+from botocore.config import Config
 
 from llama_token_tracker import Budget, BudgetExceededError, Tracker
 from llama_token_tracker.wire import WatchingTransport, watch
@@ -86,6 +87,7 @@ def test_operations_of_boto3_are_seen() -> None:
         endpoint_url="http://127.0.0.1:9",
         aws_access_key_id="none",
         aws_secret_access_key="none",
+        config=Config(retries={"total_max_attempts": 1}),
     )
     tracker = Tracker()
     watch(client, tracker)
