@@ -11,6 +11,11 @@ from llama_index.core.llms import ChatMessage, MockLLM
 
 from llama_token_tracker import TokenCountingHandler
 
+# LlamaIndex's chat memory leaves a database open.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def _model(handler: TokenCountingHandler) -> MockLLM:
     return MockLLM(max_tokens=3, callback_manager=CallbackManager([handler]))
