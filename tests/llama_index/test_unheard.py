@@ -8,13 +8,9 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.chat_engine import CondensePlusContextChatEngine
 from llama_index.core.evaluation import FaithfulnessEvaluator
 from llama_index.core.llms import ChatMessage, MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 
 from llama_token_tracker import TokenCountingHandler
-
-# LlamaIndex's chat memory leaves a database open.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
 
 
 def _model(handler: TokenCountingHandler) -> MockLLM:
@@ -29,7 +25,9 @@ def test_a_chat_engine_that_replaces_the_manager_is_seen(
     index = VectorStoreIndex.from_documents(
         [Document(text="A tally stick.")], embed_model=MockEmbedding(embed_dim=8)
     )
-    engine = CondensePlusContextChatEngine.from_defaults(index.as_retriever(), llm=_model(handler))
+    engine = CondensePlusContextChatEngine.from_defaults(
+        index.as_retriever(), llm=_model(handler), memory=ChatMemoryBuffer.from_defaults()
+    )
     engine.chat("Hello")
     for _ in engine.stream_chat("Hello").response_gen:
         pass

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 _FIRST_ERROR: Final = 300
 
-UNCOUNTED: Final = ("ApplyGuardrail", "InvokeModelWithBidirectionalStream", "StartAsyncInvoke")
+UNCOUNTED: Final = (
+    "ApplyGuardrail",
+    "InvokeGuardrailChecks",
+    "InvokeModelWithBidirectionalStream",
+    "StartAsyncInvoke",
+)
 """Operations that are billed and can't be counted."""
 
 _STUBBER: Final = "botocore.stub"
