@@ -137,8 +137,18 @@ Source: OpenRouter's "Usage accounting", xAI's "Cost tracking", Perplexity's API
 """
 
 
+_BEDROCK_HOST: Final = re.compile(
+    r"(?:.+\.)?bedrock-(?:runtime|mantle)(?:-fips)?\.(?P<region>[a-z0-9-]+)\."
+    r"(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+)
+"""Source: AWS General Reference, "Amazon Bedrock endpoints" (checked 2026-11-29)."""
+
+
 def at_host(host: str) -> tuple[str | None, str | None]:
     """The provider that answers at a host, and in which region; each `None` if unknown."""
+    bedrock = _BEDROCK_HOST.fullmatch(host)
+    if bedrock:
+        return BEDROCK, bedrock["region"]
     for ending, provider in HOSTS.items():
         before = host.removesuffix(ending)
         if before != host and before[-1:] in ("", ".", "-"):

@@ -35,6 +35,7 @@ from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tokenizers.request_fields import PLAIN, is_empty, kept
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
+from llama_token_tracker.tracking.tracker import Tracking
 
 CALL_METHODS: Final = BaseLLM.__abstractmethods__ - {"metadata"}
 """The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
@@ -186,6 +187,9 @@ class Listener(Protocol):
     def embedded(self, span_id: str, error: BaseException | None) -> None:
         """A method that embeds texts has returned, or raised."""
 
+    def unheard(self, span_id: str) -> None:
+        """A method of a model has been entered of whose calls no handler is told."""
+
 
 _references: tuple[weakref.ref[Listener], ...] = ()
 
@@ -232,6 +236,9 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
                 listener.asked_for_structure(id_, instance, bound_args.arguments)
         elif "_embedding" in id_:
             _note_texts(id_, instance, bound_args.arguments)
+        elif _method(id_) in CALL_METHODS and not _is_heard(id_, instance):
+            for listener in _listeners():
+                listener.unheard(id_)
 
     def span_exit(
         self,
@@ -268,6 +275,24 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
 
     def prepare_to_drop_span(self, *_args: Any, **_kwargs: Any) -> None:
         """Keep no span."""
+
+
+_unheard: Final[set[str]] = set()
+"""The open calls of models that no handler is told of."""
+
+
+def _is_heard(span_id: str, model: Any) -> bool:
+    """Whether a handler is told of a model's call, or one around it was noted already."""
+    handlers = getattr(getattr(model, "callback_manager", None), "handlers", None)
+    if handlers is None or any(isinstance(handler, Tracking) for handler in handlers):
+        return True
+    if not isinstance(model, BaseLLM) or len(_unheard) >= _MAX_SPANS:
+        return True  # engines have methods of these names, too
+    around = SPANS.parent(span_id)
+    while around is not None and around not in _unheard:
+        around = SPANS.parent(around)
+    _unheard.add(span_id)
+    return around is not None
 
 
 _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
@@ -331,6 +356,8 @@ def _leave_span(span_id: str) -> None:
         _embedding.pop(span_id, None)
     if _restored:
         _reset_scope(span_id)
+    if _unheard:
+        _unheard.discard(span_id)
 
 
 def _tell_left(span_id: str, result: object, error: BaseException | None) -> None:

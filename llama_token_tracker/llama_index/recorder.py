@@ -147,6 +147,14 @@ class Recorder:
 
     # --- where calls end -------------------------------------------------------------------
 
+    def unheard(self, span_id: str) -> None:
+        """Note a call of which no callback will tell, nor a watched client, nor one around it."""
+        if not self.tracker.is_watching and self.calls.current(span_id) is None:
+            name = span_id.partition("-")[0]
+            self.tracker.note_uncounted(name, self.tracker.context({}))
+            consequence = "it is in `uncounted`; set Settings.callback_manager before it is made"
+            notice("a model calls without this handler: {}", name, consequence, name)
+
     def end(self, payload: dict[str, Any], event_id: str) -> None:
         """Record the call that ends here, and whatever is settled by that."""
         response, error = payload.get(_RESPONSE), None

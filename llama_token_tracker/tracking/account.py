@@ -13,7 +13,7 @@ from typing import Any, Final, Self, SupportsIndex, TypeAlias, TypeGuard
 from llama_token_tracker._lock import LOCK, Change, make
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.tracking.totals import Pair, Totals
+from llama_token_tracker.tracking.totals import MAX_VALUES, OTHER, Pair, Totals
 
 FAILED_KEPT: Final = 1_000
 """So many calls that failed before anything was billed are kept, the newest."""
@@ -49,6 +49,7 @@ class Account:
         self.failed: deque[TokenCountingEvent] = deque(maxlen=FAILED_KEPT)
         self.llm = Entries(self.totals, catch_up)
         self.embedding = Entries(self.totals, catch_up)
+        self.uncounted: dict[str, int] = {}
 
     @property
     def is_pricing_due(self) -> bool:
@@ -75,10 +76,17 @@ class Account:
         self.embedding.add(embedding, self.max_events, change)
         self.totals.change(change, [(event, 1) for event in (*llm, *embedding, *unlisted)])
 
+    def note_uncounted(self, place: str, change: Change) -> None:
+        """Have a request be noted that can't be counted; the caller holds the lock."""
+        known = self.uncounted
+        key = place if place in known or len(known) < MAX_VALUES else OTHER
+        change.do(dict[str, int].__setitem__, known, key, known.get(key, 0) + 1)
+
     def reset(self, change: Change) -> None:
         """Have it start again from nothing; the caller holds the lock."""
         self.totals.clear(change)
         change.dropped.append(self.failed)
+        change.do(setattr, self, "uncounted", dict[str, int]())
         change.do(setattr, self, "failed", deque[TokenCountingEvent](maxlen=FAILED_KEPT))
         self.llm.reset(change)
         self.embedding.reset(change)
@@ -88,6 +96,7 @@ class Account:
         return {
             "totals": self.totals.state(),
             "failed": list(self.failed),
+            "uncounted": dict(self.uncounted),
             "entries": [
                 (list(entries.listed()), entries.pair.prompt, entries.pair.completion)
                 for entries in (self.llm, self.embedding)
@@ -98,6 +107,7 @@ class Account:
         """Take over the events and sums of another account; this one is empty."""
         self.totals.restore(state["totals"])
         self.failed.extend(state["failed"])
+        self.uncounted = state["uncounted"]
         for entries, (events, prompt, completion) in zip(
             (self.llm, self.embedding), state["entries"], strict=True
         ):

@@ -46,6 +46,13 @@ class CallReservation(NamedTuple):
         else:
             self.reservation.release()
 
+    def settle_uncounted(self, tokens: int) -> None:
+        """Spend these tokens of a call that can't be read, whose price is unknown; 0: none."""
+        if tokens:
+            self.reservation.settle(tokens, None)
+        else:
+            self.reservation.release()
+
 
 def _is_unseen(event: TokenCountingEvent) -> bool:
     """Whether an answer may have come back, of which neither text nor figures were seen."""

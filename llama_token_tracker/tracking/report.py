@@ -99,6 +99,15 @@ class Report:
         with LOCK:
             return list(self._account.failed)
 
+    @property
+    def uncounted(self) -> dict[str, int]:
+        """How many calls to providers were seen and couldn't be counted, by where they went.
+
+        They are in no other figure: while this isn't empty, totals are less than the bill.
+        """
+        with LOCK:
+            return dict(self._account.uncounted)
+
     # --- tokens ----------------------------------------------------------------------------
 
     @property

@@ -34,6 +34,7 @@ class Snapshot(NamedTuple):
         models: Rows by model.
         scopes: Rows by scope.
         events: The last events of each list, newest first.
+        uncounted: Calls that were seen and couldn't be counted, by where they went.
     """
 
     llm: Row
@@ -42,6 +43,7 @@ class Snapshot(NamedTuple):
     models: dict[str | None, Row]
     scopes: dict[str | None, Row]
     events: list[TokenCountingEvent]
+    uncounted: dict[str, int]
 
     @classmethod
     def of(cls, account: Account) -> Self:
@@ -60,6 +62,7 @@ class Snapshot(NamedTuple):
             models=account.totals.by("model"),
             scopes=account.totals.by("scope"),
             events=[event for events in lists for event in reversed(events)],
+            uncounted=dict(account.uncounted),
         )
 
     def card(self, title: str) -> Card:
@@ -84,6 +87,7 @@ class Snapshot(NamedTuple):
             if self.scopes.keys() - {None}
             else (),
             recent=tuple(calls),
+            uncounted=sum(self.uncounted.values()),
             earlier=Line(plural(earlier.calls, "earlier call"), earlier) if earlier.calls else None,
         )
 

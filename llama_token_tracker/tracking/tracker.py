@@ -111,6 +111,7 @@ class Tracker(_Charging):
     Attributes:
         is_limited: Whether it has a budget, which all calls are subject to.
         has_sinks: Whether events go to any sink.
+        is_watching: Whether it has ever been told of requests by a client, too.
         owners: Which frameworks' calls may own what watched clients send.
         answers: Those that were recorded lately, which another call may hand on.
         pending: The calls that have ended and wait to be made into events.
@@ -148,6 +149,7 @@ class Tracker(_Charging):
         self._is_owing = False
         self.owners = Owners()
         self.answers = KnownAnswers()
+        self.is_watching = False
         _trackers.add(self)
 
     @property
@@ -232,6 +234,23 @@ class Tracker(_Charging):
             except BaseException:
                 self.pending.is_taken_up = False
                 raise
+
+    def note_uncounted(self, place: str, context: Context | None) -> None:
+        """Note a call to a provider that can't be counted.
+
+        Args:
+            place: Where it went, or what made it.
+            context: Where it started.
+        """
+        scope = None if context is None else context.scope
+        accounts = (self._account, *(() if scope is None else scope.all_accounts()))
+
+        def prepare(change: Change) -> None:
+            for account in accounts:
+                account.note_uncounted(place, change)
+
+        with LOCK:
+            make(prepare)
 
     # --- from calls to events --------------------------------------------------------------
 

@@ -28,6 +28,9 @@ _MOST_TAGS: Final = 12
 PLUS_UNKNOWN: Final = "+?"
 """The mark behind an amount that leaves out calls of unknown price."""
 
+NOT_COUNTED: Final = "!"
+"""The mark before how many calls are in no figure."""
+
 MARK_MEANINGS: Final = {
     "counted": "counted here with the model's own tokenizer, or yours; not reported",
     "estimated": "estimated here: a stand-in tokenizer counted all or part of it",
@@ -207,6 +210,7 @@ class Card:
         scopes: By scope, the same; empty if there were none.
         recent: The last calls, newest first.
         earlier: All others, if there are any.
+        uncounted: How many calls were seen and couldn't be counted.
     """
 
     title: str
@@ -219,6 +223,7 @@ class Card:
     scopes: tuple[Line, ...]
     recent: tuple[Call, ...]
     earlier: Line | None
+    uncounted: int = 0
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
@@ -228,6 +233,9 @@ class Card:
             | {call.source for call in self.recent},
             {call.status for call in self.recent},
         )
+        if self.uncounted:
+            calls = plural(self.uncounted, "call")
+            shown = (*shown, (NOT_COUNTED, f"{calls} could not be counted: see `uncounted`"))
         if not self.total.money.is_partly_known:
             return shown
         return (*shown, (PLUS_UNKNOWN, "and what calls cost whose price isn't known"))

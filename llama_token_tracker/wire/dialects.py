@@ -360,7 +360,7 @@ INVOKE: Final = Dialect(
 )
 INVOKE_STREAM: Final = replace(
     INVOKE,
-    ends={("type", "message_stop"): "complete"},
+    ends={("type", "message_stop"): "complete", ("type", "error"): "failed"},
     # The first is Bedrock's own, whatever the model; a vendor's own words come without it, too:
     # Nova; Llama and Claude 2; Titan; Cohere; Mistral, and who speaks as OpenAI.
     finishes=(

@@ -146,7 +146,7 @@ OPERATIONS: Final = (
     _row("/fim/completions", "completion", dialects.COMPLETIONS, MISTRAL, _MISTRAL + "fim"),
     _row("/completions", "completion", dialects.COMPLETIONS, OPENAI, _OPENAI + "completions"),
     _row(
-        ("/v1/responses", "/openai/responses"),
+        ("/v1/responses", "/openai/responses", "/v1/responses/compact"),
         "chat",
         dialects.RESPONSES,
         OPENAI,
@@ -189,6 +189,13 @@ OPERATIONS: Final = (
         dialects.MESSAGES,
         VERTEX_AI,
         _ANTHROPIC + "claude-on-vertex-ai",
+    ),
+    _row(
+        _google("rawPredict", "streamRawPredict", under=["publishers/mistralai/models"]),
+        "chat",
+        dialects.CHAT,
+        VERTEX_AI,
+        "https://docs.mistral.ai/deployment/cloud/vertex",
     ),
     _row("/v2/chat", "chat", dialects.COHERE_CHAT, COHERE, _COHERE + "reference/chat"),
     _row("/v1/chat", "chat", dialects.COHERE_V1_CHAT, COHERE, _COHERE + "v1/reference/chat"),
@@ -244,7 +251,6 @@ OPERATIONS: Final = (
         dialects.INVOKE,
         BEDROCK,
         _BEDROCK + "InvokeModel.html",
-        BEDROCK_SERVICE,
     ),
     _row(
         "/model/{model}/invoke-with-response-stream",
@@ -252,7 +258,6 @@ OPERATIONS: Final = (
         dialects.INVOKE_STREAM,
         BEDROCK,
         _BEDROCK + "InvokeModelWithResponseStream.html",
-        BEDROCK_SERVICE,
     ),
 )
 """The operations that come with the package; the first that a request fits is taken."""
@@ -332,6 +337,45 @@ def _provider(row: WireOperation, host: str) -> tuple[str | None, Served]:
 def served_in_region(region: str | None) -> Served:
     """What is known of a request that is sent to a region."""
     return UNSAID if region is None else Served(region=region)
+
+
+_FREE_PATHS: Final = re.compile(
+    r".*(?:"
+    # Counting, checking, and stopping what was begun.
+    r"[/:_-](?:count[-_]?tokens|countTokens|computeTokens|input_tokens|tokenize|detokenize|validate"
+    r"|cancel|archive|pause|unpause|resume|check-api-key)(?::rawPredict)?"
+    # Things that are stored, and what's done with them apart from asking a model.
+    r"|/(?:agents|assistants|files|uploads|containers|skills|vector_stores|datasets|connectors"
+    r"|libraries|memory_stores|vaults|tunnels|user_profiles|environments|client_secrets"
+    r"|auth_tokens|files:register|service-accounts|webhooks)(?:/(?!completions).*)?"
+    r"|/threads(?:/(?!runs)[^/]+)?(?:/messages.*)?|/chat/completions/[^/]+"
+    r")"
+)
+_FREE_AT: Final = {
+    OPENAI: re.compile(
+        r"/v1/(?:organization|projects|conversations)(?:/.*)?"
+        r"|/v1/(?:moderations|content_provenance_checks)"
+    ),
+    # Judges run models.
+    MISTRAL: re.compile(r"/v1/observability/(?!.*judg).*|/v2/prompts(?:/.*)?"),
+}
+"""Paths to which a POST uses no tokens of a model: of all providers, and of one alone.
+
+Source: the API reference of each provider, by the paths that their SDKs hold (checked 2026-11-29).
+"""
+
+
+def is_free(provider: str | None, path: str) -> bool:
+    """Whether a POST to this path uses no tokens of a model."""
+    own = _FREE_AT.get(provider or "")
+    return bool(_FREE_PATHS.fullmatch(path) or (own and own.fullmatch(path)))
+
+
+@lru_cache(maxsize=256)
+def uncounted_provider(host: str, method: str, path: str) -> str | None:
+    """Whom a request is sent to that isn't counted and may be billed; `None` for any other."""
+    provider = at_host(host)[0] if method == "POST" else None
+    return None if is_free(provider, path) else provider
 
 
 _registered: tuple[WireOperation, ...] = ()

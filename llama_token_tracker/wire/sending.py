@@ -11,8 +11,9 @@ from llama_token_tracker.wire.answers.answer import Answer
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.listening import heard, is_underway, underway
-from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.operations import find, uncounted_provider
 from llama_token_tracker.wire.transcript import Recorder
+from llama_token_tracker.wire.uncounted import UncountedRequest
 
 FIRST_ERROR: Final = 300
 _IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-correlation-id")
@@ -20,13 +21,19 @@ _IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-cor
 
 
 class Sent:
-    """A request that has left, if it's one that counts."""
+    """A request that has left, if it's one that counts, or should."""
 
-    __slots__ = ("_dialect", "exchange")
+    __slots__ = ("_dialect", "_uncounted", "exchange")
 
-    def __init__(self, exchange: Exchange | None, dialect: Dialect | None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange | None,
+        dialect: Dialect | None,
+        uncounted: UncountedRequest | None = None,
+    ) -> None:
         self.exchange = exchange
         self._dialect = dialect
+        self._uncounted = uncounted
 
     @contextmanager
     def underway(self) -> Generator[None]:
@@ -34,8 +41,11 @@ class Sent:
         try:
             yield
         except BaseException as error:
+            status = status_after(error)
             if self.exchange is not None:
-                self.exchange.settle(status_after(error))
+                self.exchange.settle(status)
+            if self._uncounted is not None:
+                self._uncounted.settle(is_free=status == "failed")
             raise
 
     def answer(
@@ -49,6 +59,8 @@ class Sent:
             is_plain: Whether its bytes are handed over decoded.
         """
         exchange, dialect = self.exchange, self._dialect
+        if self._uncounted is not None:
+            self._uncounted.settle(is_free=status >= FIRST_ERROR)
         if exchange is None or dialect is None:
             return None
         ids = [headers[name] for name in _IDS if name in headers]
@@ -84,18 +96,31 @@ def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | st
         BudgetExceededError: It would pass a limit.
     """
     try:
-        found = find(host, method, path)
-        if found is None:
-            return UNCOUNTED
-        dialect = found.dialect
-        exchange = Exchange(recorder, found.provider, found.model, found.kind, dialect, body)
-        exchange.sent = found.sent
+        sent, call = _noted(recorder, host, method, path, body)
     except Exception as error:  # noqa: BLE001 - counting must not stop the call
         pass_on(error)
         notice("a request could not be noted", error, "it is not counted")
         return UNCOUNTED
-    exchange.reserve()
-    return Sent(exchange, dialect)
+    if call is not None:
+        call.reserve()
+    return sent
+
+
+def _noted(
+    recorder: Recorder, host: str, method: str, path: str, body: bytes | str | None
+) -> tuple[Sent, Exchange | UncountedRequest | None]:
+    found = find(host, method, path)
+    if found is not None:
+        dialect = found.dialect
+        exchange = Exchange(recorder, found.provider, found.model, found.kind, dialect, body)
+        exchange.sent = found.sent
+        return Sent(exchange, dialect), exchange
+    provider = uncounted_provider(host, method, path)
+    # What a framework's call sends is counted by that.
+    if provider is None or recorder.tracker.owners.find(provider) is not None:
+        return UNCOUNTED, None
+    uncounted = UncountedRequest(recorder, provider, f"{host}{path}", body)
+    return Sent(None, None, uncounted), uncounted
 
 
 @contextmanager

@@ -94,6 +94,7 @@ class Recorder:
                 "count; give a TokenCountingHandler or a Tracker."
             )
             raise WatchError(msg)
+        self.tracker.is_watching = True
         # A client may live as long as the program; the handler needn't.
         self._counter = weakref.ref(token_counter)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
 from llama_token_tracker.wire.answers.documents import Sniffed
 from llama_token_tracker.wire.bodies import decoded, documents_in
@@ -21,6 +22,8 @@ _LAST: Final = 8
 """One of so many documents at the end of a stream says that it's over; figures may follow it."""
 
 _DONE: Final = b"[DONE]"
+_COUNTS: Final = tuple(HEADERS.adds)
+"""The headers in which Bedrock reports what its models' own words may leave out."""
 
 
 class Answer:
@@ -56,6 +59,11 @@ class Answer:
             *(f'"{value}"'.encode() for _, value in dialect.ends if isinstance(value, str)),
             *(b"true" for _, value in dialect.ends if value is True),
         ]
+        self._counts = {
+            name: headers[name.encode()].decode("latin-1")
+            for name in _COUNTS
+            if name.encode() in headers
+        }
         self._kept = 0
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._is_full = self._is_unreadable = False
@@ -129,6 +137,8 @@ class Answer:
             return self._read_several(document)
         self._exchange.keep(document)
         self._exchange.add_all(fields)
+        if self._counts and self._exchange.reported().usage is None:
+            self._exchange.add_all(self._counts)
         if "error" in self._exchange.reported().not_understood:
             self._exchange.settle("failed")
         return True

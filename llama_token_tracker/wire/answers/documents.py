@@ -6,10 +6,12 @@ response, and this code is only handed the bytes that the program pulls.
 
 import json
 import re
+from base64 import b64decode
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from functools import cache
-from typing import Final, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 from llama_token_tracker._log_once import notice
 
@@ -189,7 +191,33 @@ _SPACE: Final = b" \t\r\n"
 _FIELDS: Final = tuple(name + b":" for name in (b"data", b"event", b"id", b"retry", b""))
 """How server-sent events begin; with the last, comments do."""
 _EVENTS: Final = b"event-stream"
+_FRAMED: Final = b"vnd.amazon.eventstream"
 _LINED: Final = (b"ndjson", b"stream+json", b"jsonl")
+
+
+class Frames:
+    """A stream in AWS's binary framing, as InvokeModelWithResponseStream answers.
+
+    Each chunk holds a document of the model's own; an exception is given as Anthropic words one.
+    """
+
+    def __init__(self) -> None:
+        # Whoever speaks to Bedrock over httpx reads such streams by botocore, too.
+        self._buffer: Any = import_module("botocore.eventstream").EventStreamBuffer()
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Add some bytes, and give the documents that end in them."""
+        self._buffer.add_data(piece)
+        for message in self._buffer:
+            fields = json.loads(message.payload or b"{}")
+            if "bytes" in fields:
+                yield b64decode(fields["bytes"])
+            elif message.headers.get(":message-type") != "event":
+                yield json.dumps({"type": "error", "error": fields}).encode()
+
+    def rest(self) -> bytes:
+        """Nothing: a part of a frame can't be read."""
+        return b""
 
 
 class Sniffed:
@@ -215,6 +243,9 @@ class Sniffed:
         """Add some bytes, and give the documents that end in them."""
         if self.chosen is not None:
             return self.chosen.feed(piece)
+        if _FRAMED in self._kind:
+            self.chosen = Frames()
+            return self.chosen.feed(piece)
         head = (self._head + piece).lstrip(_SPACE)
         self._head = b""
         if BOM_UTF8.startswith(head):
@@ -236,7 +267,7 @@ class Sniffed:
     def is_stream(self) -> bool:
         """Whether it's a stream of documents; before anything has come, by the media type."""
         if self.chosen is None:
-            return any(name in self._kind for name in (_EVENTS, *_LINED))
+            return any(name in self._kind for name in (_EVENTS, _FRAMED, *_LINED))
         return not isinstance(self.chosen, Whole)
 
     def _choose(self, head: bytes) -> Documents:

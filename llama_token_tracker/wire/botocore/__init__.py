@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import BEDROCK_SERVICE
+from llama_token_tracker._names import BEDROCK, BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.operations import find, served_in_region
 from llama_token_tracker.wire.transcript import Recorder
+from llama_token_tracker.wire.uncounted import UncountedRequest
 
 if TYPE_CHECKING:
     from llama_token_tracker.wire.botocore.answers import WatchAnswer
 
 _FIRST_ERROR: Final = 300
+
+UNCOUNTED: Final = (
+    "ApplyGuardrail",
+    "InvokeGuardrailChecks",
+    "InvokeModelWithBidirectionalStream",
+    "StartAsyncInvoke",
+)
+"""Operations that are billed and can't be counted."""
 
 _STUBBER: Final = "botocore.stub"
 """Whoever hasn't imported it stubs no answers."""
@@ -42,6 +51,7 @@ class Listener:
         self._asked_key, self._noted_key = f"{self._key}:asked", f"{self._key}:noted"
         self._heard: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lost_key = f"{self._key}:lost"
+        self._uncounted_key = f"{self._key}:uncounted"
         self._operations: dict[str, WatchAnswer] = {}
         self._is_on = True
 
@@ -74,9 +84,7 @@ class Listener:
         }
         if _STUBBER in sys.modules:
             listeners["before-parameter-build"] = self._asked
-        return [
-            (f"{event}.{BEDROCK_SERVICE}", listener) for event, listener in listeners.items()
-        ]
+        return [(f"{event}.{BEDROCK_SERVICE}", listener) for event, listener in listeners.items()]
 
     # --- what botocore calls ---------------------------------------------------------------
 
@@ -84,11 +92,18 @@ class Listener:
         """Note what is asked for, as far as a stub may answer it: nothing leaves then."""
         context[self._asked_key] = params
 
-    def _before(self, params: Any, context: Any, **_: Any) -> None:
+    def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
         """Note that a request leaves. Only a budget may stop it."""
-        if not self._is_on or self._key in context:
+        if not self._is_on or self._key in context or self._uncounted_key in context:
             return
-        self._leaves(context, params["method"], params["url_path"], params.get("body"))
+        body = params.get("body")
+        if model.name in UNCOUNTED:
+            place = f"{BEDROCK_SERVICE}.{model.name}"
+            request = UncountedRequest(self._recorder, BEDROCK, place, body)
+            request.reserve()
+            context[self._uncounted_key] = request
+        else:
+            self._leaves(context, params["method"], params["url_path"], body)
 
     def _leaves(self, context: Any, method: str, path: str, body: Any) -> None:
         exchange = self._exchange(method, path, body, context.get("client_region"))
@@ -129,6 +144,10 @@ class Listener:
 
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
+        uncounted: UncountedRequest | None = context.pop(self._uncounted_key, None)
+        if uncounted is not None:
+            uncounted.settle(is_free=http_response.status_code >= _FIRST_ERROR)
+            return
         exchange = context.pop(self._key, None)
         # Of two listeners of one tracker the other one has noted it.
         is_noted, context[self._noted_key] = self._noted_key in context, True
@@ -161,9 +180,13 @@ class Listener:
 
     def _failed(self, exception: BaseException, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
+        status = status_after(exception)
+        uncounted: UncountedRequest | None = context.pop(self._uncounted_key, None)
+        if uncounted is not None:
+            uncounted.settle(is_free=status == "failed")
         exchange = context.pop(self._key, None)
         if exchange is not None:
-            exchange.settle(status_after(exception))
+            exchange.settle(status)
 
 
 def emitter_of(thing: Any) -> Any:
