@@ -144,6 +144,14 @@ _BEDROCK_HOST: Final = re.compile(
 """Source: AWS General Reference, "Amazon Bedrock endpoints" (checked 2026-11-29)."""
 
 
+HOLD_CLIENTS: Final = frozenset(
+    {"openai", "anthropic", "google", "mistralai", "cohere", "ollama"}
+    | {"llama_index", "langchain_openai", "langchain_anthropic", "langchain_aws"}
+    | {"langchain_google_genai", "langchain_mistralai", "langchain_cohere", "langchain_ollama"}
+)
+"""Packages whose objects may hold an HTTP client, or a client that does."""
+
+
 def at_host(host: str) -> tuple[str | None, str | None]:
     """The provider that answers at a host, and in which region; each `None` if unknown."""
     bedrock = _BEDROCK_HOST.fullmatch(host)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, Self
 
+from llama_token_tracker._names import HOLD_CLIENTS
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.botocore import emitter_of
 from llama_token_tracker.wire.listening import Listening, start, stop
@@ -89,13 +90,6 @@ _HEARD: Final = frozenset(
 
 _AWS: Final = frozenset({"boto3", "botocore", "aioboto3", "aiobotocore"})
 
-_HOLD: Final = frozenset(
-    {"openai", "anthropic", "google", "mistralai", "cohere", "ollama"}
-    | {"llama_index", "langchain_openai", "langchain_anthropic", "langchain_aws"}
-    | {"langchain_google_genai", "langchain_mistralai", "langchain_cohere", "langchain_ollama"}
-)
-"""Libraries whose objects may hold such clients."""
-
 _CONTAINERS: Final[frozenset[type[Any]]] = frozenset({dict, list, tuple})
 
 _MADE_LATE: Final = ("_get_client", "_get_aclient")
@@ -149,7 +143,7 @@ def _root(kind: type) -> str:
 
 def _held(thing: Any) -> Iterable[Any]:
     """What an object of such a library holds."""
-    if _root(thing.__class__) not in _HOLD and thing.__class__ not in _CONTAINERS:
+    if _root(thing.__class__) not in HOLD_CLIENTS and thing.__class__ not in _CONTAINERS:
         return ()
     for name in _MADE_LATE:
         make: Any = getattr(thing, name, None)

@@ -90,7 +90,7 @@ def test_operations_of_boto3_are_seen() -> None:
         config=Config(retries={"total_max_attempts": 1}),
     )
     tracker = Tracker()
-    watch(client, tracker)
+    watch(tracker, client)
     with pytest.raises(Exception, match="connect"):
         client.start_async_invoke(
             modelId="amazon.nova-reel-v1:0",

@@ -366,7 +366,7 @@ def test_requests_of_boto3(thinks: bool, tracker: Tracker):
             aws_secret_access_key="none",
             config=Config(retries={"total_max_attempts": 1}),
         )
-        watch(client, tracker)
+        watch(tracker, client)
         client.converse(
             modelId=f"us.anthropic.{CLAUDE}-v1:0",
             messages=[{"role": "user", "content": [{"text": PROMPT}]}],

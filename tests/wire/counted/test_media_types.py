@@ -167,7 +167,7 @@ def test_bedrock(framework: str, kind: str):
             aws_secret_access_key="none",
             config=Config(retries={"total_max_attempts": 1}),
         )
-        watch(client, handler)
+        watch(handler, client)
         model_id = f"anthropic.{CLAUDE}-v1:0"
         if framework == "boto3":
             message: Any = {"role": "user", "content": [{"text": PROMPT}]}
