@@ -103,8 +103,9 @@ class WatchedLock:
 
 def _may_run(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    # What dataclasses and named tuples make of themselves stands in no file.
-    if file in (__file__, "<string>") or file.startswith("<frozen"):
+    # What dataclasses and named tuples make of themselves stands in no file. hypothesis has the
+    # collector tell it how long it took, once any test of its kind has run.
+    if file in (__file__, "<string>") or file.startswith("<frozen") or "hypothesis" in file:
         return True
     if file.startswith(PACKAGE):
         room = file[len(PACKAGE) + 1 :].split("/")[0].removesuffix(".py")

@@ -48,11 +48,14 @@ def test_a_finalizer_that_waits_for_the_lock_is_seen() -> None:
     with pytest.raises(Violation), watched():
         Waits()
 
-    ring: list[Any] = [Waits()]
-    ring.append(ring)
-    del ring
-    with pytest.raises(Violation), watched():
+    def collect() -> None:
+        ring: list[Any] = [Waits()]
+        ring.append(ring)
+        del ring
         gc.collect()
+
+    with pytest.raises(Violation), watched():
+        collect()
 
 
 def test_additions_alone_are_no_offence() -> None:

@@ -1,8 +1,12 @@
 """Requests to known providers that aren't covered are seen."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import boto3
@@ -79,25 +83,53 @@ def test_a_budget_in_tokens_is_charged_by_its_length() -> None:
     assert sum(tracker.uncounted.values()) == 1
 
 
-def test_operations_of_boto3_are_seen() -> None:
-    """An operation of bedrock-runtime that isn't covered is uncounted, too."""
-    client: Any = boto3.client(
-        "bedrock-runtime",
-        region_name="us-east-1",
-        endpoint_url="http://127.0.0.1:9",
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
-    tracker = Tracker()
-    watch(tracker, client)
-    with pytest.raises(Exception, match="connect"):
-        client.start_async_invoke(
-            modelId="amazon.nova-reel-v1:0",
-            modelInput={},
-            outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://bucket"}},
+@pytest.mark.parametrize(("status", "uncounted"), [(200, 1), (400, 0), (None, 0)])
+def test_operations_of_boto3_are_seen(status: int | None, uncounted: int) -> None:
+    """An operation that isn't covered is uncounted, unless it's refused or never connected."""
+    with _answering(status) as url:
+        client: Any = boto3.client(
+            "bedrock-runtime",
+            region_name="us-east-1",
+            endpoint_url=url,
+            aws_access_key_id="none",
+            aws_secret_access_key="none",
+            config=Config(retries={"total_max_attempts": 1}),
         )
-    assert tracker.uncounted == {"bedrock-runtime.StartAsyncInvoke": 1}
+        tracker = Tracker()
+        watch(tracker, client)
+        with suppress(Exception):  # of botocore's, where it's refused
+            client.start_async_invoke(
+                modelId="amazon.nova-reel-v1:0",
+                modelInput={},
+                outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://bucket"}},
+            )
+    expected = {"bedrock-runtime.StartAsyncInvoke": 1} if uncounted else {}
+    assert tracker.uncounted == expected
+
+
+@contextmanager
+def _answering(status: int | None) -> Iterator[str]:
+    """A server that answers all with this status; with `None` nobody listens there."""
+    if status is None:
+        yield "http://127.0.0.1:9"
+        return
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 # --- what SDKs can send ------------------------------------------------------------------------
