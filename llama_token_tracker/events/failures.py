@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Final
 
 from llama_token_tracker.extraction import extract_usage
-from llama_token_tracker.extraction.fields import as_fields
+from llama_token_tracker.extraction.fields import field_in
 from llama_token_tracker.usage import Usage
 
 _MOST: Final = 16
@@ -62,7 +62,7 @@ def is_free(error: BaseException) -> bool:
 def usage_carried(error: BaseException) -> Usage | None:
     """The usage of an answer that an error carries, or that was in hand where it was raised."""
     for one in _chain(error):
-        held = [_field(one, name) for name in _ANSWERS]
+        held = [field_in(one, name) for name in _ANSWERS]
         for frame in reversed(_frames(one)):
             # The newest first: an integration's frames hold what the provider's client gave it.
             held += map(frame.f_locals.get, _LOCALS)
@@ -74,9 +74,9 @@ def usage_carried(error: BaseException) -> Usage | None:
 
 
 def _usage_in(value: object) -> Usage | None:
-    if _field(value, "status_code") is not None:
+    if field_in(value, "status_code") is not None:
         # Not `content`: of an answer that wasn't read that raises.
-        value = _field(value, "_content")
+        value = field_in(value, "_content")
     if isinstance(value, bytes | str):
         try:
             value = json.loads(value)
@@ -86,18 +86,13 @@ def _usage_in(value: object) -> Usage | None:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    response = _field(error, "response")
+    response = field_in(error, "response")
     statuses = [
-        _field(_field(response, "ResponseMetadata"), "HTTPStatusCode"),
-        _field(response, "status_code"),
-        *(_field(error, name) for name in ("status_code", "status", "code")),
+        field_in(field_in(response, "ResponseMetadata"), "HTTPStatusCode"),
+        field_in(response, "status_code"),
+        *(field_in(error, name) for name in ("status_code", "status", "code")),
     ]
     return any(isinstance(status, int) and status in _REFUSED for status in statuses)
-
-
-def _field(value: object, name: str) -> object:
-    fields = as_fields(value)
-    return None if fields is None else fields.get(name)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -75,6 +75,12 @@ def as_fields(value: object) -> Fields | None:
 _models: set[type] = set()
 
 
+def field_in(value: object, name: str) -> object:
+    """One field of a foreign object; `None` if it has none of that name."""
+    fields = as_fields(value)
+    return None if fields is None else fields.get(name)
+
+
 def _fields_of(value: object) -> Fields | None:
     if not issubclass(type(value), Mapping):
         return _Attributes(value)

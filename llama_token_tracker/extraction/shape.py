@@ -106,24 +106,27 @@ class WireShape:
         sums = self._sums.get(paths)
         if sums is None:
             sums = remember(self._sums, paths, self.sums_of(paths))
-        buckets: dict[str, int] = {}
-        for path, names in sums:
-            count = counts[path]
-            for name in names:
-                buckets[name] = buckets[name] + count if name in buckets else count
-        doubts: tuple[str, ...] = ()
-        if self.total is not None and counts.get(self.total):
-            doubts = self._compare(buckets, counts[self.total])
-        if not buckets.keys() <= WHOLE_SUMS:
-            if self.excluded and (doubts or self.total not in counts):
-                doubts = self._include(buckets, counts.get(self.total or "", 0))
-            if not counts.get(self.total or ""):
-                # Parts that add up to a whole whose own figure is missing are only parts.
-                own = {names[0] for _, names in sums if len(names) == 1}
-                doubts += tuple([name for name in WHOLES_OF_CALL if name in buckets.keys() - own])
-            if contradiction(buckets) is not None:
-                doubts += _without_contradiction(buckets, self.name)
+        buckets = _added(counts, sums)
+        doubts = self._doubts(counts, sums, buckets)
         return Usage.of(buckets) if buckets else None, doubts
+
+    def _doubts(self, counts: Counts, sums: "_Sums", buckets: dict[str, int]) -> tuple[str, ...]:
+        """Complete the buckets by what the figures say of each other; name what they contradict."""
+        doubts: tuple[str, ...] = ()
+        total = 0 if self.total is None else counts.get(self.total, 0)
+        if total:
+            doubts = self._compare(buckets, total)
+        if buckets.keys() <= WHOLE_SUMS:
+            return doubts
+        if self.excluded and (doubts or self.total not in counts):
+            doubts = self._include(buckets, total)
+        if not total:
+            # Parts that add up to a whole whose own figure is missing are only parts.
+            own = {names[0] for _, names in sums if len(names) == 1}
+            doubts += tuple([name for name in WHOLES_OF_CALL if name in buckets.keys() - own])
+        if contradiction(buckets) is not None:
+            doubts += _without_contradiction(buckets, self.name)
+        return doubts
 
     def sums_of(self, paths: tuple[str, ...]) -> "_Sums":
         """Which counts add to which buckets, a count of two names only once."""
@@ -147,6 +150,15 @@ class WireShape:
         is_alone = buckets.keys().isdisjoint(WHOLES_OF_CALL)
         return () if is_alone or total in (known, known - within) else (self.total or "",)
 
+    def _outside(self, buckets: Mapping[str, int]) -> dict[str, int]:
+        """By whole, the sum of its parts that this speaker leaves out of it."""
+        outside: dict[str, int] = {}
+        for part in self.excluded:
+            whole = WHOLES[part]
+            if buckets.get(part) and whole in buckets:
+                outside[whole] = outside.get(whole, 0) + buckets[part]
+        return outside
+
     def _include(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
         """Add the parts that this speaker leaves out of its wholes to them.
 
@@ -154,10 +166,7 @@ class WireShape:
             What is still in doubt.
         """
         gap = total - sum(buckets.get(name, 0) for name in WHOLES_OF_CALL)
-        outside: dict[str, int] = {}
-        for part in self.excluded:
-            if (count := buckets.get(part)) and WHOLES[part] in buckets:
-                outside[WHOLES[part]] = outside.get(WHOLES[part], 0) + count
+        outside = self._outside(buckets)
         fits = [whole for whole, count in outside.items() if count == gap]
         # Where each of two fits, it's the output's: those who leave parts out say so of that.
         taken = list(outside) if sum(outside.values()) == gap else fits[-1:]
@@ -170,6 +179,15 @@ class WireShape:
         for whole in beyond:
             buckets[whole] += outside[whole]
         return tuple(beyond) if total <= 0 else (self.total or "", *beyond)
+
+
+def _added(counts: Counts, sums: "_Sums") -> dict[str, int]:
+    buckets: dict[str, int] = {}
+    for path, names in sums:
+        count = counts[path]
+        for name in names:
+            buckets[name] = buckets[name] + count if name in buckets else count
+    return buckets
 
 
 def _wrong_types(table: WireShape) -> Iterator[str]:

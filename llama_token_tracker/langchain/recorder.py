@@ -216,12 +216,7 @@ class RunRecorder:
     def _record(
         self, run: Run, response: LLMResult | None, status: Status, carried: Usage | None
     ) -> None:
-        if (
-            run.asked_another
-            or _is_from_cache(response)
-            or _is_paid_already(run, response)
-            or (status == "complete" and self._hands_on(run, response))
-        ):
+        if self._is_counted_elsewhere(run, response, status):
             # What it holds in budgets, if no run within it has taken that, is given back.
             release(run)
             if run.request is not None:
@@ -231,26 +226,11 @@ class RunRecorder:
         answers = _answers(run, response)
         if status == "complete" and _is_broken_off(run, answers):
             status = "abandoned"
-        told = _reported(response, answers)
-        repeated = _repeated(run.chunks)
-        if repeated is not None:
-            told = repeated._replace(served=told.served)
-        if told.usage is None:
-            told = told._replace(usage=carried)
-        told = told._replace(output_is_complete=status == "complete")
-        reported = _by_wire(run, told)
+        told = _told(run, response, answers, carried)
+        reported = _by_wire(run, told._replace(output_is_complete=status == "complete"))
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
-        prompt = "" if not self.settings.keeps_text else _prompt_text(run.prompt)
-        completion = "" if not self.settings.keeps_text else _joined(answers)
-        transcript: Transcript = PartsTranscript(
-            (prompt, completion),
-            None if reported.covers_input else _prompt(run.prompt),
-            parts,
-            run.options,
-        )
-        if run.request is not None and run.batch.is_alone and not reported.covers_input:
-            transcript = SentTranscript(transcript, run.request)
+        transcript = self._transcript(run, reported, answers, parts)
         duration_s = perf_counter() - run.began
         ending = Ending(status, time() - duration_s, duration_s, bool(parts))
         run.pending = Pending(
@@ -261,6 +241,28 @@ class RunRecorder:
         )
         self.tracker.add(run.pending)
         run.is_over = True
+
+    def _is_counted_elsewhere(self, run: Run, response: LLMResult | None, status: Status) -> bool:
+        return (
+            run.asked_another
+            or _is_from_cache(response)
+            or _is_paid_already(run, response)
+            or (status == "complete" and self._hands_on(run, response))
+        )
+
+    def _transcript(
+        self, run: Run, reported: Reported, answers: list[Generation], parts: tuple[Part, ...]
+    ) -> Transcript:
+        keeps_text = self.settings.keeps_text
+        transcript = PartsTranscript(
+            (_prompt_text(run.prompt), _joined(answers)) if keeps_text else ("", ""),
+            None if reported.covers_input else _prompt(run.prompt),
+            parts,
+            run.options,
+        )
+        if run.request is not None and run.batch.is_alone and not reported.covers_input:
+            return SentTranscript(transcript, run.request)
+        return transcript
 
 
 def _may_send(run: str | None, request: str | None) -> bool:
@@ -414,6 +416,17 @@ def _reported(response: LLMResult | None, answers: Sequence[Generation]) -> Repo
     # Of a stream LangChain adds up all numbers, and only of its own it's sure that they are parts.
     streamed = any(isinstance(answer, ChatGenerationChunk) for answer in answers)
     return extract_fullest([*copies, *raw] if streamed else [*raw, *copies])
+
+
+def _told(
+    run: Run, response: LLMResult | None, answers: list[Generation], carried: Usage | None
+) -> Reported:
+    """What LangChain has left of what was reported, or what the error that ended it carries."""
+    told = _reported(response, answers)
+    repeated = _repeated(run.chunks)
+    if repeated is not None:
+        told = repeated._replace(served=told.served)
+    return told._replace(usage=carried) if told.usage is None else told
 
 
 def _repeated(chunks: Iterable[Generation]) -> Reported | None:

@@ -218,27 +218,11 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         fields = getattr(instance, "__dict__", _NO_FIELDS)
         if "api_base" in fields or "base_url" in fields:
             _note_url(id_, instance, fields)
-        model: object = instance
-        kind = type(model)
-        names = _settings_of.get(kind)
-        if names is None:
-            names = _learn_settings(kind)
-        for name in names:
-            value = fields.get(name)
-            # Quick for most: nothing is set.
-            if value is not None and not is_empty(value):
-                _note_setting(id_, name, value)
+        _note_settings(id_, instance, fields)
         token = restore_current() if len(_restored) < _MAX_SPANS else None
         if token is not None:
             _restored[id_] = token
-        if STRUCTURED in id_:
-            for listener in _listeners():
-                listener.asked_for_structure(id_, instance, bound_args.arguments)
-        elif "_embedding" in id_:
-            _note_texts(id_, instance, bound_args.arguments)
-        elif _method(id_) in CALL_METHODS and not _is_heard(id_, instance):
-            for listener in _listeners():
-                listener.unheard(id_)
+        _tell_entered(id_, instance, bound_args.arguments)
 
     def span_exit(
         self,
@@ -339,11 +323,35 @@ def _learn_settings(kind: type) -> tuple[str, ...]:
     return names
 
 
+def _note_settings(span_id: str, model: object, fields: Mapping[str, Any]) -> None:
+    kind = type(model)
+    names = _settings_of.get(kind)
+    if names is None:
+        names = _learn_settings(kind)
+    for name in names:
+        value = fields.get(name)
+        # Quick for most: nothing is set.
+        if value is not None and not is_empty(value):
+            _note_setting(span_id, name, value)
+
+
 def _note_setting(span_id: str, name: str, value: object) -> None:
     if len(_settings) < _MAX_SPANS:
         # Of the program's own objects none is kept.
         known = value if type(value) in PLAIN else type(value).__name__
         _settings.setdefault(span_id, {})[name] = known
+
+
+def _tell_entered(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+    """Tell listeners of a method that isn't told of, or not in full, by callbacks."""
+    if STRUCTURED in span_id:
+        for listener in _listeners():
+            listener.asked_for_structure(span_id, model, arguments)
+    elif "_embedding" in span_id:
+        _note_texts(span_id, model, arguments)
+    elif _method(span_id) in CALL_METHODS and not _is_heard(span_id, model):
+        for listener in _listeners():
+            listener.unheard(span_id)
 
 
 def _leave_span(span_id: str) -> None:

@@ -719,32 +719,46 @@ def _by_wire(outcome: Outcome) -> Outcome:
 
 def _by_response(call: OpenCall, response: object, error: BaseException | None) -> Outcome:
     """The same, of what LlamaIndex has handed over alone."""
-    progress, status = call.progress, status_after(error)
-    carried = None if error is None or status != "unanswered" else usage_carried(error)
+    progress = call.progress
     if progress is None or not progress.chunks:
-        if error is not None:
-            # What was sent is counted by now, if it was lost.
-            is_counted = status == "unanswered" and call.has_lost and not call.requests
-            status = "failed" if is_counted and carried is None else status
-            return Outcome(call, None, status, Reported(carried))
-        return Outcome(call, response, status, _reported(call, response))
+        if error is None:
+            return Outcome(call, response, "complete", _reported(call, response))
+        return _without_answer(call, error)
     if error is None and response is not progress.last:
         progress.add(response)
     usage = progress.usage
     if usage.read().usage is None:
         # It may stand where the quick look at each chunk doesn't go.
         usage.add(progress.last)
-    if error is not None:
-        reported = progress.reported() if call.trusts_raw else SILENT
-        if carried is not None:
-            reported = Reported(carried, output_is_complete=False)
-        # What came before it was an answer.
-        status = "failed" if status == "unanswered" else status
-        return Outcome(call, progress.last, status, reported)
-    if _is_broken_off(response):
-        reported = progress.reported() if call.trusts_raw else SILENT
+    if error is None and not _is_broken_off(response):
+        return Outcome(call, response, "complete", usage.read() if call.trusts_raw else SILENT)
+    reported = progress.reported() if call.trusts_raw else SILENT
+    if error is None:
         return Outcome(call, response, "abandoned", reported)
-    return Outcome(call, response, status, usage.read() if call.trusts_raw else SILENT)
+    return _broken_off(call, progress.last, error, reported)
+
+
+def _without_answer(call: OpenCall, error: BaseException) -> Outcome:
+    """How a call ended of which nothing came but this error, and what that carries."""
+    status = status_after(error)
+    if status != "unanswered":
+        return Outcome(call, None, status)
+    carried = usage_carried(error)
+    # What was sent is counted by now, if it was lost.
+    is_counted = call.has_lost and not call.requests and carried is None
+    return Outcome(call, None, "failed" if is_counted else status, Reported(carried))
+
+
+def _broken_off(call: OpenCall, last: object, error: BaseException, reported: Reported) -> Outcome:
+    """How a stream ended that an error broke off, and what that carries."""
+    status = status_after(error)
+    if status != "unanswered":
+        return Outcome(call, last, status, reported)
+    carried = usage_carried(error)
+    if carried is not None:
+        reported = Reported(carried, output_is_complete=False)
+    # What came before it was an answer.
+    return Outcome(call, last, "failed", reported)
 
 
 def _is_broken_off(chunk: object) -> bool:

@@ -22,7 +22,7 @@ from llama_token_tracker.events.transcripts import (
     Transcript,
 )
 from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
-from llama_token_tracker.extraction.fields import as_fields
+from llama_token_tracker.extraction.fields import field_in
 from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
@@ -170,11 +170,9 @@ class Recorder:
             return
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
-            for outcome in outcomes:
-                if outcome.status != "complete" or not self._hands_on(
-                    outcome.call, outcome.response
-                ):
-                    self.record(outcome)
+            for one in outcomes:
+                if one.status != "complete" or not self._hands_on(one.call, one.response):
+                    self.record(one)
         # The echo of a stream that was dropped before is counted already.
         elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
@@ -185,8 +183,7 @@ class Recorder:
         answers, others = self.tracker.answers, self.calls.by_id
         if not (others or answers):
             return False  # quick for most
-        fields = as_fields(response)
-        raw = None if fields is None else fields.get("raw")
+        raw = field_in(response, "raw")
         if raw is None or not call.trusts_raw:
             return False
         if answers.has(raw, call.began):
@@ -279,9 +276,10 @@ class Recorder:
         call.prompt = call.progress = call.options = None
         if self._tell is not None and not outcome.is_free:
             for event in pending.events():
-                self._say(
+                _say(
+                    self._tell,
                     f"LLM Prompt Token Usage: {event.prompt_token_count}\n"
-                    f"LLM Completion Token Usage: {event.completion_token_count}"
+                    f"LLM Completion Token Usage: {event.completion_token_count}",
                 )
 
     def end_embedding(self, payload: dict[str, Any], event_id: str) -> None:
@@ -310,17 +308,12 @@ class Recorder:
         self.tracker.add(pending)
         if self._tell is not None:
             total = sum(event.prompt_token_count for event in pending.events())
-            self._say(f"Embedding Token Usage: {total}")
+            _say(self._tell, f"Embedding Token Usage: {total}")
 
     def _is_counted(self, call: OpenCall) -> bool:
         """Whether a watched client has told of an embedding call's requests that were lost."""
         batch = None if call.span_id is None else self.batches.within(call.span_id)
         return batch is not None and batch.has_lost
-
-    def _say(self, text: str) -> None:
-        tell = None if self._tell is None else self._tell()
-        if tell is not None:
-            tell(text)
 
     def _settle(self, outcome: Outcome) -> None:
         """Record a call that ended without a word."""
@@ -332,6 +325,13 @@ class Recorder:
                 self.record(outcome)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a call could not be counted", error, "it is left out")
+
+
+def _say(tell: "weakref.WeakMethod[Callable[[str], object]] | None", text: str) -> None:
+    """Print a text, if that's wanted and the handler is still there."""
+    method = None if tell is None else tell()
+    if method is not None:
+        method(text)
 
 
 def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) -> OpenCall:
