@@ -35,7 +35,6 @@ from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tokenizers.request_fields import PLAIN, is_empty, kept
 from llama_token_tracker.tracking.scopes import reset_current, restore_current
-from llama_token_tracker.tracking.tracker import Tracking
 
 CALL_METHODS: Final = BaseLLM.__abstractmethods__ - {"metadata"}
 """The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
@@ -267,8 +266,11 @@ _unheard: Final[set[str]] = set()
 
 def _is_heard(span_id: str, model: Any) -> bool:
     """Whether a handler is told of a model's call, or one around it was noted already."""
-    handlers = getattr(getattr(model, "callback_manager", None), "handlers", None)
-    if handlers is None or any(isinstance(handler, Tracking) for handler in handlers):
+    handlers: list[object] | None = getattr(
+        getattr(model, "callback_manager", None), "handlers", None
+    )
+    # By what it's called: of LlamaIndex's own, or of a class that was loaded twice, it's as true.
+    if handlers is None or any(hasattr(one.__class__, "total_llm_token_count") for one in handlers):
         return True
     if not isinstance(model, BaseLLM) or len(_unheard) >= _MAX_SPANS:
         return True  # engines have methods of these names, too
