@@ -304,7 +304,9 @@ def main() -> int:
     console = Console()
     began, problems = time.monotonic(), []
     runs = KINDS[options.kind](options.times, options.seconds)
-    for problem in track(runs, options.kind, total=options.times, console=console):
+    # Without a thread that draws: a child would wait for what that held when it was forked.
+    shown = track(runs, options.kind, total=options.times, console=console, auto_refresh=False)
+    for problem in shown:
         if problem is not None:
             problems.append(problem)
             console.print(problem)

@@ -229,20 +229,21 @@ class _Draft:
                 yield self._of(name, value)
 
     def _of(self, name: str, value: str) -> tuple[_Table, str]:
-        table = self._tagged.get(name) or self._table(name)
-        if value not in table and table.size >= MAX_VALUES:
-            _notice_other("too many values of {}", value, name)
-            value = OTHER
-        return table, value
-
-    def _table(self, name: str) -> _Table:
-        if name not in self._by_tag and len({*self._by_tag, *self._tagged}) >= MAX_TAGS:
+        # In this order: for all but new names the first look is enough.
+        if (
+            name not in self._tagged
+            and name not in self._by_tag
+            and len(self._by_tag.keys() | self._tagged.keys()) >= MAX_TAGS
+        ):
             _notice_other("too many tags", name)
             name = OTHER
         table = self._tagged.get(name)
         if table is None:
             table = self._tagged[name] = _Table(self._by_tag.get(name, {}))
-        return table
+        if value not in table and table.size >= MAX_VALUES:
+            _notice_other("too many values of {}", value, name)
+            value = OTHER
+        return table, value
 
     def finish(self, change: Change) -> None:
         """Have all tables be so."""
