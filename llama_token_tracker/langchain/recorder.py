@@ -153,6 +153,7 @@ class RunRecorder:
             # LangChain puts the limit of the answer under one name.
             options=given if limit is None else {**given, "max_tokens": limit},
             context=self.tracker.context(_tags(known)),
+            maker=_maker(serialized),
         )
 
     def _reserve(self, run: Run) -> None:
@@ -203,14 +204,16 @@ class RunRecorder:
         answers, others = self.tracker.answers, len(self.runs)
         if response is None or not (others or answers):
             return False  # quick for most
+        if run.request is not None:
+            return False  # whoever has sent a request hands on nobody else's answer
         messages = [getattr(one, "message", None) for one in _generations(response)]
         # The provider's id stands in the latter, LangChain's in the former.
         told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
         places = [place for places in told for place in places if place]
-        if run.batch.is_alone and any(answers.has(place, run.began) for place in places):
+        if run.batch.is_alone and any(answers.has(place, run.began, run.maker) for place in places):
             return True
         for place in places if others else ():
-            answers.note(place, run.began)
+            answers.note(place, run.began, run.maker)
         return False
 
     def _record(
@@ -312,6 +315,12 @@ def _provider(metadata: Mapping[str, Any], serialized: object) -> str | None:
     given = _fields(_fields(serialized).get("kwargs"))
     url = next((given[key] for key in _URLS if given.get(key)), None)
     return at_url(url, LANGCHAIN_PROVIDERS.get(as_text(metadata.get("ls_provider"))))
+
+
+def _maker(serialized: object) -> str:
+    """The class of the model that is asked."""
+    path: Any = _fields(serialized).get("id")
+    return ".".join(filter(is_text, items(path))) if is_list(path) else ""
 
 
 def _tags(metadata: Mapping[str, Any]) -> dict[str, Any]:

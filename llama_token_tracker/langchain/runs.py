@@ -37,6 +37,7 @@ class Run(Call):
     Attributes:
         prompt: What was asked: a text, or a tuple of messages.
         options: What else it asks with: tools, and how much comes back at the most.
+        maker: The class of the model that is asked.
         chunks: What has come of a stream, as far as that was told.
         asked_another: Whether another run started within it, and so spoke to the provider.
         request: The request that a watched client sent for it, once its answer has begun.
@@ -62,6 +63,7 @@ class Run(Call):
         provider: str | None = None,
         options: Mapping[str, Any] = NONE,
         context: Any = None,
+        maker: str = "",
     ) -> None:
         self.event_id = run_id
         self.operation = operation
@@ -70,6 +72,7 @@ class Run(Call):
         self.provider = provider
         self.options = options
         self.context = context
+        self.maker = maker
         self.began = perf_counter()
         self.chunks: list[Any] = []
         self.asked_another = False

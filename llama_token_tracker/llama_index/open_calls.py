@@ -39,7 +39,7 @@ from llama_token_tracker.extraction import (
     extract_reported,
     is_silent,
 )
-from llama_token_tracker.extraction.fields import as_fields
+from llama_token_tracker.extraction.fields import as_fields, field_in
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
 from llama_token_tracker.tracking.charging import CallReservation, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
@@ -130,6 +130,11 @@ class OpenCall(Call):
             if call.has_callback or not found.has_callback:
                 found = call
         return found
+
+    @property
+    def maker(self) -> str:
+        """The class of the model that is asked."""
+        return (self.span_id or str(field_in(self.about, "class_name"))).partition(".")[0]
 
     def identify(self) -> None:
         """Find out provider and model."""

@@ -184,13 +184,15 @@ class Recorder:
         if not (others or answers):
             return False  # quick for most
         raw = field_in(response, "raw")
-        if raw is None or not call.trusts_raw:
+        # Whoever has sent a request hands on nobody else's answer.
+        if raw is None or not call.trusts_raw or call.requests:
             return False
-        if answers.has(raw, call.began):
+        maker = call.maker
+        if answers.has(raw, call.began, maker):
             release(call)
             return True
         if others:
-            answers.note(raw, call.began)
+            answers.note(raw, call.began, maker)
         return False
 
     def _record_later(self, call: OpenCall, response: object) -> bool:

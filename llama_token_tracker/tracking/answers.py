@@ -1,7 +1,8 @@
 """Answers that were recorded lately, so that a call which hands one on isn't counted again.
 
 A model that asks another in a thread of its own loses the context that tells who is inside whom.
-Then the answer tells: it's the same object, or has the same id of the provider.
+Then the answer tells: it's the same object, or has the same id of the provider. Some servers give
+every answer the same id, so calls of one class of models never hand on each other's answers.
 """
 
 import re
@@ -27,12 +28,14 @@ class _Known(NamedTuple):
     Attributes:
         began: When its call began.
         thread: The thread in which that ended.
+        maker: The class of the model that was asked; `None` if that isn't known.
         answer: The answer itself, if it has no id: held, so that no other takes its identity.
         is_unique: Whether no other call has had an answer with its id.
     """
 
     began: float
     thread: int
+    maker: str | None
     answer: object = None
     is_unique: bool = True
 
@@ -47,39 +50,42 @@ class KnownAnswers:
         """How many are known."""
         return len(self._known)
 
-    def note(self, answer: object, began: float, *, by_id_alone: bool = False) -> None:
+    def note(self, answer: object, began: float, maker: str | None) -> None:
         """Note that an answer is recorded.
 
         Args:
             answer: What the provider said, as the program sees it.
             began: When its call began.
-            by_id_alone: Whether the program sees another object than this.
+            maker: The class of the model that was asked; `None` for an answer on the wire, of
+                which the program sees another object than this.
         """
         name = _id_of(answer)
         if name is not None:
             known = self._known.get(name)
             is_same = known is None or known.began == began
-            self._known[name] = _Known(began, get_ident(), is_unique=is_same)
-        elif not by_id_alone and type(answer) not in _PLAIN:
-            self._known[id(answer)] = _Known(began, get_ident(), answer)
+            self._known[name] = _Known(began, get_ident(), maker, is_unique=is_same)
+        elif maker is not None and type(answer) not in _PLAIN:
+            self._known[id(answer)] = _Known(began, get_ident(), maker, answer)
         while len(self._known) > _MOST:
             try:
                 self._known.popitem(last=False)
             except KeyError:
                 return  # other threads were quicker
 
-    def has(self, answer: object, began: float) -> bool:
+    def has(self, answer: object, began: float, maker: str | None) -> bool:
         """Whether an answer is that of a call which was made, elsewhere, within this one.
 
         Args:
             answer: What a call has given back.
             began: When that call began.
+            maker: The class of the model that was asked by it.
         """
         known = self._known.get(_id_of(answer) or id(answer))
         return (
             known is not None
             and known.is_unique
             and known.began > began
+            and known.maker != maker
             and known.thread != get_ident()
         )
 

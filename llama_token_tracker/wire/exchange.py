@@ -105,7 +105,7 @@ class _Answer(WireTranscript):
     def _note(self, fields: object) -> None:
         """Let frameworks know the answer, if nobody knows yet whose request it is."""
         if self._owner is None:
-            self._recorder.tracker.answers.note(fields, self.began, by_id_alone=True)
+            self._recorder.tracker.answers.note(fields, self.began, None)
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""

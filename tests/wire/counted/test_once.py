@@ -231,20 +231,134 @@ def test_honest_calls_whose_provider_repeats_an_id_are_two(name: str):
     assert [event.total_token_count for event in handler.llm_token_counts] == [110, 110]
 
 
+def _openai(url: str, manager: CallbackManager) -> Any:
+    return _inner({"base_url": url + "/v1"}, manager)
+
+
+def _ollama(url: str, manager: CallbackManager) -> Any:
+    from llama_index.llms.ollama import Ollama
+
+    return Ollama(model="llama3", base_url=url, context_window=8_192, callback_manager=manager)
+
+
+def _anthropic(url: str, manager: CallbackManager) -> Any:
+    from llama_index.llms.anthropic import Anthropic
+
+    return Anthropic(
+        model="claude-3-5-haiku-latest", base_url=url, api_key="none", callback_manager=manager
+    )
+
+
+OLLAMA = {
+    "model": "llama3",
+    "created_at": "2026-05-04T03:02:01.987654321Z",
+    "message": {"role": "assistant", "content": "Canberra"},
+    "done": True,
+    "done_reason": "stop",
+    "prompt_eval_count": 7_013,
+    "eval_count": 131,
+}
+CLAUDE = {
+    "id": "msg_01XFDUDYJgAACzvnptvVoYEL",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-3-5-haiku-20241022",
+    "content": [{"type": "text", "text": "Canberra"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 7_013, "output_tokens": 131},
+}
+GPTS = {
+    **CHAT,
+    "id": "chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG",
+    "usage": {"prompt_tokens": 7_013, "completion_tokens": 131, "total_tokens": 7_144},
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "answer"),
+    [
+        pytest.param("openai", _openai, GPTS, id="openai"),
+        pytest.param("ollama", _ollama, OLLAMA, id="ollama"),
+        pytest.param("anthropic", _anthropic, CLAUDE, id="anthropic"),
+    ],
+)
+@pytest.mark.parametrize("watches", [False, True])
+def test_no_call_is_lost_to_a_server_that_gives_every_answer_one_id(
+    module: str, make: Any, answer: dict[str, Any], watches: bool
+):
+    """Of many threads, each with calls that begin and end within others'."""
+    pytest.importorskip(f"llama_index.llms.{module}")
+    handler = TokenCountingHandler(watch=watches)
+    manager = CallbackManager([handler])
+    threads, times = 8, 5
+    with canned(answer) as url:
+        model = make(url, manager)
+        ready = threading.Barrier(threads)
+
+        def ask(_: int) -> None:
+            ready.wait()
+            for _ in range(times):
+                model.chat([ChatMessage(PROMPT)])
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(ask, range(threads)))
+    handler.close()
+    assert len(handler.llm_token_counts) == threads * times
+    assert handler.total_llm_token_count == threads * times * 7_144
+
+
+def test_a_call_that_has_sent_its_own_request_hands_on_nobodys_answer():
+    """Though a client of the program's own got an answer of the same id meanwhile."""
+    from llama_index.llms.openai import OpenAI
+
+    handler = TokenCountingHandler(watch=True)
+    with canned(GPTS) as url:
+        client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
+        began, told = threading.Event(), threading.Event()
+
+        def ask_meanwhile() -> None:
+            began.wait(10)
+            client.chat.completions.create(
+                model=GPT, messages=[{"role": "user", "content": PROMPT}]
+            )
+            told.set()
+
+        def hold(_: httpx.Request) -> None:
+            began.set()
+            told.wait(10)
+
+        slow = httpx.Client(event_hooks={"request": [hold]})
+        own = OpenAI(
+            model=GPT,
+            api_base=url + "/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=slow,
+            callback_manager=CallbackManager([handler]),
+        )
+        thread = threading.Thread(target=ask_meanwhile)
+        thread.start()
+        own.chat([ChatMessage(PROMPT)])
+        thread.join()
+    handler.close()
+    assert [event.total_token_count for event in handler.llm_token_counts] == [7_144, 7_144]
+
+
 def test_an_id_that_has_come_twice_proves_nothing():
     """However long it is."""
     answers = KnownAnswers()
     answer = {"id": "chatcmpl-abcdefghijklmnop"}
-    in_thread(lambda: answers.note(answer, 2.0))
-    assert answers.has(answer, 1.0)
-    in_thread(lambda: answers.note(answer, 3.0))
-    assert not answers.has(answer, 1.0)
+    in_thread(lambda: answers.note(answer, 2.0, "OpenAI"))
+    assert answers.has(answer, 1.0, "Asking")
+    assert not answers.has(answer, 1.0, "OpenAI")
+    in_thread(lambda: answers.note(answer, 3.0, "OpenAI"))
+    assert not answers.has(answer, 1.0, "Asking")
 
 
 def test_few_answers_are_remembered():
     """However many are told."""
     tracker = Tracker()
     for number in range(2_000):
-        tracker.answers.note({"id": f"chatcmpl-abcdefghijkl{number}"}, 1.0)
-        tracker.answers.note(Tracker(), 1.0)
+        tracker.answers.note({"id": f"chatcmpl-abcdefghijkl{number}"}, 1.0, "OpenAI")
+        tracker.answers.note(Tracker(), 1.0, "OpenAI")
     assert len(tracker.answers) <= 256
