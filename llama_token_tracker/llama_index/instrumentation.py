@@ -269,9 +269,13 @@ def _is_heard(span_id: str, model: Any) -> bool:
     handlers: list[object] | None = getattr(
         getattr(model, "callback_manager", None), "handlers", None
     )
-    # By what it's called: of LlamaIndex's own, or of a class that was loaded twice, it's as true.
-    if handlers is None or any(hasattr(one.__class__, "total_llm_token_count") for one in handlers):
+    if handlers is None:
         return True
+    # By what it's called: of LlamaIndex's own, or of a class that was loaded twice, it's as true.
+    # No generator: what interrupts this would be lost in its end.
+    for one in handlers:
+        if hasattr(one.__class__, "total_llm_token_count"):
+            return True
     if not isinstance(model, BaseLLM) or len(_unheard) >= _MAX_SPANS:
         return True  # engines have methods of these names, too
     around = SPANS.parent(span_id)

@@ -14,7 +14,7 @@ from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker._names import HOSTS, OPENAI, is_elsewhere
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
-from llama_token_tracker.wire import WatchingTransport
+from llama_token_tracker.wire import WatchingTransport, operations
 from tests.needs import needs
 
 from .clients import LLMS
@@ -68,10 +68,15 @@ def _by_sdk(provider: LoopbackProvider, *, asks: bool) -> Any:
 @pytest.fixture(autouse=True)
 def _openai_answers_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The loopback host is OpenAI's, for a while."""
-    is_elsewhere.cache_clear()
+
+    def forget() -> None:
+        is_elsewhere.cache_clear()
+        operations._find.cache_clear()  # noqa: SLF001
+
+    forget()
     monkeypatch.setitem(HOSTS, "127.0.0.1", OPENAI)
     yield
-    is_elsewhere.cache_clear()
+    forget()
 
 
 WAYS: dict[str, tuple[Callable[..., Any], str]] = {

@@ -302,7 +302,8 @@ def test_no_call_is_lost_to_a_server_that_gives_every_answer_one_id(
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(ask, range(threads)))
-    handler.close()
+    if handler.watching is not None:
+        handler.watching.stop()
     assert len(handler.llm_token_counts) == threads * times
     assert handler.total_llm_token_count == threads * times * 7_144
 
@@ -340,7 +341,8 @@ def test_a_call_that_has_sent_its_own_request_hands_on_nobodys_answer():
         thread.start()
         own.chat([ChatMessage(PROMPT)])
         thread.join()
-    handler.close()
+    assert handler.watching is not None
+    handler.watching.stop()
     assert [event.total_token_count for event in handler.llm_token_counts] == [7_144, 7_144]
 
 
