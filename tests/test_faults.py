@@ -59,7 +59,7 @@ def in_child() -> Iterator[int]:
     child = os.fork()
     if child:
         yield child
-        assert ended(child), "the child hung"
+        assert ended(child) is not None, "the child hung"
         return
     try:
         yield 0
