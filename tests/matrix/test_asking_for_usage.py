@@ -71,7 +71,7 @@ def _openai_answers_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def forget() -> None:
         is_elsewhere.cache_clear()
-        operations._find.cache_clear()  # noqa: SLF001
+        operations._find.cache_clear()
 
     forget()
     monkeypatch.setitem(HOSTS, "127.0.0.1", OPENAI)
