@@ -146,7 +146,7 @@ OPERATIONS: Final = (
     _row("/fim/completions", "completion", dialects.COMPLETIONS, MISTRAL, _MISTRAL + "fim"),
     _row("/completions", "completion", dialects.COMPLETIONS, OPENAI, _OPENAI + "completions"),
     _row(
-        ("/v1/responses", "/openai/responses", "/v1/responses/compact"),
+        ("/v1/responses", "/openai/responses", "/v1/responses/compact", "/v1/decisions"),
         "chat",
         dialects.RESPONSES,
         OPENAI,
@@ -354,8 +354,9 @@ _FREE_PATHS: Final = re.compile(
 _FREE_AT: Final = {
     OPENAI: re.compile(
         r"/v1/(?:organization|projects|conversations)(?:/.*)?"
-        r"|/v1/(?:moderations|content_provenance_checks)"
+        r"|/v1/(?:moderations|content_provenance_checks|webhook_endpoints(?:/.*)?)"
     ),
+    ANTHROPIC: re.compile(r"/v1/(?:organizations|compliance)(?:/.*)?"),
     # Judges run models.
     MISTRAL: re.compile(r"/v1/observability/(?!.*judg).*|/v2/prompts(?:/.*)?"),
 }

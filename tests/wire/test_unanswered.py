@@ -28,7 +28,7 @@ MESSAGE = {
     "id": "m",
     "type": "message",
     "role": "assistant",
-    "model": "claude-sonnet-4-5",
+    "model": "claude-opus-4-6",
     "content": [{"type": "text", "text": "hi"}],
     "stop_reason": "end_turn",
     "usage": {"input_tokens": 3_912, "output_tokens": 5},
@@ -53,7 +53,7 @@ LATE_S = 0.6
 def ask_openai(server: Late, tracker: Tracker, retries: int) -> None:
     """Ask for a chat."""
     openai = pytest.importorskip("openai")
-    http = httpx.Client(transport=WatchingTransport(tracker))
+    http = openai.DefaultHttpxClient(transport=WatchingTransport(tracker))
     client = openai.OpenAI(
         api_key="k",
         base_url=server.url + "/v1",
@@ -77,7 +77,7 @@ def ask_anthropic(server: Late, tracker: Tracker, retries: int) -> None:
         http_client=http,
     )
     with client:
-        client.messages.create(model="claude-sonnet-4-5", max_tokens=9, messages=HELLO)
+        client.messages.create(model="claude-opus-4-6", max_tokens=9, messages=HELLO)
 
 
 def ask_converse(server: Late, tracker: Tracker, retries: int) -> None:
@@ -228,7 +228,7 @@ def test_an_asynchronous_request_that_is_not_answered_is_an_event():
 async def aask_openai(server: Late, tracker: Tracker, retries: int) -> None:
     """Ask for a chat."""
     openai = pytest.importorskip("openai")
-    http = httpx.AsyncClient(transport=AsyncWatchingTransport(tracker))
+    http = openai.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(tracker))
     client = openai.AsyncOpenAI(
         api_key="k", base_url=server.url + "/v1", max_retries=retries, http_client=http
     )
@@ -244,7 +244,7 @@ async def aask_anthropic(server: Late, tracker: Tracker, retries: int) -> None:
         api_key="k", base_url=server.url, max_retries=retries, http_client=http
     )
     async with client:
-        await client.messages.create(model="claude-sonnet-4-5", max_tokens=9, messages=HELLO)
+        await client.messages.create(model="claude-opus-4-6", max_tokens=9, messages=HELLO)
 
 
 async def aask_converse(server: Late, tracker: Tracker, retries: int) -> None:

@@ -164,6 +164,9 @@ NAMES = {"mistralai": "mistral_ai", "google.genai": "gcp.gemini"}
 
 SEEN: dict[str, set[str]] = {
     "openai": {
+        "/v1/audio/voice_consents",
+        "/v1/audio/voice_consents/x",
+        "/v1/audio/voices",
         "/v1/batches",
         "/v1/chatkit/sessions",
         "/v1/evals",
@@ -172,6 +175,12 @@ SEEN: dict[str, set[str]] = {
         "/v1/evals/x/runs/x",
         "/v1/fine_tuning/alpha/graders/run",
         "/v1/fine_tuning/jobs",
+        "/v1/live/sessions",
+        "/v1/live/sessions/x/accept",
+        "/v1/live/sessions/x/fork",
+        "/v1/live/sessions/x/hangup",
+        "/v1/live/sessions/x/refer",
+        "/v1/live/sessions/x/reject",
         "/v1/realtime/calls",
         "/v1/realtime/calls/x/accept",
         "/v1/realtime/calls/x/hangup",
@@ -208,6 +217,7 @@ SEEN: dict[str, set[str]] = {
         "/v1/finetuning/finetuned-models",
         "/v1/summarize",
         "/v2/batches",
+        "/v2/parse",
     },
     "mistralai": {
         "/providers/mistral/azure/ocr",
@@ -262,6 +272,7 @@ SEEN: dict[str, set[str]] = {
         "/v1beta/models/fileSearchStores",
         "/v1beta/models/operations/x",
         "/v1beta/models/tunedModels",
+        "/v1beta/models/upload/x}/x:uploadToFileSearchStore",
         "/v1beta/models/tuningJobs",
         "/v1beta/models/x",
         "/v1beta/models/x/documents",

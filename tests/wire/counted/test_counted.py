@@ -262,7 +262,7 @@ def test_settings_of_a_model_for_responses_are_marked(
 
 
 def _openai(url: str, counter: Any) -> openai.OpenAI:
-    sender = httpx.Client(transport=WatchingTransport(counter))
+    sender = openai.DefaultHttpxClient(transport=WatchingTransport(counter))
     return openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, http_client=sender)
 
 
@@ -333,14 +333,14 @@ def test_thinking_costs_claude_more(is_async: bool, tracker: Tracker):
         asked = {"model": CLAUDE, "messages": messages, "max_tokens": 2_000, **options}
 
         async def ask_later() -> None:
-            sender = httpx.AsyncClient(transport=AsyncWatchingTransport(tracker))
+            sender = anthropic.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(tracker))
             async with anthropic.AsyncAnthropic(**given, http_client=sender) as client:
                 await client.messages.create(**asked)
 
         if is_async:
             asyncio.run(ask_later())
         else:
-            sender = httpx.Client(transport=WatchingTransport(tracker))
+            sender = anthropic.DefaultHttpxClient(transport=WatchingTransport(tracker))
             anthropic.Anthropic(**given, http_client=sender).messages.create(**asked)
         [event] = tracker.llm_token_counts
         tracker.reset()

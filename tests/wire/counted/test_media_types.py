@@ -120,7 +120,7 @@ def test_openais_sdk(is_async: bool, kind: str):
         given: Any = {"base_url": url + "/v1", "api_key": "none", "max_retries": 0}
 
         async def ask() -> None:
-            sender = httpx.AsyncClient(transport=AsyncWatchingTransport(tracker))
+            sender = openai.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(tracker))
             async with openai.AsyncOpenAI(**given, http_client=sender) as client:
                 async for _ in await client.chat.completions.create(**ASKED):
                     pass
@@ -128,7 +128,7 @@ def test_openais_sdk(is_async: bool, kind: str):
         if is_async:
             asyncio.run(ask())
         else:
-            sender = httpx.Client(transport=WatchingTransport(tracker))
+            sender = openai.DefaultHttpxClient(transport=WatchingTransport(tracker))
             for _ in openai.OpenAI(**given, http_client=sender).chat.completions.create(**ASKED):
                 pass
     _check(tracker)
@@ -139,7 +139,7 @@ def test_anthropics_sdk(kind: str):
     """Its events have names."""
     tracker = Tracker()
     with canned(BY_CLAUDE, kind) as url:
-        sender = httpx.Client(transport=WatchingTransport(tracker))
+        sender = anthropic.DefaultHttpxClient(transport=WatchingTransport(tracker))
         client = anthropic.Anthropic(
             base_url=url, api_key="none", max_retries=0, http_client=sender
         )

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import anthropic
-import httpx
 import pytest
 
 from llama_token_tracker import Budget, BudgetExceededError, Tracker, Usage
@@ -30,7 +29,7 @@ def _options(provider: LoopbackProvider) -> dict[str, Any]:
 
 
 def _client(provider: LoopbackProvider, tracker: Tracker) -> anthropic.AnthropicBedrock:
-    client = httpx.Client(transport=WatchingTransport(tracker))
+    client = anthropic.DefaultHttpxClient(transport=WatchingTransport(tracker))
     return anthropic.AnthropicBedrock(http_client=client, **_options(provider))
 
 
@@ -67,7 +66,7 @@ def test_the_asynchronous_client_is_counted_exactly(tracker: Tracker, *, streams
     """AsyncAnthropicBedrock is counted as the synchronous client is."""
 
     async def ask(provider: LoopbackProvider) -> None:
-        http = httpx.AsyncClient(transport=AsyncWatchingTransport(tracker))
+        http = anthropic.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(tracker))
         client = anthropic.AsyncAnthropicBedrock(http_client=http, **_options(provider))
         async with client:
             answer = await client.messages.create(stream=streams, **ASKED)
