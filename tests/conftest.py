@@ -4,7 +4,9 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
+from types import FunctionType
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -64,6 +66,13 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     # Without this, boto3 asks a host on the local network who it is.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def _no_watch_is_left() -> Iterator[None]:
+    """Let no test go on listening to the process, and so to the tests after it."""
+    yield
+    assert isinstance(httpx.Client.send, FunctionType), "this test has begun a watch: stop it"
 
 
 @pytest.fixture(scope="session")
