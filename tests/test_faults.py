@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
-from llama_token_tracker import TokenCountingHandler
+from llama_token_tracker import Budget, TokenCountingHandler
 from llama_token_tracker._lock import LOADING, LOCK
 from llama_token_tracker._log_once import forget_notices
+from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.testing import LoopbackProvider
 from tests.faults import ended
 from tests.needs import left_out_if
@@ -232,6 +233,51 @@ def test_a_tokenizer_may_have_a_lock_of_its_own() -> None:
     assert _within(10, read_while_holding)
     reader.join(10)
     assert not reader.is_alive()
+
+
+def _held_elsewhere() -> threading.Event:
+    """Have the lock of figures be held by a thread of its own, until this is set."""
+    held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with LOCK:
+            held.set()
+            is_over.wait(WATCHDOG_S)
+
+    threading.Thread(target=hold, daemon=True).start()
+    assert held.wait(10)
+    return is_over
+
+
+def test_a_reservation_that_is_dropped_waits_for_no_lock() -> None:
+    """The collector may come while another thread holds it; whoever asks next gives it back."""
+    accounts = Accounts(Budget(tokens=1_000))
+    kept = [accounts.reserve({}, None, input_tokens=10, output_tokens=10, usd=None)]
+    assert accounts.spent().reserved_tokens == 20
+    is_over = _held_elsewhere()
+    try:
+        assert _within(10, kept.clear)
+    finally:
+        is_over.set()
+    assert accounts.spent().reserved_tokens == 0
+
+
+ENDS = """
+from llama_token_tracker import Budget
+from llama_token_tracker.budgets import Accounts
+from tests.test_faults import _held_elsewhere
+
+accounts = Accounts(Budget(tokens=1_000))
+reservation = accounts.reserve({}, None, input_tokens=10, output_tokens=10, usd=None)
+is_over = _held_elsewhere()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_though_a_thread_holds_the_lock_and_a_reservation_is_open() -> None:
+    """What a daemon thread holds when the interpreter ends, it never lets go of."""
+    done = subprocess.run([sys.executable, "-c", ENDS], timeout=WATCHDOG_S / 2, check=False)
+    assert done.returncode == 0
 
 
 def test_dropped_streams_start_no_thread_under_a_lock() -> None:
