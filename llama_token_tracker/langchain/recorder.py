@@ -202,19 +202,15 @@ class RunRecorder:
     def _hands_on(self, run: Run, response: LLMResult | None) -> bool:
         """Whether a run has only handed on an answer that is recorded already."""
         answers, others = self.tracker.answers, len(self.runs)
-        if response is None or not (others or answers):
-            return False  # quick for most
-        if run.request is not None:
-            return False  # whoever has sent a request hands on nobody else's answer
-        messages = [getattr(one, "message", None) for one in _generations(response)]
-        # The provider's id stands in the latter, LangChain's in the former.
-        told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
-        places = [place for places in told for place in places if place]
-        if run.batch.is_alone and any(answers.has(place, run.began, run.maker) for place in places):
-            return True
-        for place in places if others else ():
-            answers.note(place, run.began, run.maker)
-        return False
+        # Whoever has sent a request hands on nobody else's answer. And quick for most.
+        if response is None or run.request is not None or not (others or answers):
+            return False
+        places = _answer_in(response)
+        if not run.batch.is_alone:
+            for place in places if others else ():
+                answers.note(place, run.began, run.maker)
+            return False
+        return answers.hands_on(places, run.began, run.maker, is_alone=not others)
 
     def _record(
         self, run: Run, response: LLMResult | None, status: Status, carried: Usage | None
@@ -315,6 +311,13 @@ def _provider(metadata: Mapping[str, Any], serialized: object) -> str | None:
     given = _fields(_fields(serialized).get("kwargs"))
     url = next((given[key] for key in _URLS if given.get(key)), None)
     return at_url(url, LANGCHAIN_PROVIDERS.get(as_text(metadata.get("ls_provider"))))
+
+
+def _answer_in(response: LLMResult) -> list[object]:
+    """What tells of the provider's answer: LangChain's id of it, and the provider's."""
+    messages = [getattr(one, "message", None) for one in _generations(response)]
+    told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
+    return [place for places in told for place in places if place]
 
 
 def _maker(serialized: object) -> str:

@@ -187,13 +187,10 @@ class Recorder:
         # Whoever has sent a request hands on nobody else's answer.
         if raw is None or not call.trusts_raw or call.requests:
             return False
-        maker = call.maker
-        if answers.has(raw, call.began, maker):
+        is_known = answers.hands_on([raw], call.began, call.maker, is_alone=not others)
+        if is_known:
             release(call)
-            return True
-        if others:
-            answers.note(raw, call.began, maker)
-        return False
+        return is_known
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""

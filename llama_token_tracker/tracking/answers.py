@@ -7,6 +7,7 @@ every answer the same id, so calls of one class of models never hand on each oth
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, Final, NamedTuple
 
@@ -49,6 +50,23 @@ class KnownAnswers:
     def __len__(self) -> int:
         """How many are known."""
         return len(self._known)
+
+    def hands_on(
+        self, answers: Sequence[object], began: float, maker: str, *, is_alone: bool
+    ) -> bool:
+        """Whether a call's answer is that of another, made elsewhere within it; note it if not.
+
+        Args:
+            answers: Each form in which the program sees it.
+            began: When the call began.
+            maker: The class of the model that was asked by it.
+            is_alone: Whether no other call is open, within which it may have been made.
+        """
+        if any(self.has(answer, began, maker) for answer in answers):
+            return True
+        for answer in () if is_alone else answers:
+            self.note(answer, began, maker)
+        return False
 
     def note(self, answer: object, began: float, maker: str | None) -> None:
         """Note that an answer is recorded.
