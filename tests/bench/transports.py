@@ -6,6 +6,7 @@ Run it with `python -m tests.bench.transports`. Figures are as in `tests.bench.w
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -15,7 +16,7 @@ import openai
 from llama_token_tracker import Tracker
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import WatchingTransport
-from tests.bench.watching import PARTS, show
+from tests.bench.watching import PARTS, by_client, show
 
 MESSAGES: Any = [{"role": "user", "content": "tell me " * 250}]
 STREAMED: Any = {"stream": True, "stream_options": {"include_usage": True}}
@@ -86,7 +87,7 @@ def main() -> None:
             for name, kind in kinds.items()
         }
         calls = {title: (call, clients[name]) for title, (name, call) in CALLS.items()}
-        show(calls, watched, rounds)
+        show(calls, partial(by_client, watched), rounds)
 
 
 if __name__ == "__main__":

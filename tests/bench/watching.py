@@ -60,10 +60,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
 PARTS: Final = 3
 """So many clients take turns."""
 
-Watched: TypeAlias = Callable[[Any], AbstractContextManager[object]]
-"""Watches a client in a block."""
-
-_ORDERS: Final = tuple(permutations(range(PARTS)))
+ORDERS: Final = tuple(permutations(range(PARTS)))
 _SETTLING: Final = 4
 
 
@@ -77,6 +74,14 @@ class Cost(NamedTuple):
 
     process: float
     thread: float
+
+
+Watch: TypeAlias = Callable[..., AbstractContextManager[object]]
+"""Watches a client in a block, for a `token_counter`."""
+Measure: TypeAlias = Callable[
+    [Callable[[Any], object], Sequence[Any], TokenCountingHandler, int], list[list[Cost]]
+]
+"""Measures a call by some clients, in so many rounds."""
 
 
 def cost_of(call: Callable[[Any], object], client: Any) -> Cost:
@@ -97,19 +102,23 @@ def block(call: Callable[[Any], object], clients: Sequence[Any], rounds: int) ->
     """What a call typically costs by each client, when they take turns."""
     costs: list[list[Cost]] = [[] for _ in clients]
     for number in range(-_SETTLING, rounds):
-        for which in _ORDERS[number % len(_ORDERS)]:
+        for which in ORDERS[number % len(ORDERS)]:
             costs[which].append(cost_of(call, clients[which]))
     return [Cost(*map(typical, zip(*one[_SETTLING:], strict=True))) for one in costs]
 
 
-def blocks(
-    call: Callable[[Any], object], clients: Sequence[Any], watched: Watched, rounds: int
+def by_client(
+    watch: Watch,
+    call: Callable[[Any], object],
+    clients: Sequence[Any],
+    token_counter: TokenCountingHandler,
+    rounds: int,
 ) -> list[list[Cost]]:
-    """The typical costs of each block: plain, as a control, and watched."""
+    """The typical costs of each block: plain, as a control, and by a client that is watched."""
     costs: list[list[Cost]] = []
-    for parts in _ORDERS * 3:
+    for parts in ORDERS * 3:
         plain, control, third = (clients[part] for part in parts)
-        with watched(third):
+        with watch(third, token_counter=token_counter):
             costs.append(block(call, (plain, control, third), rounds))
     return costs
 
@@ -139,14 +148,14 @@ def _with_error(values: Sequence[float]) -> str:
 
 def show(
     calls: Mapping[str, tuple[Callable[[Any], object], Sequence[Any]]],
-    watch: Callable[..., AbstractContextManager[object]],
+    measure: Measure,
     rounds: int,
 ) -> None:
     """Measure calls and print what watching them costs.
 
     Args:
         calls: By name, what to call, and by which clients.
-        watch: Watches one of these in a block, for a `token_counter`.
+        measure: Measures one of them.
         rounds: How many calls of each client a block has.
     """
     table = Table("call", "plain", "control", "watched", "%", title="CPU time, microseconds")
@@ -157,10 +166,17 @@ def show(
         block(call, clients, rounds)
         gc.collect()
         gc.disable()
-        costs = blocks(call, clients, partial(watch, token_counter=token_counter), rounds)
+        costs = measure(call, clients, token_counter, rounds)
         gc.enable()
         table.add_row(*row(name, costs, later(token_counter)))
     Console(width=130).print(table)
+
+
+def watch_client(
+    client: Any, token_counter: TokenCountingHandler
+) -> AbstractContextManager[object]:
+    """Watch a client, and no other."""
+    return watch(token_counter, client)
 
 
 def main() -> None:
@@ -173,7 +189,8 @@ def main() -> None:
         arguments = provider.arguments("bedrock")
         clients = [boto3.client("bedrock-runtime", **arguments) for _ in range(PARTS)]
         names = [options.operation] if options.operation else [*CALLS]
-        show({name: (CALLS[name], clients) for name in names}, watch, options.rounds)
+        calls = {name: (CALLS[name], clients) for name in names}
+        show(calls, partial(by_client, watch_client), options.rounds)
 
 
 if __name__ == "__main__":
