@@ -18,11 +18,12 @@ def hand_on(error: BudgetExceededError) -> None:
     if type(error) is not BudgetExceededError:
         return  # one of the user's own, or that was here before
     for module, name in SDK_ERRORS:
+        own: Any = type(error)
         kind = getattr(sys.modules.get(module), name, None)
         if kind is None:
             continue
         try:
-            error.__class__ = _also(error.__class__, kind)
+            error.__class__ = _also(own, kind)
         except Exception as problem:  # noqa: BLE001 - an SDK may be of any version
             notice("{} wraps a budget's refusal", problem, "look for it in `__cause__`", module)
 
