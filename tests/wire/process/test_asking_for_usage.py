@@ -201,6 +201,50 @@ def test_all_else_of_a_request_stays_as_it_was_written(tracker: Tracker) -> None
     assert tracker.llm_token_counts[0].source == "reported"
 
 
+def _first_by_httpx(url: str, go_on: Callable[[], None]) -> bytes:
+    with httpx.stream("POST", url, json=BODY) as response:
+        return _first(response.iter_bytes(), go_on)
+
+
+def _first_by_requests(url: str, go_on: Callable[[], None]) -> bytes:
+    with requests.post(url, json=BODY, stream=True, timeout=5) as response:
+        return _first(response.iter_content(512), go_on)
+
+
+def _first(pieces: Iterator[bytes], go_on: Callable[[], None]) -> bytes:
+    piece = next(pieces)
+    go_on()
+    return piece + b"".join(pieces)
+
+
+def _first_by_aiohttp(url: str, go_on: Callable[[], None]) -> bytes:
+    async def go() -> bytes:
+        timeout = aiohttp.ClientTimeout(sock_read=5)
+        session = aiohttp.ClientSession(timeout=timeout)
+        async with session, session.post(url, json=BODY) as response:
+            piece = await response.content.readany()
+            go_on()
+            return bytes(piece + await response.content.read())
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("go", [_first_by_httpx, _first_by_requests, _first_by_aiohttp])
+def test_an_event_is_there_before_the_next_has_come(
+    go: Callable[[str, Callable[[], None]], bytes],
+    encoding: str,
+    tracker: Tracker,
+    provider: LoopbackProvider,
+) -> None:
+    """The server waits until the first was read."""
+    with Relay(provider, waits=True, encoding=encoding) as relay:
+        content = go(f"{relay.url}/openai/v1/chat/completions", relay.go_on.set)
+    assert content.endswith(b"data: [DONE]\n\n")
+    assert b'"usage"' not in content
+    assert [event.source for event in tracker.llm_token_counts] == ["reported"]
+
+
 # --- SDKs and frameworks ---------------------------------------------------------------------
 
 
