@@ -303,6 +303,8 @@ def test_no_call_is_lost_to_a_server_that_gives_every_answer_one_id(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(ask, range(threads)))
     handler.close()
+    if handler.watching is not None:
+        handler.watching.stop()
     assert len(handler.llm_token_counts) == threads * times
     assert handler.total_llm_token_count == threads * times * 7_144
 
