@@ -45,7 +45,7 @@ def send(
         finally:
             _sending.reset(token)
     for sent in all_sent:
-        _answered(sent, response, is_read=not kwargs.get("stream", False))
+        _answered(sent, response, is_read=not kwargs.get("stream", session.stream))
     return response
 
 

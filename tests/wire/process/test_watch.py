@@ -296,6 +296,21 @@ def test_a_redirected_request_is_one_call(library: str, provider: LoopbackProvid
     assert event.total_token_count == provider.billed[0].total_tokens
 
 
+def test_an_answer_that_a_session_leaves_unread_is_not_read(provider: LoopbackProvider):
+    """Though whoever sends the request says nothing of it."""
+    requests: Any = pytest.importorskip("requests")
+    tracker = Tracker()
+    with watch(tracker), requests.Session() as session:
+        session.stream = True
+        url = f"{provider.url('openai')}/chat/completions"
+        request = session.prepare_request(requests.Request("POST", url, json=BODY))
+        response = session.send(request)
+        assert response.raw.tell() == 0
+        response.json()
+        del response
+    assert [event.source for event in tracker.llm_token_counts] == ["reported"]
+
+
 # --- some clients alone ----------------------------------------------------------------------
 
 ALONE = {
