@@ -203,6 +203,12 @@ LISTED_PROVIDERS: Final[dict[str, str]] = {
 Source: `genai_prices.data` of release 0.2.3 (checked 2026-11-22).
 """
 
+SDK_ERRORS: Final = (("openai", "OpenAIError"), ("anthropic", "AnthropicError"))
+"""SDKs that hand on errors of a class of their own as they are, and wrap all others.
+
+Source: `_base_client.py` of openai from 2.31 and of anthropic from 0.100 on (checked 2026-11-29).
+"""
+
 SENDS_NO_LINE_ENDS: Final = frozenset(
     {"AzureOpenAIEmbedding", "OpenAIEmbedding", "OpenAILikeEmbedding"}
 )

@@ -132,7 +132,7 @@ def _say_how_to_ask(ended: Ended) -> None:
             "streams without usage of {}",
             call.provider,
             "our own count stands in for the bill; to have the provider report it, give "
-            f"{ended.settings.ask_for_usage}",
+            f"{ended.settings.ask_for_usage}, or watch(..., ask_for_usage=True)",
             printable(call.model),
         )
 

@@ -1,7 +1,7 @@
 """Who listens to the clients of this process, and where in their libraries they are heard."""
 
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
@@ -52,15 +52,37 @@ class Listening:
     Args:
         recorder: Where their requests go.
         clients: The clients; `None` for all.
+        asked: Which hosts are asked for the usage of a stream; all of them if it's `True`.
+
+    Attributes:
+        asked: The same.
     """
 
-    def __init__(self, recorder: Recorder, clients: Iterable[Any] | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        clients: Iterable[Any] | None,
+        asked: bool | Collection[str] = False,
+    ) -> None:
         self.recorder = recorder
         self._clients: WeakSet[Any] | None = None if clients is None else WeakSet(clients)
+        self.asked = {asked} if isinstance(asked, str) else asked
+        self._refusing: set[str] = set()
 
     def hears(self, client: object) -> bool:
         """Whether this client is one of those."""
         return self._clients is None or client in self._clients
+
+    def asks(self, host: str) -> bool:
+        """Whether this host is asked for the usage of a stream."""
+        asked = self.asked
+        return (asked is True or (asked is not False and host in asked)) and (
+            host not in self._refusing
+        )
+
+    def refuses(self, host: str) -> None:
+        """Note that a host refuses to be asked."""
+        self._refusing.add(host)
 
     @cached_property
     def botocore(self) -> Listener:
@@ -83,6 +105,11 @@ def heard(client: object) -> list[Listening]:
     """Who listens to a client: of those who count into one tracker, one."""
     by_tracker = {id(one.recorder.tracker): one for one in _listening if one.hears(client)}
     return list(by_tracker.values())
+
+
+def asking(client: object) -> list[Listening]:
+    """Who listens to a client and has hosts be asked for the usage of a stream."""
+    return [one for one in _listening if one.asked and one.hears(client)]
 
 
 def start(listening: Listening) -> None:

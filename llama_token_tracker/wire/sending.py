@@ -6,12 +6,14 @@ from typing import Any, Final
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.answers.answer import Answer
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.listening import heard, is_underway, underway
 from llama_token_tracker.wire.operations import find, uncounted_provider
+from llama_token_tracker.wire.refusals import hand_on
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
 
@@ -102,7 +104,11 @@ def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | st
         notice("a request could not be noted", error, "it is not counted")
         return UNCOUNTED
     if call is not None:
-        call.reserve()
+        try:
+            call.reserve()
+        except BudgetExceededError as error:
+            hand_on(error)
+            raise
     return sent
 
 

@@ -1,6 +1,6 @@
 """`watch`: counts what this process sends to providers, or some clients alone."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -35,7 +35,9 @@ class Watch:
         self.stop()
 
 
-def watch(token_counter: Any, *clients: Any) -> Watch:
+def watch(
+    token_counter: Any, *clients: Any, ask_for_usage: bool | Collection[str] = False
+) -> Watch:
     """Count all that this process sends to a known provider, as the provider reports it.
 
         token_counter = TokenCountingHandler()
@@ -44,13 +46,18 @@ def watch(token_counter: Any, *clients: Any) -> Watch:
     Whoever sends it: LlamaIndex, LangChain, an SDK, boto3, any library on httpx, httpx2, botocore,
     aiobotocore, aiohttp or requests, by clients made before or later. A call that a framework
     makes, and that is counted by `token_counter` anyway, is counted once: its event takes the
-    provider's figures. Every other request becomes an event of its own. No request is changed.
+    provider's figures. Every other request becomes an event of its own. No request is changed,
+    unless you `ask_for_usage`.
 
     Args:
         token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
         clients: Only these: clients of boto3, aioboto3 and aiobotocore, or sessions, for the
             clients they make from now on; clients of SDKs, of httpx, aiohttp and requests; models
             of LlamaIndex or LangChain that have one of them. All of the process if none is given.
+        ask_for_usage: Whether streams of OpenAI's chat and text completions, and of whoever speaks
+            like it, are asked on the way for their usage where the program doesn't say anything of
+            it, as they don't report it else. What comes of that is taken out of the answer again.
+            The names of hosts ask those alone.
 
     Returns:
         The watch, to `stop()` it. Whoever watches twice counts once; several may count.
@@ -60,13 +67,13 @@ def watch(token_counter: Any, *clients: Any) -> Watch:
     """
     recorder = Recorder(token_counter)
     if not clients:
-        listening = Listening(recorder, None)
+        listening = Listening(recorder, None, ask_for_usage)
         start(listening)
         return Watch(listening)
     found = [inner for client in clients for inner in _clients_in(client)]
     emitters = [emitter_of(inner) for inner in found if not _is_heard(inner)]
     others = [inner for inner in found if _is_heard(inner)]
-    listening = Listening(recorder, others)
+    listening = Listening(recorder, others, ask_for_usage)
     for emitter in emitters:
         listening.botocore.listen(emitter)
     if others:

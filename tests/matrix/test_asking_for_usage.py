@@ -15,6 +15,7 @@ from llama_token_tracker._names import HOSTS, OPENAI, is_elsewhere
 from llama_token_tracker.langchain import TokenCountingCallbackHandler
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import WatchingTransport
+from llama_token_tracker.wire.operations import forget_operations
 from tests.needs import needs
 
 from .clients import LLMS
@@ -50,11 +51,9 @@ def _by_sdk(provider: LoopbackProvider, *, asks: bool) -> Any:
 
     tracker = Tracker()
     options: Any = {"stream_options": {"include_usage": True}} if asks else {}
-    arguments = provider.arguments("openai")
-    # By the other's name other tests have asked, and whose it is was found out then.
-    arguments["base_url"] = arguments["base_url"].replace("127.0.0.1", "localhost")
     with OpenAI(
-        http_client=httpx.Client(transport=WatchingTransport(tracker)), **arguments
+        http_client=httpx.Client(transport=WatchingTransport(tracker)),
+        **provider.arguments("openai"),
     ) as client:
         list(
             client.chat.completions.create(
@@ -71,10 +70,11 @@ def _by_sdk(provider: LoopbackProvider, *, asks: bool) -> Any:
 def _openai_answers_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The loopback host is OpenAI's, for a while."""
     is_elsewhere.cache_clear()
-    for name in ("127.0.0.1", "localhost"):
-        monkeypatch.setitem(HOSTS, name, OPENAI)
+    forget_operations()
+    monkeypatch.setitem(HOSTS, "127.0.0.1", OPENAI)
     yield
     is_elsewhere.cache_clear()
+    forget_operations()
 
 
 WAYS: dict[str, tuple[Callable[..., Any], str]] = {

@@ -16,6 +16,7 @@ from llama_token_tracker._log_once import notice
 _PIECE: Final = 65_536
 """A piece of output has so many bytes at the most."""
 
+_PLAIN: Final = frozenset({"", "identity"})
 _MOST_ENCODINGS: Final = 5
 """More in a row are refused, as by httpx2: each takes memory, and nobody needs two."""
 
@@ -81,15 +82,24 @@ def _cut(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
             yield piece[start : start + most]
 
 
+def is_known(encoding: str) -> bool:
+    """Whether all of a body's encodings are known, or it has none."""
+    return all(name in _PLAIN or name in _DECODERS for name in _names(encoding))
+
+
+def _names(encoding: str) -> list[str]:
+    return [name.strip().lower() for name in encoding.split(",")]
+
+
 def _decoders(encoding: str) -> list[_Decoder]:
     """Find what undoes the encodings that were applied one after the other, last first."""
-    names = [name.strip().lower() for name in encoding.split(",")]
+    names = _names(encoding)
     if len(names) > _MOST_ENCODINGS:
         msg = f"a body has {len(names)} encodings; at most {_MOST_ENCODINGS} are undone."
         raise ValueError(msg)
     found: list[_Decoder] = []
     for name in reversed(names):
-        if name in {"", "identity"}:
+        if name in _PLAIN:
             continue
         make = _DECODERS.get(name)
         if make is None:

@@ -21,7 +21,7 @@ _LONGEST: Final = 1_048_576
 _END: Final = 16_384
 """So much is kept of such a document, and of a usage in it at the most."""
 
-_FIELD: Final = b"data:"
+DATA: Final = b"data:"
 
 
 class Documents(Protocol):
@@ -163,13 +163,13 @@ class Events(Lines):
         """Add some bytes, and give the documents that end in them."""
         if (
             len(piece) <= _END
-            and piece.startswith(_FIELD)
+            and piece.startswith(DATA)
             and piece.find(b"\n") == len(piece) - 2
             and piece.endswith(b"\n\n")
             and self._is_empty
         ):
             # Most pieces are one event, and quick.
-            return iter((piece[len(_FIELD) :].strip(),))
+            return iter((piece[len(DATA) :].strip(),))
         return super().feed(piece)
 
     @property
@@ -179,16 +179,16 @@ class Events(Lines):
     def _add(self, line: bytes) -> None:
         if self._is_within:
             self._document.add(line)
-        elif line.startswith(_FIELD):
+        elif line.startswith(DATA):
             # Lines of one event are joined by this; in front it's taken off again.
-            self._document.add(b"\n" + line[len(_FIELD) :])
+            self._document.add(b"\n" + line[len(DATA) :])
 
     def _ends(self, line: bytes) -> bool:
         return not (self._is_within or line.strip())
 
 
-_SPACE: Final = b" \t\r\n"
-_FIELDS: Final = tuple(name + b":" for name in (b"data", b"event", b"id", b"retry", b""))
+SPACE: Final = b" \t\r\n"
+FIELDS: Final = tuple(name + b":" for name in (b"data", b"event", b"id", b"retry", b""))
 """How server-sent events begin; with the last, comments do."""
 _EVENTS: Final = b"event-stream"
 _FRAMED: Final = b"vnd.amazon.eventstream"
@@ -246,13 +246,13 @@ class Sniffed:
         if _FRAMED in self._kind:
             self.chosen = Frames()
             return self.chosen.feed(piece)
-        head = (self._head + piece).lstrip(_SPACE)
+        head = (self._head + piece).lstrip(SPACE)
         self._head = b""
         if BOM_UTF8.startswith(head):
             self._head = head
             return iter(())
-        head = head.removeprefix(BOM_UTF8).lstrip(_SPACE)
-        if any(field.startswith(head) for field in _FIELDS):
+        head = head.removeprefix(BOM_UTF8).lstrip(SPACE)
+        if any(field.startswith(head) for field in FIELDS):
             # Not before it's told.
             self._head = head
             return iter(())
@@ -272,7 +272,7 @@ class Sniffed:
 
     def _choose(self, head: bytes) -> Documents:
         is_json = head.startswith((b"{", b"["))
-        if head.startswith(_FIELDS) or (_EVENTS in self._kind and not is_json):
+        if head.startswith(FIELDS) or (_EVENTS in self._kind and not is_json):
             return Events(self._keys)
         if any(name in self._kind for name in _LINED):
             return Lines(self._keys)

@@ -5,12 +5,11 @@ All ways of reading lead there, and what the program gets is what its library ma
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import import_module
 from typing import Any, Final, Protocol
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.answers.answer import Answer
-from llama_token_tracker.wire.answers.classes import derived
+from llama_token_tracker.wire.answers.classes import content_class, derived
 
 
 class Reader(Protocol):
@@ -91,8 +90,6 @@ def watch_content(owner: Any, content: Any, reader: Reader) -> None:
 
 @cache
 def _content_class() -> Any:
-    """What stands for aiohttp's `StreamReader`, which has no room for who reads along."""
-
     async def readchunk(self: Any) -> tuple[bytes, bool]:
         piece, is_end = await self.__wrapped__.readchunk()
         self._self_readers.hear(piece, 0 if is_end and not piece else 1)
@@ -116,29 +113,15 @@ def _content_class() -> Any:
 
         return read
 
-    def iterating(name: str) -> Any:
-        def iterate(self: Any, *args: Any) -> Any:
-            # By aiohttp's own method, which reads by those above.
-            return getattr(self.__class__, name)(self, *args)
-
-        return iterate
-
-    # With LlamaIndex comes wrapt, and with aiobotocore. A proxy keeps what begins with `_self_`.
-    return type(
-        "Content",
-        (import_module("wrapt").ObjectProxy,),
-        {
-            "read": read_some,
-            "readchunk": readchunk,
-            "read_nowait": read_nowait,
-            **{name: reading(name) for name in _READ},
-            **{name: iterating(name) for name in _ITERATED},
-        },
+    return content_class(
+        read=read_some,
+        readchunk=readchunk,
+        read_nowait=read_nowait,
+        **{name: reading(name) for name in _READ},
     )
 
 
 _READ: Final = ("readany", "readline", "readuntil", "readexactly")
-_ITERATED: Final = ("__aiter__", "iter_any", "iter_chunked", "iter_chunks")
 
 
 # --- for what is read along as its bytes come ----------------------------------------------

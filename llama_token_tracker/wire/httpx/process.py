@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from llama_token_tracker.wire.httpx.asking import asked
 from llama_token_tracker.wire.httpx.requests import NOTED, answered, leave
 from llama_token_tracker.wire.listening import heard
 from llama_token_tracker.wire.sending import UNCOUNTED, Sent, all_underway
@@ -14,6 +15,18 @@ def send(
     wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """Around `Client.send`, which all that a client sends passes."""
+    asking = asked(client, args, kwargs)
+    if asking is not None:
+        # Not read before what was asked for is taken out.
+        response = send(wrapped, client, (asking.request,), {**_options(kwargs), "stream": True})
+        asking.take_back(response, is_async=False)
+        if not kwargs.get("stream", False):
+            try:
+                response.read()
+            except BaseException:
+                response.close()
+                raise
+        return response
     request: Any = args[0] if args else kwargs.get("request")
     with _sending(client, request) as all_sent:
         response = wrapped(*args, **kwargs)
@@ -28,11 +41,27 @@ async def async_send(
     kwargs: Mapping[str, Any],
 ) -> Any:
     """Around `AsyncClient.send`."""
+    asking = asked(client, args, kwargs)
+    if asking is not None:
+        options = {**_options(kwargs), "stream": True}
+        response = await async_send(wrapped, client, (asking.request,), options)
+        asking.take_back(response, is_async=True)
+        if not kwargs.get("stream", False):
+            try:
+                await response.aread()
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
     request: Any = args[0] if args else kwargs.get("request")
     with _sending(client, request) as all_sent:
         response = await wrapped(*args, **kwargs)
     _answered(all_sent, request, response, is_async=True)
     return response
+
+
+def _options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "request"}
 
 
 @contextmanager

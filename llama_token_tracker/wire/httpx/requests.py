@@ -26,7 +26,7 @@ def leave(recorder: Recorder, request: Any) -> Sent:
             return redirected.sent(request)
         if recorder.tracker in request.extensions.get(NOTED, ()):
             return UNCOUNTED
-        url, method, body = request.url, request.method, _body(request)
+        url, method, body = request.url, request.method, body_of(request)
     except Exception as error:  # noqa: BLE001 - counting must not stop the call
         pass_on(error)
         notice("a request could not be noted", error, "it is not counted")
@@ -92,7 +92,7 @@ def _fail(sent: Sent) -> None:
         sent.exchange.settle("failed")
 
 
-def _body(request: Any) -> bytes | None:
+def body_of(request: Any) -> bytes | None:
     """The body of a request; `None` if it's a stream, which the transport alone may read."""
     try:
         body: bytes = request.content

@@ -10,10 +10,24 @@ from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from typing import Any
 
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker.wire.answers.answer import Answer
+from llama_token_tracker.wire.answers.stream_usage import Passage
 
 
-class _Watched:
+class _Around:
+    """What stands around a response's stream."""
+
+    _stream: Any
+
+    def __getattr__(self, name: str) -> Any:
+        # Not of a copy that has nothing yet.
+        if name == "_stream" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+class _Watched(_Around):
     """A response's stream, each of whose pieces is read on its way."""
 
     def __init__(self, stream: Any, answer: Answer) -> None:
@@ -21,12 +35,6 @@ class _Watched:
         self._answer = answer
         # At exit nobody counts any more.
         weakref.finalize(self, answer.leave).atexit = False
-
-    def __getattr__(self, name: str) -> Any:
-        # Not of a copy that has nothing yet.
-        if name == "_stream" or name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._stream, name)
 
 
 class _WatchedSync(_Watched):
@@ -71,6 +79,66 @@ class _WatchedAsync(_Watched):
         await self._stream.aclose()
 
 
+class _Changed(_Around):
+    """A response's stream, whose pieces pass something on their way.
+
+    Attributes:
+        undecodable: httpx's error, or httpx2's, for what isn't what its header says.
+    """
+
+    undecodable: Any
+
+    def __init__(self, stream: Any, passage: Passage) -> None:
+        self._stream = stream
+        self._passage = passage
+
+    def _feed(self, piece: bytes) -> bytes:
+        try:
+            return self._passage.feed(piece)
+        except Exception as error:
+            pass_on(error)
+            raise self.undecodable(str(error)) from error
+
+
+class _ChangedSync(_Changed):
+    """A `SyncByteStream`."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes, as they come."""
+        for piece in self._stream:
+            if passed := self._feed(piece):
+                yield passed
+        if rest := self._passage.rest():
+            yield rest
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+
+class _ChangedAsync(_Changed):
+    """An `AsyncByteStream`."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The bytes, as they come."""
+        async for piece in self._stream:
+            if passed := self._feed(piece):
+                yield passed
+        if rest := self._passage.rest():
+            yield rest
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+
+def change_answer(passage: Passage, response: Any, *, is_async: bool) -> None:
+    """Have the bytes of a response that isn't read yet pass something on their way."""
+    if not response.is_stream_consumed:
+        kind = _kind(library_of(response, "Response"), _ChangedAsync if is_async else _ChangedSync)
+        response.stream = kind(response.stream, passage)
+
+
 def watch_answer(answer: Answer, response: Any, *, is_async: bool) -> None:
     """Put a stream that is read along in the place of a response's own.
 
@@ -83,19 +151,17 @@ def watch_answer(answer: Answer, response: Any, *, is_async: bool) -> None:
         # A client has read it, or a transport that asks nobody has it whole already.
         answer.take_in_all(response.content)
     else:
-        kind = _kind(sys.modules[library_of(response, "Response")], is_async)
+        kind = _kind(library_of(response, "Response"), _WatchedAsync if is_async else _WatchedSync)
         response.stream = kind(response.stream, answer)
 
 
 @cache
-def _kind(library: Any, is_async: bool) -> type[Any]:
-    """A stream that is read along, and that httpx, or httpx2, knows for its own kind."""
-    watched: type[_Watched]
-    if is_async:
-        watched, own = _WatchedAsync, library.AsyncByteStream
-    else:
-        watched, own = _WatchedSync, library.SyncByteStream
-    return type(watched.__name__.lstrip("_"), (watched, own), {})
+def _kind(name: str, around: type[_Around]) -> type[Any]:
+    """A stream of ours that httpx, or httpx2, knows for its own kind."""
+    library: Any = sys.modules[name]
+    own = library.AsyncByteStream if hasattr(around, "aclose") else library.SyncByteStream
+    names = {"undecodable": library.DecodingError}
+    return type(around.__name__.lstrip("_"), (around, own), names)
 
 
 def library_of(thing: Any, name: str) -> str:

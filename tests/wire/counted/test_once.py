@@ -15,7 +15,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 
-from llama_token_tracker import TokenCountingHandler, Tracker
+from llama_token_tracker import TokenCountingHandler, Tracker, watch
 from llama_token_tracker.testing import LoopbackProvider
 from llama_token_tracker.testing.clients import arguments
 from llama_token_tracker.tracking.answers import KnownAnswers
@@ -312,8 +312,8 @@ def test_a_call_that_has_sent_its_own_request_hands_on_nobodys_answer():
     """Though a client of the program's own got an answer of the same id meanwhile."""
     from llama_index.llms.openai import OpenAI
 
-    handler = TokenCountingHandler(watch=True)
-    with canned(GPTS) as url:
+    handler = TokenCountingHandler()
+    with canned(GPTS) as url, watch(handler):
         client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
         began, told = threading.Event(), threading.Event()
 

@@ -319,7 +319,7 @@ def test_a_call_belongs_to_the_scope_in_which_it_left(provider: LoopbackProvider
 
 
 def test_a_budget_stops_a_request_before_it_is_sent(provider: LoopbackProvider):
-    """OpenAI's client before 3.0 wraps it as it wraps whatever a transport raises."""
+    """OpenAI's client before 2.31 wraps it as it wraps whatever a transport raises."""
     module = pytest.importorskip("openai")
     tracker = Tracker(budget=Budget(tokens=10))
     with pytest.raises((module.APIConnectionError, BudgetExceededError)) as raised:

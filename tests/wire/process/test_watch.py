@@ -20,6 +20,7 @@ from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
 from llama_token_tracker.wire.listening import POINTS
 from tests.needs import is_installed, needs
+from tests.wire.httpx_clients.relay import Relay
 from tests.wire.process.calls import CALLS, MESSAGES, PROMPT
 
 BODY: Any = {"model": "gpt-4o", "messages": MESSAGES}
@@ -265,6 +266,49 @@ def test_a_budget_stops_a_request_before_it_leaves(provider: LoopbackProvider):
         with pytest.raises(BudgetExceededError):
             ask(provider)
     assert len(provider.billed) == 1
+
+
+REDIRECTED: dict[str, Any] = {
+    "httpx": lambda url: httpx.post(url, json=BODY, follow_redirects=True),
+    "requests": lambda url: import_module("requests").post(url, json=BODY),
+    "requests stream": lambda url: import_module("requests").post(url, json=BODY, stream=True).text,
+    "aiohttp": lambda url: asyncio.run(by_aiohttp(url)),
+}
+
+
+async def by_aiohttp(url: str) -> None:
+    """Send one request by aiohttp."""
+    session: Any = import_module("aiohttp").ClientSession()
+    async with session, session.post(url, json=BODY) as response:
+        await response.read()
+
+
+@pytest.mark.parametrize("library", REDIRECTED)
+def test_a_redirected_request_is_one_call(library: str, provider: LoopbackProvider):
+    """Whoever follows."""
+    pytest.importorskip(library.partition(" ")[0])
+    tracker = Tracker()
+    with watch(tracker), Relay(provider, redirects=True) as relay:
+        REDIRECTED[library](f"{relay.url}/openai/v1/chat/completions")
+    assert len(relay.requests) == 2
+    [event] = tracker.llm_token_counts
+    assert (event.source, event.status) == ("reported", "complete")
+    assert event.total_token_count == provider.billed[0].total_tokens
+
+
+def test_an_answer_that_a_session_leaves_unread_is_not_read(provider: LoopbackProvider):
+    """Though whoever sends the request says nothing of it."""
+    requests: Any = pytest.importorskip("requests")
+    tracker = Tracker()
+    with watch(tracker), requests.Session() as session:
+        session.stream = True
+        url = f"{provider.url('openai')}/chat/completions"
+        request = session.prepare_request(requests.Request("POST", url, json=BODY))
+        response = session.send(request)
+        assert response.raw.tell() == 0
+        response.json()
+        del response
+    assert [event.source for event in tracker.llm_token_counts] == ["reported"]
 
 
 # --- some clients alone ----------------------------------------------------------------------
