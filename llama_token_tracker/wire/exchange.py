@@ -215,7 +215,7 @@ class Exchange(_Answer):
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
 
-        What a framework sends, its own call has reserved.
+        What a framework sends, its own call has reserved, unless that was refused.
 
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
@@ -224,6 +224,9 @@ class Exchange(_Answer):
             self.is_settled = True  # until it may be sent: so it's none that could be lost
             self._recorder.tracker.reserve(self)
             self.is_settled = False
+        elif self._owner is not None and self._owner.refusal is not None:
+            self.is_settled = True
+            raise self._owner.refusal
 
     # --- what the client's watch tells -----------------------------------------------------
 
