@@ -163,7 +163,8 @@ class SpanRecorder(Recorder):
                 self.tracker.reserve(call)
         except Exception as error:  # noqa: BLE001 - what a budget raises is up to its user
             pass_on(error)
-            refusal = error
+            # Its frames would hold the call, and that holds it.
+            refusal = error.with_traceback(None)
         if refusal is not None:
             self._refuse(call, refusal)
 

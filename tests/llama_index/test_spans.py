@@ -21,10 +21,10 @@ from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.llama_index.instrumentation import SPANS, is_attached
 from tests.llama_index.test_instrumentation import LEAVE, METHODS, RAW, STREAM, streamed
 from tests.llama_index.test_unheard import EMBEDS, TEXTS
-from tests.scripted import HELLO, Asking, Chatty, Scripted, figures, reported
+from tests.scripted import HELLO, Asking, Chatty, Scripted, deaf, figures, reported
 
 MANAGERS: dict[str, Callable[[TokenCountingHandler], CallbackManager]] = {
-    "none": lambda handler: CallbackManager([]),
+    "none": lambda handler: deaf(),
     "another's": lambda handler: CallbackManager([TokenCountingHandler()]),
     "its own": lambda handler: CallbackManager([handler]),
     "its own, twice": lambda handler: CallbackManager([handler, handler]),
@@ -49,7 +49,7 @@ def manager(request: pytest.FixtureRequest, handler: TokenCountingHandler) -> Ca
 
 def alone(kind: type[Scripted] = Scripted, **fields: Any) -> Any:
     """A model without any handler."""
-    return kind(callback_manager=CallbackManager([]), **fields)
+    return kind(callback_manager=deaf(), **fields)
 
 
 # --- every call, exactly once ---------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_an_event_says_what_callbacks_would(
 ):
     """Prompt, answer, model and the label of a call without usage are the same."""
     told = TokenCountingHandler()
-    for manager in (CallbackManager([]), CallbackManager([told])):
+    for manager in (deaf(), CallbackManager([told])):
         method(Scripted(callback_manager=manager, raws=[None, None]))
     for name in ("prompt", "completion", "model", "operation", "source", "total_token_count"):
         values = [getattr(event, name) for event in handler.llm_token_counts]
@@ -271,7 +271,7 @@ def test_a_call_is_of_the_scope_and_tags_it_starts_in(handler: TokenCountingHand
     """Those of LlamaIndex included."""
     with handler.scope("request", user="ada") as request, instrument_tags({"step": "one"}):
         stream = alone(raws=STREAM).stream_chat(HELLO)
-        MockEmbedding(embed_dim=2).get_text_embedding("one")
+        MockEmbedding(embed_dim=2, callback_manager=deaf()).get_text_embedding("one")
     list(stream)
     assert request.total_llm_token_count == 120
     (event,) = handler.llm_token_counts
@@ -317,7 +317,7 @@ def test_closing_it_ends_it(handler: TokenCountingHandler):
     next(stream)
     assert handler.close()
     alone(raw=RAW).chat(HELLO)
-    MockEmbedding(embed_dim=2).get_text_embedding("one")
+    MockEmbedding(embed_dim=2, callback_manager=deaf()).get_text_embedding("one")
     assert handler.uncounted == {
         "Scripted.chat": 1,
         "MockEmbedding.get_text_embedding": 1,
@@ -330,6 +330,7 @@ def test_closing_it_ends_it(handler: TokenCountingHandler):
 
 def test_a_handler_that_is_gone_hears_nothing():
     """It needs no closing, and leaves nothing on the dispatcher."""
+    gc.collect()
     before = [*get_dispatcher().span_handlers]
     handler = TokenCountingHandler(everywhere=True)
     alone(raw=RAW).chat(HELLO)
@@ -411,7 +412,7 @@ def test_what_a_budget_cannot_stop_is_said_and_charged(caplog: pytest.LogCapture
     handler = TokenCountingHandler(everywhere=True, budget=Budget(tokens=50))
     model = alone(raw=RAW)
     model.complete("hello", max_tokens=100)
-    MockEmbedding(embed_dim=2).get_text_embedding("hello")
+    MockEmbedding(embed_dim=2, callback_manager=deaf()).get_text_embedding("hello")
     assert caplog.text.count("a budget could not stop a call: Scripted.complete:") == 1
     assert caplog.text.count("a budget could not stop a call: MockEmbedding.get_text_") == 1
     assert handler.accounts[0].spent().tokens == 120 + handler.total_embedding_token_count

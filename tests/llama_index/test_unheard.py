@@ -13,7 +13,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker._log_once import forget_notices
-
+from tests.scripted import deaf
 
 TEXTS = ["one", "two words", "three more words"]
 
@@ -23,7 +23,8 @@ def _model(handler: TokenCountingHandler) -> MockLLM:
 
 
 def _embedding(*handlers: TokenCountingHandler) -> MockEmbedding:
-    return MockEmbedding(embed_dim=8, callback_manager=CallbackManager([*handlers]))
+    manager = CallbackManager([*handlers]) if handlers else deaf()
+    return MockEmbedding(embed_dim=8, callback_manager=manager)
 
 
 def test_a_chat_engine_that_replaces_the_manager_is_seen(
