@@ -132,6 +132,13 @@ def counted(kind: type[Scripted] = Scripted, **fields: Any) -> tuple[TokenCounti
     return handler, kind(callback_manager=CallbackManager([handler]), **fields)
 
 
+def deaf() -> CallbackManager:
+    """A manager without handlers; a new one that is given none takes those of Settings."""
+    manager = CallbackManager([])
+    manager.handlers = []
+    return manager
+
+
 def by_hand(
     handler: Any,
     response: object,

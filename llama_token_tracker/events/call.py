@@ -86,6 +86,7 @@ class Call:
         parent: The call that made this one, or `None`.
         context: The scope and the tags it started in; see `tracking.scopes`.
         reservation: What it holds in budgets until it's settled; see `tracking.charging`.
+        refusal: What a budget would have raised at its start, if that could have stopped it.
         is_streamed: Whether its answer came in parts.
         began: When it started, by the clock that durations are measured with, in seconds.
     """
@@ -98,6 +99,7 @@ class Call:
     parent: "Call | None" = None
     context: Any = None
     reservation: Any = None
+    refusal: Exception | None = None
     is_streamed: bool = False
     began: float
 

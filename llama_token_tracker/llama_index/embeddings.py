@@ -26,6 +26,8 @@ class Batch:
     the same.
     """
 
+    refusal: Exception | None = None
+
     def __init__(self) -> None:
         self.open = 0
         self.has_requests = self.has_lost = False

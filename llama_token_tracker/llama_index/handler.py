@@ -26,7 +26,8 @@ from llama_token_tracker.llama_index.base_classes import CoreHandler, active_ins
 from llama_token_tracker.llama_index.instrumentation import listen
 from llama_token_tracker.llama_index.open_calls import OpenCall
 from llama_token_tracker.llama_index.payloads import users_tags
-from llama_token_tracker.llama_index.recorder import LlamaIndexEvent, Recorder, call_of
+from llama_token_tracker.llama_index.recorder import LlamaIndexEvent, call_of
+from llama_token_tracker.llama_index.spans import SpanRecorder
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tokenizers.selection import Tokenizers
@@ -42,7 +43,7 @@ _ASK_FOR_USAGE: Final = 'OpenAI(additional_kwargs={"stream_options": {"include_u
 
 
 class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's with more fields
-    Tracking[Recorder],
+    Tracking[SpanRecorder],
     CoreHandler,  # pyright: ignore[reportIncompatibleVariableOverride]
 ):
     """Counts every call to a provider exactly once, as it was billed.
@@ -75,6 +76,10 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             their own. One that raises or hangs harms nobody. `flush()` waits for them.
         watch: Whether to count whatever this process sends to a provider, as `watch(handler)`
             does; `handler.watching.stop()` ends it.
+        everywhere: Whether to count every call that LlamaIndex's models make in this process,
+            whatever callback manager they have; `handler.close()` ends it. A call that callbacks or
+            a watch tell of as well is counted once. A budget stops calls of whose start a callback
+            tells, and with `watch=True` all others.
 
     Raises:
         TokenizerError: `tokenizer` can't count tokens.
@@ -101,6 +106,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         budget: Budget | Iterable[Budget] | None = None,
         sinks: Iterable[Sink] = (),
         watch: bool = False,
+        everywhere: bool = False,
     ) -> None:
         # Not LlamaIndex's own __init__: it loads a tokenizer that may never be needed.
         super(CoreHandler, self).__init__(
@@ -119,16 +125,17 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         self._verbose = verbose
         tokenizers = Tokenizers(tokenizer, _global_tokenizer)
         self._listen(
-            Settings(tokenizers, keep_text, LlamaIndexEvent, self.tracker.prices, _ASK_FOR_USAGE)
+            Settings(tokenizers, keep_text, LlamaIndexEvent, self.tracker.prices, _ASK_FOR_USAGE),
+            everywhere=everywhere,
         )
         if watch:
             self.watching = watch_process(self)
 
-    def _listen(self, settings: Settings) -> None:
+    def _listen(self, settings: Settings, *, everywhere: bool = False) -> None:
         tell = self._print if self._verbose else None
-        self._recorder = Recorder(self, self.tracker, settings, tell)
+        self._recorder = SpanRecorder(self, self.tracker, settings, tell, hears_all=everywhere)
         listen(self._recorder, self)
-        self.tracker.owners.add(self._recorder, Recorder.find_owner)
+        self.tracker.owners.add(self._recorder, SpanRecorder.find_owner)
 
     # --- what LlamaIndex calls -------------------------------------------------------------
 
@@ -161,6 +168,10 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Open the call that starts here, as far as it can be read."""
         call: OpenCall | None = None
         try:
+            if event_type == _LLM:
+                call = self._recorder.adopt(event_id)
+                if call is not None:
+                    return call
             call = call_of(payload, event_id, active_span_id.get())
             tags = active_instrument_tags.get()
             if tags or has_open_scope():
@@ -227,6 +238,20 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         if budget is not None and (spent := self.total_llm_token_count) > budget:
             msg = f"Token budget exceeded! Limit: {budget}, Current: {spent}"
             raise ValueError(msg)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Wait until all calls are counted, and given to sinks; then give sinks no further ones.
+
+        From then on only calls that callbacks or a watch tell of are counted.
+
+        Args:
+            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
+
+        Returns:
+            Whether that was done in time; `False` if a sink hangs.
+        """
+        self._recorder.hears_all = False
+        return super().close(timeout_s)
 
     # --- what users read -------------------------------------------------------------------
 

@@ -1,14 +1,15 @@
 """Handlers on LlamaIndex's dispatcher: who called whom, and every chunk of a stream.
 
 They are attached while a callback handler lives and taken off when the last one is gone. What they
-are told they pass on to listeners; what goes wrong in them is swallowed by the dispatcher.
+are told they pass on to listeners, and more of it to those who hear all; what goes wrong in them is
+swallowed by the dispatcher.
 """
 
 import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
@@ -17,9 +18,18 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.instrumentation.events.embedding import (
+    EmbeddingEndEvent,
+    EmbeddingStartEvent,
+)
+from llama_index.core.instrumentation.events.exception import ExceptionEvent
 from llama_index.core.instrumentation.events.llm import (
+    LLMChatEndEvent,
     LLMChatInProgressEvent,
+    LLMChatStartEvent,
+    LLMCompletionEndEvent,
     LLMCompletionInProgressEvent,
+    LLMCompletionStartEvent,
 )
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
@@ -145,17 +155,20 @@ def embedding(span_id: str | None) -> Embedding | None:
     return _embedding.get(span_id) if span_id is not None else None
 
 
-def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> bool:
+    """Note what a method is going to embed; `False` if that's nothing."""
     batch_size = getattr(model, "embed_batch_size", None)
     if batch_size is None or len(_embedding) >= _MAX_SPANS:
-        return
+        return True
     texts = arguments.get("texts")
     if texts is None:
         texts = [arguments.get("text", arguments.get("query"))]
     if not is_list(texts):
-        return  # an iterator would be used up by being looked at
+        return True  # an iterator would be used up by being looked at
     cache = getattr(model, "embeddings_cache", None)
-    _embedding[span_id] = Embedding(cache, list(items(texts)), batch_size)
+    known = list(items(texts))
+    _embedding[span_id] = Embedding(cache, known, batch_size)
+    return bool(known)
 
 
 _restored: Final[dict[str, Any]] = {}
@@ -181,21 +194,54 @@ class Listener(Protocol):
         """A method that may ask the provider without a callback has been entered."""
 
     def left(self, span_id: str, result: object, error: BaseException | None) -> None:
-        """Such a method has returned, or raised."""
+        """Such a method, or one that calls a model, has returned, or raised."""
 
-    def embedded(self, span_id: str, error: BaseException | None) -> None:
+    def left_embedding(self, span_id: str, error: BaseException | None) -> None:
         """A method that embeds texts has returned, or raised."""
 
-    def unheard(self, span_id: str) -> None:
-        """A method of a model has been entered of whose calls no handler is told."""
+    def unheard(self, span_id: str, *, nests: bool) -> None:
+        """A method of a model has been entered of whose calls no handler is told.
+
+        Args:
+            span_id: Its span.
+            nests: Whether it may be part of another call.
+        """
+
+    # --- what only those are told who hear all -----------------------------------------------
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether it wants to know of every call, whatever manager its model has."""
+        ...
+
+    def entered(self, span_id: str, model: object, arguments: Mapping[str, Any]) -> None:
+        """A method of a model has been entered."""
+
+    def begun(self, span_id: str) -> None:
+        """The dispatcher will be told of the chunks and the end of the call in this span."""
+
+    def ended(self, span_id: str, response: object, error: BaseException | None) -> None:
+        """The call in this span is over, or its stream is."""
+
+    def embeds(self, span_id: str, event_id: str, model: dict[str, Any]) -> None:
+        """A model has begun to embed texts."""
+
+    def embedded(self, span_id: str, chunks: Sequence[str]) -> None:
+        """A model has embedded these texts."""
 
 
 _references: tuple[weakref.ref[Listener], ...] = ()
+_everywhere: tuple[weakref.ref[Listener], ...] = ()
+"""Those among them who hear all, or did."""
 
 
 def _listeners() -> list[Listener]:
     """Those who listen, and are still there."""
-    return [listener for reference in _references if (listener := reference()) is not None]
+    return _alive(_references)
+
+
+def _alive(references: tuple[weakref.ref[Listener], ...]) -> list[Listener]:
+    return [listener for reference in references if (listener := reference()) is not None]
 
 
 class _SpanHandler(BaseSpanHandler[BaseSpan]):
@@ -276,7 +322,7 @@ def _is_heard(span_id: str, model: Any) -> bool:
     for one in handlers:
         if hasattr(one.__class__, "total_llm_token_count"):
             return True
-    if not isinstance(model, BaseLLM) or len(_unheard) >= _MAX_SPANS:
+    if not isinstance(model, _MODELS) or len(_unheard) >= _MAX_SPANS:
         return True  # engines have methods of these names, too
     around = SPANS.parent(span_id)
     while around is not None and around not in _unheard:
@@ -354,10 +400,21 @@ def _tell_entered(span_id: str, model: Any, arguments: Mapping[str, Any]) -> Non
         for listener in _listeners():
             listener.asked_for_structure(span_id, model, arguments)
     elif "_embedding" in span_id:
-        _note_texts(span_id, model, arguments)
-    elif _method(span_id) in CALL_METHODS and not _is_heard(span_id, model):
+        if _note_texts(span_id, model, arguments):
+            _tell_called(span_id, model, arguments, nests=False)
+    elif _method(span_id) in CALL_METHODS:
+        _tell_called(span_id, model, arguments, nests=True)
+
+
+def _tell_called(span_id: str, model: Any, arguments: Mapping[str, Any], *, nests: bool) -> None:
+    hearing = [one for one in _alive(_everywhere) if one.hears_all] if _everywhere else ()
+    if hearing:
+        if isinstance(model, _MODELS):  # engines have methods of these names, too
+            for listener in hearing:
+                listener.entered(span_id, model, arguments)
+    elif not _is_heard(span_id, model):
         for listener in _listeners():
-            listener.unheard(span_id)
+            listener.unheard(span_id, nests=nests)
 
 
 def _leave_span(span_id: str) -> None:
@@ -376,16 +433,32 @@ def _leave_span(span_id: str) -> None:
 
 def _tell_left(span_id: str, result: object, error: BaseException | None) -> None:
     """Tell listeners of the end of a method that isn't told of, or not in full, by callbacks."""
-    if STRUCTURED in span_id:
+    if "_embedding" in span_id:
+        for listener in _listeners():
+            listener.left_embedding(span_id, error)
+    elif STRUCTURED in span_id or (_everywhere and SPANS.is_call(span_id)):
         for listener in _listeners():
             listener.left(span_id, result, error)
-    elif "_embedding" in span_id:
-        for listener in _listeners():
-            listener.embedded(span_id, error)
+
+
+_TELL: Final[Mapping[type, Callable[[Listener, Any], None]]] = {
+    LLMChatStartEvent: lambda listener, event: listener.begun(event.span_id),
+    LLMCompletionStartEvent: lambda listener, event: listener.begun(event.span_id),
+    LLMChatEndEvent: lambda listener, event: listener.ended(event.span_id, event.response, None),
+    LLMCompletionEndEvent: lambda listener, event: listener.ended(
+        event.span_id, event.response, None
+    ),
+    ExceptionEvent: lambda listener, event: listener.ended(event.span_id, None, event.exception),
+    EmbeddingStartEvent: lambda listener, event: listener.embeds(
+        event.span_id, event.id_, event.model_dict
+    ),
+    EmbeddingEndEvent: lambda listener, event: listener.embedded(event.span_id, event.chunks),
+}
+"""By an event's class, what those are told who hear all."""
 
 
 class _ChunkHandler(BaseEventHandler):
-    """Is told of the chunks of streams."""
+    """Is told of the chunks of streams, and of starts and ends."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -403,6 +476,11 @@ class _ChunkHandler(BaseEventHandler):
                     listener = reference()
                     if listener is not None:
                         listener.chunk(span_id, chunk.response)
+        elif _everywhere:
+            tell = _TELL.get(type(event))
+            if tell is not None and event.span_id is not None:
+                for hearing in _alive(_everywhere):
+                    tell(hearing, event)
 
 
 _MODELS: Final = (BaseLLM, BaseEmbedding)
@@ -416,10 +494,12 @@ _chunk_handler: Final = _ChunkHandler()
 
 def listen(listener: Listener, owner: object) -> None:
     """Tell `listener` of spans and chunks for as long as `owner` lives."""
-    global _references
+    global _references, _everywhere
     with _attaching:
         alive = [known for known in _references if known() is not None]
         _references = (*alive, weakref.ref(listener))
+        if listener.hears_all:
+            _everywhere = (*_everywhere, _references[-1])
         _attach()
     # At exit nobody counts any more, and half of the interpreter is gone.
     weakref.finalize(owner, _leave, weakref.ref(listener)).atexit = False
@@ -437,10 +517,11 @@ def _leave(gone: weakref.ref[Listener]) -> None:
 
 
 def _forget(gone: weakref.ref[Listener]) -> None:
-    global _references
+    global _references, _everywhere
     _references = tuple(
         [known for known in _references if known is not gone and known() is not None]
     )
+    _everywhere = tuple([known for known in _everywhere if known in _references])
     if not _references:
         _detach()
 

@@ -72,9 +72,10 @@ class OpenCall(Call):
         is_plain: Whether it neither made nor was made by another, nor streamed, nor was told of
             on the wire: most are.
         nests: Whether it can be part of another call: embedding texts is not.
-        has_callback: Whether other callback handlers are told of it too.
+        has_callback: Whether callback handlers are told of it, and the dispatcher of its end.
         asks_unheard: Whether it has returned a stream that asks a provider, or asked for it, with
             nobody being told: a generator of its own that called no other method.
+        is_structured: Whether its prompt is the arguments of a method that gives users' objects.
         trusts_raw: Whether what it returns as `raw` comes from a provider.
         inner: The calls that it made itself, if any.
         starts: How often it was started: a handler that sits in a manager twice is told of each
@@ -99,6 +100,7 @@ class OpenCall(Call):
     stream: "weakref.ref[Stream] | None" = None
     progress: "Progress | None" = None
     has_callback: bool = True
+    is_structured: bool = False
     asks_unheard: bool = False
     options: Any = None
     requests: list[AnsweredRequest] | None = None
@@ -387,6 +389,21 @@ class OpenCalls(_Nesting):
         elif call.nests and call.span_id is not None:
             self._by_span[call.span_id] = call
         self.by_id[call.event_id] = call
+
+    def adopt(self, span_id: str | None, event_id: str) -> OpenCall | None:
+        """Let a callback tell of the end of a call of which only its span has told so far.
+
+        Returns:
+            The call, which has the callback's id from now on; `None` if there is none.
+        """
+        with LOCK:
+            call = None if span_id is None else self.by_id.get(span_id)
+            if call is None or call.is_structured or event_id in self.by_id:
+                return None
+            self.by_id[event_id] = call
+            self.by_id.pop(call.event_id)
+            call.event_id, call.has_callback = event_id, True
+        return call
 
     def _make_room(self) -> None:
         """Give up calls whose ends won't come; they are counted as abandoned."""

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.callbacks.schema import EventPayload
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import AZURE_OPENAI, PROVIDERS, at_url
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
@@ -43,6 +45,34 @@ def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     # Azure's has a base of OpenAI's besides its own endpoint.
     url = next((about[key] for key in _URLS if about.get(key)), None)
     return named if named == AZURE_OPENAI else at_url(url, named), model
+
+
+def start_of(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload with which a callback would tell of the start of a call.
+
+    Args:
+        model: The model that is asked.
+        arguments: What its method was given.
+    """
+    options = {**arguments, **arguments.get("kwargs", {})}
+    options.pop("kwargs", None)
+    prompt: Any = next(iter(options.pop("args", ())), None)
+    return {
+        EventPayload.MESSAGES: options.pop("messages", None),
+        EventPayload.PROMPT: options.pop("prompt", prompt),
+        EventPayload.ADDITIONAL_KWARGS: options,
+        EventPayload.SERIALIZED: serialized(model),
+    }
+
+
+def serialized(model: Any) -> Any:
+    """What LlamaIndex tells callbacks of a model, as far as it can be read."""
+    try:
+        # Older versions know no `to_payload`.
+        return (getattr(model, "to_payload", None) or model.to_dict)()
+    except Exception as error:  # noqa: BLE001 - a model's settings are users' code
+        notice("a model's settings could not be read", error, "its call is counted without them")
+        return None
 
 
 def options_of(options: object) -> Mapping[str, Any]:

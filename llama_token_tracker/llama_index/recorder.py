@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from time import perf_counter, time
 from typing import Any, Final
 
-from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks.schema import EventPayload
 from llama_index.core.instrumentation.span import active_span_id
 
@@ -25,7 +24,7 @@ from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usag
 from llama_token_tracker.extraction.fields import field_in
 from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
-from llama_token_tracker.llama_index.base_classes import CoreEvent, active_instrument_tags
+from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import SPANS, settings_of, url_of
 from llama_token_tracker.llama_index.open_calls import (
@@ -40,7 +39,6 @@ from llama_token_tracker.llama_index.payloads import (
     formatted,
     options_of,
     transcript_of,
-    users_tags,
 )
 from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import (
@@ -67,7 +65,7 @@ class LlamaIndexEvent(TokenCountingEvent, CoreEvent):
 
 
 class Recorder:
-    """Records the calls of one handler; the dispatcher tells it of spans and chunks.
+    """Records the calls of one handler.
 
     It doesn't keep the handler alive, and goes with it.
 
@@ -84,7 +82,7 @@ class Recorder:
 
     def __init__(
         self,
-        handler: object,
+        handler: CoreHandler,
         tracker: Tracker,
         settings: Settings,
         tell: Callable[[str], object] | None,
@@ -113,47 +111,7 @@ class Recorder:
             return UNKNOWN_OWNER
         return call
 
-    def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
-        """Open a call, for some integrations ask the provider here without a callback."""
-        manager, handler = getattr(llm, "callback_manager", None), self._handler()
-        if handler is None or not any(
-            known is handler for known in getattr(manager, "handlers", ())
-        ):
-            return
-        call = OpenCall(span_id, dict(arguments), None, span_id)
-        call.has_callback = call.trusts_raw = False
-        try:
-            call.about = llm.to_payload() if isinstance(llm, BaseLLM) else None
-            call.context = self.tracker.context(users_tags(active_instrument_tags.get()))
-        except Exception as error:  # noqa: BLE001 - a model's settings are users' code
-            notice("a structured call could not be read", error, "it is counted without that")
-        self.calls.start(call)
-
-    def left(self, span_id: str, result: object, error: BaseException | None) -> None:
-        """Count that call, if it has asked no other."""
-        for outcome in self.calls.end(span_id, result, error) or ():
-            self._settle(outcome)
-
-    def embedded(self, span_id: str, error: BaseException | None) -> None:
-        """Count what is open in a method that failed, and let the watch count what it has seen.
-
-        Of batches that were under way together LlamaIndex tells no end if one of them failed.
-        """
-        if error is not None:
-            for call in list(self.calls.by_id.values()):
-                if call.operation == "embedding" and call.span_id == span_id:
-                    self.end_embedding({_EXCEPTION: error}, call.event_id)
-        self.batches.leave(span_id)
-
     # --- where calls end -------------------------------------------------------------------
-
-    def unheard(self, span_id: str) -> None:
-        """Note a call of which no callback will tell, nor a watched client, nor one around it."""
-        if not self.tracker.is_watching and self.calls.current(span_id) is None:
-            name = span_id.partition("-")[0]
-            self.tracker.note_uncounted(name, self.tracker.context({}))
-            consequence = "it is in `uncounted`; set Settings.callback_manager before it is made"
-            notice("a model calls without this handler: {}", name, consequence, name)
 
     def end(self, payload: dict[str, Any], event_id: str) -> None:
         """Record the call that ends here, and whatever is settled by that."""
@@ -240,7 +198,7 @@ class Recorder:
         """Record an innermost call, of which something is unusual."""
         call, response, status, reported = outcome
         prompt, answer = call.prompt, response
-        if not call.has_callback:
+        if call.is_structured:
             prompt = formatted(prompt)
             answer = None if response is None else written(response)
         settings = self.settings

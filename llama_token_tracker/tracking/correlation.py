@@ -39,7 +39,13 @@ class AnsweredRequest(SentRequest, Protocol):
 
 
 class RequestOwner(Protocol):
-    """A framework's call that requests belong to."""
+    """A framework's call that requests belong to.
+
+    Attributes:
+        refusal: What a budget raised at its start, where that couldn't stop it: its requests are.
+    """
+
+    refusal: Exception | None
 
     def attach(self, request: AnsweredRequest) -> None:
         """Take in that the request is being answered; called once, or never if it failed."""
@@ -92,6 +98,8 @@ class _UnknownOwner:
 
     What the provider says of it reaches that call in its answer.
     """
+
+    refusal: Exception | None = None
 
     def attach(self, request: AnsweredRequest) -> None:
         """Leave it to the call."""

@@ -189,9 +189,12 @@ class Exchange(_Answer):
         self._owner: RequestOwner | None = owner
         # Of embeddings nothing but the figures is of interest.
         self.keeps_pieces = owner is None and operation != "embedding"
-        self.is_limited = owner is None and (
-            tracker.is_limited or (self.context is not None and tracker.limits(self.context))
-        )
+        if owner is None:
+            self.is_limited = tracker.is_limited or (
+                self.context is not None and tracker.limits(self.context)
+            )
+        else:
+            self.is_limited = owner.refusal is not None
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -215,13 +218,15 @@ class Exchange(_Answer):
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
 
-        What a framework sends, its own call has reserved.
+        What a framework sends, its own call has reserved, unless that was refused.
 
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
         if self.is_limited:
             self.is_settled = True  # until it may be sent: so it's none that could be lost
+            if self._owner is not None and self._owner.refusal is not None:
+                raise self._owner.refusal
             self._recorder.tracker.reserve(self)
             self.is_settled = False
 

@@ -94,4 +94,6 @@ def manager(handler: TokenCountingHandler) -> Iterator[CallbackManager]:
     manager = CallbackManager([handler])
     Settings.callback_manager = manager
     yield manager
+    # A new manager without handlers takes those of Settings.
+    manager.handlers = []
     Settings.callback_manager = CallbackManager([])
