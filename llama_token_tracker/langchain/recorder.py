@@ -19,7 +19,13 @@ from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript, SentTranscript, Transcript
-from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
+from llama_token_tracker.extraction import (
+    Reported,
+    StreamedUsage,
+    believed,
+    extract_fullest,
+    is_deferred,
+)
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
@@ -250,6 +256,7 @@ class RunRecorder:
             run.asked_another
             or _is_from_cache(response)
             or _is_paid_already(run, response)
+            or _is_deferred(run, response)
             or (status == "complete" and self._hands_on(run, response))
         )
 
@@ -358,6 +365,14 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
         batch.is_paid_by_first = bool(usage)
         return False
     return batch.is_paid_by_first and usage == {}
+
+
+def _is_deferred(run: Run, response: LLMResult | None) -> bool:
+    """Whether its answer was only begun, and its request waits to be told of the rest."""
+    if response is None or not run.has_lost or run.request is not None:
+        return False
+    messages = [getattr(one, "message", None) for one in _generations(response)]
+    return any(is_deferred(getattr(one, "response_metadata", None)) for one in messages)
 
 
 def _is_broken_off(run: Run, answers: list[Generation]) -> bool:
