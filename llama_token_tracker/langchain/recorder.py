@@ -212,10 +212,7 @@ class RunRecorder:
             return False  # quick for most
         if run.request is not None:
             return False  # whoever has sent a request hands on nobody else's answer
-        messages = [getattr(one, "message", None) for one in _generations(response)]
-        # The provider's id stands in the latter, LangChain's in the former.
-        told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
-        places = [place for places in told for place in places if place]
+        places = _places(response)
         if run.batch.is_alone and any(answers.has(place, run.began, run.maker) for place in places):
             return True
         for place in places if others else ():
@@ -371,8 +368,14 @@ def _is_deferred(run: Run, response: LLMResult | None) -> bool:
     """Whether its answer was only begun, and its request waits to be told of the rest."""
     if response is None or not run.has_lost or run.request is not None:
         return False
+    return any(map(is_deferred, _places(response)))
+
+
+def _places(response: LLMResult) -> list[Any]:
+    """Its messages, which hold LangChain's ids, and their metadata, which hold the provider's."""
     messages = [getattr(one, "message", None) for one in _generations(response)]
-    return any(is_deferred(getattr(one, "response_metadata", None)) for one in messages)
+    told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
+    return [place for places in told for place in places if place]
 
 
 def _is_broken_off(run: Run, answers: list[Generation]) -> bool:
