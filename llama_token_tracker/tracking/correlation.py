@@ -10,11 +10,13 @@ A call whose answer is deferred is correlated with the request that retrieves th
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, Final, Protocol, TypeAlias
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.transcripts import SentRequest
 from llama_token_tracker.extraction import Reported
 
@@ -137,6 +139,12 @@ class DeferredCall(Protocol):
         ...
 
 
+def _give_up(call: DeferredCall) -> None:
+    consequence = "the oldest call counts as unanswered"
+    notice("too many answers were not retrieved", f"{MAX_DEFERRED} that wait", consequence)
+    call.give_up()
+
+
 class DeferredCalls:
     """The calls whose answers haven't been retrieved, by the place where these are.
 
@@ -158,12 +166,14 @@ class DeferredCalls:
     def add(self, place: str, call: DeferredCall, accounts: Sequence[object]) -> None:
         """Have a call wait; those that have waited longest, of too many, are given up."""
         replaced = self.take(place)
+        if replaced is not None:
+            # Later: this may be a finalizer.
+            soon(replaced.give_up)
         self._calls[place] = call, accounts
-        surplus = [*self._calls][: max(0, len(self._calls) - MAX_DEFERRED)]
-        for lost in (replaced, *map(self.take, surplus)):
+        for oldest in [*self._calls][: max(0, len(self._calls) - MAX_DEFERRED)]:
+            lost = self.take(oldest)
             if lost is not None:
-                # Later: this may be a finalizer.
-                soon(lost.give_up)
+                soon(partial(_give_up, lost))
 
     def find(self, place: str) -> DeferredCall | None:
         """The call whose answer is there."""

@@ -56,6 +56,7 @@ class Background:
         looks: What a response that's looked at says, one after the other; the last again and again.
         cancelled: What a response says that is cancelled.
         streams_when_asked: Whether a response is streamed at once.
+        begins_anew: Whether each response has the same id.
         lost: Ids that aren't found.
         events: How many of a stream's events come before it's cut; all, if `None`.
     """
@@ -66,7 +67,7 @@ class Background:
             {"status": "completed", "told": True},
         ]
         self.cancelled: dict[str, Any] = {"status": "cancelled"}
-        self.streams_when_asked = False
+        self.streams_when_asked = self.begins_anew = False
         self.events: int | None = None
         self.lost: set[str] = set()
         self._begun = 0
@@ -77,7 +78,7 @@ class Background:
         place, query = urlsplit(path).path, dict(parse_qsl(urlsplit(path).query))
         *_, before, last = place.split("/")
         if last == "responses":
-            self._begun += 1
+            self._begun = 1 if self.begins_anew else self._begun + 1
             if self.streams_when_asked:
                 return self._stream(self._begun, 0)
             return _json(response(self._begun, "queued"))

@@ -174,3 +174,15 @@ def test_a_reset_leaves_them_pending(server: Late) -> None:
         assert tracker.pending_calls == 1
         client.responses.retrieve(begun.id)
     assert tracker.total_llm_token_count == 9_020
+
+
+def test_a_server_that_repeats_an_id(server: Late, says: Background) -> None:
+    """Of two calls that are to be retrieved at one place, the older one is given up."""
+    tracker = Tracker()
+    with client_of(server, tracker) as client:
+        says.begins_anew = True
+        names = {client.responses.create(**ASKED).id for _ in range(2)}
+        for name in names:
+            client.responses.retrieve(name)
+    assert (len(names), tracker.pending_calls) == (1, 0)
+    assert sorted(event.status for event in tracker.llm_token_counts) == ["complete", "unanswered"]

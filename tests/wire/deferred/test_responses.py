@@ -311,7 +311,10 @@ def test_never_retrieved(server: Late, tracker: Tracker) -> None:
 
 
 def test_the_table_is_bounded(
-    server: Late, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+    server: Late,
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Where too many are pending, the oldest are given up, and marked."""
     monkeypatch.setattr("llama_token_tracker.tracking.correlation.MAX_DEFERRED", 2)
@@ -322,6 +325,7 @@ def test_the_table_is_bounded(
             client.responses.retrieve(name)
     assert sorted(figures(tracker))[:2] == ONCE * 2
     assert [event.status for event in tracker.llm_token_counts].count("unanswered") == 1
+    assert "too many answers were not retrieved" in caplog.text
 
 
 def test_budgets_hold_what_it_may_use(server: Late) -> None:
