@@ -69,6 +69,8 @@ LANGCHAIN_PROVIDERS: Final[dict[str, str]] = {
 }
 """By what LangChain's integrations say in their runs' metadata, as `ls_provider`."""
 
+XAI_HOST: Final = "api.x.ai"
+
 HOSTS: Final[dict[str, str]] = {
     "api.anthropic.com": ANTHROPIC,
     "api.cerebras.ai": "cerebras",
@@ -85,7 +87,7 @@ HOSTS: Final[dict[str, str]] = {
     "api.together.ai": "together",
     "api.together.xyz": "together",
     "api.voyageai.com": "voyageai",
-    "api.x.ai": XAI,
+    XAI_HOST: XAI,
     "openrouter.ai": OPENROUTER,
     # Google's: with regions, and those of data residency.
     "aiplatform.googleapis.com": VERTEX_AI,
@@ -118,7 +120,7 @@ _REGIONAL: Final = frozenset(
         "api.anthropic.com",
         "api.cognitive.microsoft.com",
         "api.openai.com",
-        "api.x.ai",
+        XAI_HOST,
         "rep.googleapis.com",
     }
 )

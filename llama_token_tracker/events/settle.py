@@ -21,7 +21,7 @@ from llama_token_tracker.events.unreported import (
     count_apart,
     count_prompt,
 )
-from llama_token_tracker.extraction import Reported
+from llama_token_tracker.extraction import DEFERRED, Reported
 from llama_token_tracker.usage import Source, Usage, root, weaker
 
 
@@ -74,6 +74,8 @@ class Ended(NamedTuple):
     def status(self) -> Status:
         """How it ended, now that it's known whether anything came back."""
         status, has_answer = self.ending.status, self.ending.has_answer
+        if self.reported.usage is None and DEFERRED in self.reported.not_understood:
+            return "unanswered"
         is_answered = has_answer or self.reported.usage is not None
         return "failed" if status == "unanswered" and is_answered else status
 

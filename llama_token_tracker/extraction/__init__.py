@@ -12,11 +12,13 @@ from llama_token_tracker.extraction.reader import (
     extract_reported,
     extract_served,
     extract_usage,
+    is_deferred,
     is_silent,
     usage_parts,
 )
 from llama_token_tracker.extraction.registry import SHAPES, register_shape
 from llama_token_tracker.extraction.reported import (
+    DEFERRED,
     SILENT,
     Reported,
     believed,
@@ -27,6 +29,7 @@ from llama_token_tracker.extraction.reported import (
 from llama_token_tracker.extraction.shape import WireShape
 
 __all__ = [
+    "DEFERRED",
     "SHAPES",
     "SILENT",
     "Reported",
@@ -39,6 +42,7 @@ __all__ = [
     "extract_reported",
     "extract_served",
     "extract_usage",
+    "is_deferred",
     "is_silent",
     "register_shape",
     "together",

@@ -12,10 +12,16 @@ from typing import Any, Final, TypeAlias, cast
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
-from llama_token_tracker.extraction.fields import Fields, as_fields
+from llama_token_tracker.extraction.fields import Fields, as_fields, field_in
 from llama_token_tracker.extraction.paths import Counts
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue
-from llama_token_tracker.extraction.reported import SILENT, Reported, knows, together
+from llama_token_tracker.extraction.reported import (
+    DEFERRED,
+    SILENT,
+    Reported,
+    knows,
+    together,
+)
 from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
 from llama_token_tracker.extraction.served import served_in
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
@@ -40,6 +46,10 @@ _GUARDED: Final = (
     ("stop_reason", GUARDED),
     ("amazon-bedrock-guardrailAction", "INTERVENED"),
 )
+
+
+_BEGUN: Final = ("in_progress", "queued")
+"""Source: https://platform.openai.com/docs/guides/background (checked 2026-11-29)."""
 
 
 def extract_usage(response: object) -> Usage | None:
@@ -213,9 +223,10 @@ def _remarked(reported: Reported, raw: object, unknown: Iterable[str]) -> Report
     body = as_fields(raw)
     is_guarded = body is not None and _is_guarded(body)
     errors = ("error",) if body is not None and _is_error(reported, body) else ()
-    if not (unknown or is_guarded or errors):
+    begun = (DEFERRED,) if reported.usage is None and is_deferred(raw) else ()
+    if not (unknown or is_guarded or errors or begun):
         return reported
-    doubts = together(reported.not_understood, unknown, errors)
+    doubts = together(reported.not_understood, unknown, errors, begun)
     return reported._replace(not_understood=doubts, explains_zero=is_guarded)
 
 
@@ -228,6 +239,12 @@ def _is_error(reported: Reported, body: Fields) -> bool:
     """Whether an answer is the description of an error, whatever its HTTP status."""
     error = body.get("error")
     return reported.usage is None and isinstance(error, str | dict) and error not in ("", {})
+
+
+def is_deferred(answer: object) -> bool:
+    """Whether an answer says that it was only begun, and is to be retrieved later."""
+    status = field_in(answer, "status")
+    return isinstance(status, str) and status in _BEGUN
 
 
 def _findings(raw: object, copies: tuple[object, ...]) -> list[Finding]:

@@ -53,7 +53,7 @@ WITHIN: Final[dict[str, tuple[str, ...]]] = {
 }
 """Fields that hold a usage, and those inside them that do."""
 
-_KEPT: Final = SERVED_KEYS | {"stopReason"}
+_KEPT: Final = SERVED_KEYS | {"stopReason", "status"}
 
 Keys: TypeAlias = tuple[str, ...]
 

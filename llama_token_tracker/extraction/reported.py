@@ -15,6 +15,10 @@ _OF_OUTPUT: Final = re.compile("output|completion|candidate|generat|reason|thoug
 _ADDS_CACHE: Final = ("bedrock.converse", "langchain.usage_metadata")
 
 
+DEFERRED: Final = "status"
+"""What isn't understood of an answer whose status says that it was only begun."""
+
+
 class Reported(NamedTuple):
     """What a provider said of one call.
 
@@ -24,7 +28,8 @@ class Reported(NamedTuple):
         output_is_complete: Whether the output figure surely holds all of the output; of a stream
             that ended early, more may have come than the last figure says.
         not_understood: Paths of token counts that no table knows, and names of figures that
-            another one contradicts; "error" if an answer is one, whatever its HTTP status.
+            another one contradicts; "error" if an answer is one, whatever its HTTP status;
+            `DEFERRED` if it was only begun.
         shape: The name of the table that the figures were read by.
         explains_zero: Whether the answer says why nothing was used: a guardrail stopped it.
         served: How it says that the call was served.

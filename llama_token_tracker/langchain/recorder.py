@@ -19,7 +19,13 @@ from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.events.transcripts import PartsTranscript, SentTranscript, Transcript
-from llama_token_tracker.extraction import Reported, StreamedUsage, believed, extract_fullest
+from llama_token_tracker.extraction import (
+    Reported,
+    StreamedUsage,
+    believed,
+    extract_fullest,
+    is_deferred,
+)
 from llama_token_tracker.extraction.fields import as_fields
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
@@ -205,7 +211,7 @@ class RunRecorder:
         # Whoever has sent a request hands on nobody else's answer. And quick for most.
         if response is None or run.request is not None or not (others or answers):
             return False
-        places = _answer_in(response)
+        places = _places(response)
         if not run.batch.is_alone:
             for place in places if others else ():
                 answers.note(place, run.began, run.maker)
@@ -246,6 +252,7 @@ class RunRecorder:
             run.asked_another
             or _is_from_cache(response)
             or _is_paid_already(run, response)
+            or _is_deferred(run, response)
             or (status == "complete" and self._hands_on(run, response))
         )
 
@@ -313,13 +320,6 @@ def _provider(metadata: Mapping[str, Any], serialized: object) -> str | None:
     return at_url(url, LANGCHAIN_PROVIDERS.get(as_text(metadata.get("ls_provider"))))
 
 
-def _answer_in(response: LLMResult) -> list[object]:
-    """What tells of the provider's answer: LangChain's id of it, and the provider's."""
-    messages = [getattr(one, "message", None) for one in _generations(response)]
-    told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
-    return [place for places in told for place in places if place]
-
-
 def _maker(serialized: object) -> str:
     """The class of the model that is asked."""
     path: Any = _fields(serialized).get("id")
@@ -361,6 +361,20 @@ def _is_paid_already(run: Run, response: LLMResult | None) -> bool:
         batch.is_paid_by_first = bool(usage)
         return False
     return batch.is_paid_by_first and usage == {}
+
+
+def _is_deferred(run: Run, response: LLMResult | None) -> bool:
+    """Whether its answer was only begun, and its request waits to be told of the rest."""
+    if response is None or not run.has_lost or run.request is not None:
+        return False
+    return any(map(is_deferred, _places(response)))
+
+
+def _places(response: LLMResult) -> list[Any]:
+    """Its messages, which hold LangChain's ids, and their metadata, which hold the provider's."""
+    messages = [getattr(one, "message", None) for one in _generations(response)]
+    told = [(one, getattr(one, "response_metadata", None)) for one in messages if one]
+    return [place for places in told for place in places if place]
 
 
 def _is_broken_off(run: Run, answers: list[Generation]) -> bool:

@@ -20,7 +20,13 @@ from llama_token_tracker.events.transcripts import (
     SentTranscript,
     Transcript,
 )
-from llama_token_tracker.extraction import SILENT, Reported, extract_parts, usage_parts
+from llama_token_tracker.extraction import (
+    SILENT,
+    Reported,
+    extract_parts,
+    is_deferred,
+    usage_parts,
+)
 from llama_token_tracker.extraction.fields import field_in
 from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
@@ -121,7 +127,7 @@ class Recorder:
         call = self.calls.end_plainly(event_id)
         if call is not None:
             # Most calls: neither made nor was made by another, nor streamed.
-            if error is None and self._hands_on(call, response):
+            if error is None and _is_counted_elsewhere(self, call, response):
                 return
             if error is not None or not self._record_later(call, response):
                 self.record(outcome_of(call, response, error))
@@ -129,26 +135,14 @@ class Recorder:
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
             for one in outcomes:
-                if one.status != "complete" or not self._hands_on(one.call, one.response):
+                if one.status != "complete" or not _is_counted_elsewhere(
+                    self, one.call, one.response
+                ):
                     self.record(one)
         # The echo of a stream that was dropped before is counted already.
         elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
             self.record(outcome_of(call_of(payload, event_id), response, error))
-
-    def _hands_on(self, call: OpenCall, response: object) -> bool:
-        """Whether a call has only handed on an answer that is recorded already."""
-        answers, others = self.tracker.answers, self.calls.by_id
-        if not (others or answers):
-            return False  # quick for most
-        raw = field_in(response, "raw")
-        # Whoever has sent a request hands on nobody else's answer.
-        if raw is None or not call.trusts_raw or call.requests:
-            return False
-        is_known = answers.hands_on([raw], call.began, call.maker, is_alone=not others)
-        if is_known:
-            release(call)
-        return is_known
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""
@@ -282,6 +276,23 @@ class Recorder:
                 self.record(outcome)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a call could not be counted", error, "it is left out")
+
+
+def _is_counted_elsewhere(recorder: Recorder, call: OpenCall, response: object) -> bool:
+    """Whether a call has only handed on an answer that is recorded already, or will be."""
+    answers, others = recorder.tracker.answers, recorder.calls.by_id
+    if not (others or answers or call.has_lost):
+        return False  # quick for most
+    raw = field_in(response, "raw")
+    # Whoever has sent a request hands on nobody else's answer.
+    if raw is None or not call.trusts_raw or call.requests:
+        return False
+    is_elsewhere = (call.has_lost and is_deferred(raw)) or answers.hands_on(
+        [raw], call.began, call.maker, is_alone=not others
+    )
+    if is_elsewhere:
+        release(call)
+    return is_elsewhere
 
 
 def _say(tell: "weakref.WeakMethod[Callable[[str], object]] | None", text: str) -> None:

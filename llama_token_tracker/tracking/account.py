@@ -13,6 +13,7 @@ from typing import Any, Final, Self, SupportsIndex, TypeAlias, TypeGuard
 from llama_token_tracker._lock import LOCK, Change, make
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.tracking.correlation import DeferredCalls
 from llama_token_tracker.tracking.totals import MAX_VALUES, OTHER, Pair, Totals
 
 FAILED_KEPT: Final = 1_000
@@ -34,6 +35,7 @@ class Account:
 
     Args:
         catch_up: Makes and lists the events of all calls that have ended; called without the lock.
+        deferred: The calls that wait for their answers to be retrieved.
         max_events: How many events each list holds at the most; the oldest go first, and
             stay in the sums. `None` keeps all.
         include_failed: Whether calls that failed before anything was billed are listed
@@ -41,8 +43,14 @@ class Account:
     """
 
     def __init__(
-        self, catch_up: Callable[[], None], *, max_events: int | None, include_failed: bool
+        self,
+        catch_up: Callable[[], None],
+        deferred: DeferredCalls,
+        *,
+        max_events: int | None,
+        include_failed: bool,
     ) -> None:
+        self._deferred = deferred
         self.max_events = max_events
         self.include_failed = include_failed
         self.totals = Totals()
@@ -50,6 +58,11 @@ class Account:
         self.llm = Entries(self.totals, catch_up)
         self.embedding = Entries(self.totals, catch_up)
         self.uncounted: dict[str, int] = {}
+
+    @property
+    def pending_calls(self) -> int:
+        """How many of its calls wait for their answers to be retrieved."""
+        return self._deferred.number(self)
 
     @property
     def is_pricing_due(self) -> bool:

@@ -3,15 +3,20 @@
 A watched client asks every framework that its tracker knows for a `RequestOwner` as a request
 leaves. One whose call is being made in this very context gives one, and takes what the wire says
 into its own event; a request that nobody owns becomes an event of its own.
+
+A call whose answer is deferred is correlated with the request that retrieves that, by its place.
 """
 
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, Final, Protocol, TypeAlias
 
+from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.transcripts import SentRequest
 from llama_token_tracker.extraction import Reported
 
@@ -126,3 +131,73 @@ def is_running(package: str) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+# --- deferred answers ------------------------------------------------------------------------
+
+MAX_DEFERRED: Final = 1_000
+"""So many calls wait for their answers to be retrieved, the newest."""
+
+
+class DeferredCall(Protocol):
+    """A call that was answered with an id alone; its answer is retrieved by that."""
+
+    def give_up(self) -> None:
+        """Record it as one whose answer was never seen."""
+        ...
+
+
+def _give_up(call: DeferredCall) -> None:
+    consequence = "the oldest call counts as unanswered"
+    notice("too many answers were not retrieved", f"{MAX_DEFERRED} that wait", consequence)
+    call.give_up()
+
+
+class DeferredCalls:
+    """The calls whose answers haven't been retrieved, by the place where these are.
+
+    Each step is one of a dict's own methods, so that no lock is needed; whoever takes a call out
+    records it.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[str, tuple[DeferredCall, Sequence[object]]] = {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._calls)
+
+    def number(self, account: object) -> int:
+        """How many there are that will be in this account."""
+        return sum(account in accounts for _, accounts in [*self._calls.values()])
+
+    def add(self, place: str, call: DeferredCall, accounts: Sequence[object]) -> None:
+        """Have a call wait; those that have waited longest, of too many, are given up."""
+        replaced = self.take(place)
+        if replaced is not None:
+            # Later: this may be a finalizer.
+            soon(replaced.give_up)
+        self._calls[place] = call, accounts
+        for oldest in [*self._calls][: max(0, len(self._calls) - MAX_DEFERRED)]:
+            lost = self.take(oldest)
+            if lost is not None:
+                soon(partial(_give_up, lost))
+
+    def find(self, place: str) -> DeferredCall | None:
+        """The call whose answer is there."""
+        return self._calls.get(place, (None,))[0]
+
+    def take(self, place: str) -> DeferredCall | None:
+        """Take that call out, to record it."""
+        return self._calls.pop(place, (None,))[0]
+
+    def give_up(self) -> None:
+        """Record them all as never answered."""
+        for place in [*self._calls]:
+            call = self.take(place)
+            if call is not None:
+                call.give_up()
+
+    def after_fork(self) -> None:
+        """Leave them to the parent process."""
+        self._calls = {}

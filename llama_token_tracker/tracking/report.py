@@ -108,6 +108,16 @@ class Report:
         with LOCK:
             return dict(self._account.uncounted)
 
+    @property
+    def pending_calls(self) -> int:
+        """How many calls were begun whose answers haven't been retrieved, as of a background job.
+
+        They are in no other figure until then, or until `close()`, which records them as
+        `unanswered`.
+        """
+        self._catch_up()
+        return self._account.pending_calls
+
     # --- tokens ----------------------------------------------------------------------------
 
     @property

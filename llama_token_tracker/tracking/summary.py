@@ -35,6 +35,7 @@ class Snapshot(NamedTuple):
         scopes: Rows by scope.
         events: The last events of each list, newest first.
         uncounted: Calls that were seen and couldn't be counted, by where they went.
+        pending: How many calls wait for their answers to be retrieved.
     """
 
     llm: Row
@@ -44,6 +45,7 @@ class Snapshot(NamedTuple):
     scopes: dict[str | None, Row]
     events: list[TokenCountingEvent]
     uncounted: dict[str, int]
+    pending: int
 
     @classmethod
     def of(cls, account: Account) -> Self:
@@ -63,6 +65,7 @@ class Snapshot(NamedTuple):
             scopes=account.totals.by("scope"),
             events=[event for events in lists for event in reversed(events)],
             uncounted=dict(account.uncounted),
+            pending=account.pending_calls,
         )
 
     def card(self, title: str) -> Card:
@@ -88,6 +91,7 @@ class Snapshot(NamedTuple):
             else (),
             recent=tuple(calls),
             uncounted=sum(self.uncounted.values()),
+            pending=self.pending,
             earlier=Line(plural(earlier.calls, "earlier call"), earlier) if earlier.calls else None,
         )
 

@@ -23,7 +23,7 @@ from llama_token_tracker.sinks import Sink
 from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.answers import KnownAnswers
 from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
-from llama_token_tracker.tracking.correlation import Owners
+from llama_token_tracker.tracking.correlation import DeferredCall, DeferredCalls, Owners
 from llama_token_tracker.tracking.outbox import Outbox
 from llama_token_tracker.tracking.pending import MAX_WAITING, Pending, PendingCalls
 from llama_token_tracker.tracking.report import Report, price
@@ -115,6 +115,7 @@ class Tracker(_Charging):
         owners: Which frameworks' calls may own what watched clients send.
         answers: Those that were recorded lately, which another call may hand on.
         pending: The calls that have ended and wait to be made into events.
+        deferred: Those that wait for their answers to be retrieved.
 
     Raises:
         ValueError: `max_events` is negative.
@@ -143,6 +144,7 @@ class Tracker(_Charging):
         self.is_limited = bool(self._budgets)
         self._outbox = Outbox(sinks)
         self.has_sinks = self._outbox.has_sinks
+        self.deferred = DeferredCalls()
         self._account = self.new_account(max_events=max_events, include_failed=include_failed)
         self.pending = PendingCalls(MAX_WAITING if max_events is None else max_events)
         # Whether a call waits to be counted that holds what it has reserved until then.
@@ -169,7 +171,9 @@ class Tracker(_Charging):
 
     def new_account(self, *, max_events: int | None, include_failed: bool) -> Account:
         """An account of its own for a part of the calls."""
-        return Account(self.catch_up, max_events=max_events, include_failed=include_failed)
+        return Account(
+            self.catch_up, self.deferred, max_events=max_events, include_failed=include_failed
+        )
 
     # --- where a call starts ---------------------------------------------------------------
 
@@ -242,8 +246,7 @@ class Tracker(_Charging):
             place: Where it went, or what made it.
             context: Where it started.
         """
-        scope = None if context is None else context.scope
-        accounts = (self._account, *(() if scope is None else scope.all_accounts()))
+        accounts = self._accounts_of(context)
 
         def prepare(change: Change) -> None:
             for account in accounts:
@@ -251,6 +254,21 @@ class Tracker(_Charging):
 
         with LOCK:
             make(prepare)
+
+    def defer(self, place: str, call: DeferredCall, context: Context | None) -> None:
+        """Have a call wait whose answer is retrieved later.
+
+        Args:
+            place: Where that is: a host and a path.
+            call: The call.
+            context: Where it started.
+        """
+        self.deferred.add(place, call, self._accounts_of(context))
+
+    def _accounts_of(self, context: Context | None) -> tuple[Account, ...]:
+        """The accounts that a call with this context is in."""
+        scope = None if context is None else context.scope
+        return (self._account, *(() if scope is None else scope.all_accounts()))
 
     # --- from calls to events --------------------------------------------------------------
 
@@ -269,9 +287,7 @@ class Tracker(_Charging):
         """Have calls' events be added to all that they belong to; the caller holds the lock."""
         by_account: dict[Account, list[TokenCountingEvent]] = {}
         for pending in calls:
-            scope = None if pending.context is None else pending.context.scope
-            accounts = (self._account, *(() if scope is None else scope.all_accounts()))
-            for account in accounts:
+            for account in self._accounts_of(pending.context):
                 by_account.setdefault(account, []).extend(pending.events())
             if not pending.is_inherited:
                 self._outbox.put(pending.events(), change)
@@ -306,7 +322,11 @@ class Tracker(_Charging):
         return self._outbox.flush(timeout_s)
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """The same, and then give no further events to sinks. Counting goes on."""
+        """The same, and then give no further events to sinks. Counting goes on.
+
+        Calls whose answers weren't retrieved by now are recorded as `unanswered`.
+        """
+        self.deferred.give_up()
         is_done = self.flush(timeout_s)
         self.has_sinks = False
         self._outbox.close()
@@ -347,12 +367,14 @@ _EXIT_S: Final = 5.0
 def _after_fork() -> None:
     for tracker in list(_trackers):
         tracker.pending.after_fork()
+        tracker.deferred.after_fork()
 
 
 def _flush_at_exit() -> None:
     until = time.monotonic() + _EXIT_S
     for tracker in list(_trackers):
         if tracker.has_sinks:
+            tracker.deferred.give_up()
             tracker.flush(max(0.0, until - time.monotonic()))
 
 
@@ -450,7 +472,10 @@ class Tracking(Report, Generic[_Recorder]):
         return self.tracker.flush(timeout_s)
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """The same, and then give no further events to sinks. Counting goes on."""
+        """The same, and then give no further events to sinks. Counting goes on.
+
+        Calls whose answers weren't retrieved by now are recorded as `unanswered`.
+        """
         return self.tracker.close(timeout_s)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -211,6 +211,7 @@ class Card:
         recent: The last calls, newest first.
         earlier: All others, if there are any.
         uncounted: How many calls were seen and couldn't be counted.
+        pending: How many calls were begun whose answers haven't been retrieved.
     """
 
     title: str
@@ -224,6 +225,7 @@ class Card:
     recent: tuple[Call, ...]
     earlier: Line | None
     uncounted: int = 0
+    pending: int = 0
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
@@ -236,6 +238,9 @@ class Card:
         if self.uncounted:
             calls = plural(self.uncounted, "call")
             shown = (*shown, (NOT_COUNTED, f"{calls} could not be counted: see `uncounted`"))
+        if self.pending:
+            calls = plural(self.pending, "call")
+            shown = (*shown, (NOT_COUNTED, f"{calls} not retrieved yet: see `pending_calls`"))
         if not self.total.money.is_partly_known:
             return shown
         return (*shown, (PLUS_UNKNOWN, "and what calls cost whose price isn't known"))

@@ -23,6 +23,51 @@ Pieces: TypeAlias = Literal["documents", "bytes", "blocks"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deferral:
+    """How an API words that an answer isn't there yet, but can be retrieved.
+
+    Attributes:
+        place: Where it is then, by the path of the request, the folder of that, and the id.
+        status: The field that says how far it is.
+        waits: What that holds as long as the answer isn't there.
+        ends: What it holds if the call is over, and how it ended.
+        id: The field that holds the id.
+    """
+
+    place: str
+    status: str
+    waits: frozenset[object]
+    ends: Mapping[object, Status]
+    id: str = "id"
+
+    def body(self, fields: Json) -> Json | None:
+        """What tells of the answer: the fields themselves, or what an event of a stream holds."""
+        inner: Any = fields if self.id in fields else fields.get("response", fields)
+        return cast("Json", inner) if isinstance(inner, dict) else None
+
+    def ended(self, fields: Json) -> Status | None:
+        """How the call ended, if these fields of an answer say that it's over."""
+        status = fields.get(self.status)
+        return self.ends.get(status) if isinstance(status, str) else None
+
+    def place_of(self, fields: Json, path: str) -> str:
+        """Where the answer is to be retrieved; "" if these fields are an answer, or a part of it.
+
+        Args:
+            fields: What has come.
+            path: The host and the path of the request.
+        """
+        body = self.body(fields) or {}
+        name, status = body.get(self.id), body.get(self.status)
+        # An event of a stream always says that more will come.
+        is_deferred = body is fields or body.get("background") is True
+        waits = isinstance(status, str | None) and status in self.waits
+        if not (is_deferred and waits and isinstance(name, str)):
+            return ""
+        return self.place.format(path=path, folder=path.rpartition("/")[0], id=name)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """How one API words its requests and answers.
 
@@ -49,6 +94,8 @@ class Dialect:
             off, unless its dialect names none at all.
         pieces: What an answer is read from: JSON documents, bytes of one document, or content
             blocks and events that are decoded already.
+        deferral: How an answer is worded that has to be retrieved later, if there are such.
+        model: Where a request names the model.
     """
 
     answer: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
@@ -68,6 +115,8 @@ class Dialect:
     )
     finishes: tuple[str, ...] = ()
     pieces: Pieces = "documents"
+    deferral: Deferral | None = None
+    model: str = "model"
     _paths: "dict[str, Path]" = field(init=False, repr=False, compare=False)
     _read: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -77,7 +126,7 @@ class Dialect:
         Raises:
             WireFormatError: One can't be parsed.
         """
-        single = (self.messages, self.system, self.last, self.characters)
+        single = (self.messages, self.system, self.last, self.characters, self.model)
         several = (
             *self.answer,
             *self.prompts,
@@ -89,7 +138,7 @@ class Dialect:
         paths = {path: parse(path) for path in (*single, *several) if path}
         object.__setattr__(self, "_paths", paths)
         # What a request is read by; all else in it are options.
-        asked = (*single, *self.prompts, *self.texts, *self.tools, *self.limits)
+        asked = (*single[:-1], *self.prompts, *self.texts, *self.tools, *self.limits)
         read = frozenset(str(paths[path][0].key) for path in asked if path)
         object.__setattr__(self, "_read", read)
 
@@ -100,7 +149,7 @@ class Dialect:
         fields = decoded(body)
         if fields is None:
             return UNREADABLE
-        model: Any = fields.get("model")
+        model: Any = next(self._values(fields, (self.model,)), None)
         tools = next(self._values(fields, self.tools), None)
         options = {name: value for name, value in fields.items() if name not in self._read}
         return Asked(
@@ -215,6 +264,33 @@ CHAT: Final = Dialect(
     },
     finishes=("choices[].finish_reason",),
 )
+# Source: docs.x.ai, "Deferred Chat Completions" (checked 2026-11-29).
+XAI_CHAT: Final = replace(
+    CHAT,
+    deferral=Deferral(
+        place="{folder}/deferred-completion/{id}",
+        status="object",
+        waits=frozenset((None,)),
+        ends={"chat.completion": "complete"},
+        id="request_id",
+    ),
+)
+PERPLEXITY_ASYNC: Final = Dialect(
+    answer={
+        "response.choices[].message.reasoning_content": Thinking,
+        "response.choices[].message.content": Text,
+    },
+    messages="request.messages",
+    model="request.model",
+    limits=("request.max_tokens",),
+    usage=("response",),
+    deferral=Deferral(
+        place="{path}/{id}",
+        status="status",
+        waits=frozenset(("CREATED", "IN_PROGRESS")),
+        ends={"COMPLETED": "complete", "FAILED": "failed"},
+    ),
+)
 COMPLETIONS: Final = Dialect(
     answer={
         "choices[].text": Text,
@@ -235,6 +311,17 @@ RESPONSES: Final = Dialect(
         ("type", "response.failed"): "failed",
         ("type", "error"): "failed",
     },
+    deferral=Deferral(
+        place="{path}/{id}",
+        status="status",
+        waits=frozenset(("queued", "in_progress")),
+        ends={
+            "completed": "complete",
+            "incomplete": "complete",
+            "failed": "failed",
+            "cancelled": "abandoned",
+        },
+    ),
 )
 EMBEDDINGS: Final = Dialect(texts=("input[]",))
 MESSAGES: Final = Dialect(

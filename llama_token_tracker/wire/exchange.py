@@ -163,12 +163,15 @@ class Exchange(_Answer):
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
         is_broken_off: Whether its answer ended well, but before what its format ends with.
+        is_deferred: Whether it was answered with an id, by which its answer is retrieved.
+        path: Where it's sent, host and path, if its answer may be deferred.
     """
 
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
     # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
-    is_broken_off = False
+    is_broken_off = is_deferred = False
+    path = ""
     _last: Iterable[object] | None = None
     _pending: Pending | None = None
 
@@ -294,6 +297,28 @@ class Exchange(_Answer):
                 self.settle(status)
             raise
 
+    def finish(self, status: Status) -> None:
+        """Note that the answer itself says that it's over, and how it ended."""
+        self.settle(status)
+
+    def defer(self, place: str) -> None:
+        """Wait until the answer is retrieved at this place: it was only begun."""
+        owner = self._owner
+        try:
+            self._turns.pop()
+        except IndexError:
+            return  # it's over
+        if owner is not None:
+            self.reservation = owner.lose(self)
+            self.context = getattr(owner, "context", None) or self.context
+        self._owner, self.is_settled, self.is_deferred = None, True, True
+        self._recorder.tracker.defer(place, self, self.context)
+
+    def give_up(self) -> None:
+        """Record a deferred call whose answer nobody has retrieved."""
+        self._turns.append(True)
+        self.settle("unanswered")
+
     def stopped(self, error: BaseException) -> None:
         """Note that this error has ended the reading of a streamed answer."""
         # Whoever leaves an iteration may go on with another.
@@ -373,7 +398,8 @@ class Exchange(_Answer):
         """All that is needed to make its event, read when somebody asks."""
         self._judge()
         self.ask()
-        has_answer, self.is_streamed = bool(self.pieces), len(self.pieces) > 1
+        is_lost = self.is_deferred and self.status == "unanswered"
+        has_answer, self.is_streamed = bool(self.pieces) and not is_lost, len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
         return Ended(
             self,

@@ -24,9 +24,12 @@ from llama_token_tracker._names import (
     MISTRAL,
     OLLAMA,
     OPENAI,
+    PERPLEXITY,
     RERANKS,
     SPOKEN_BY_OTHERS,
     VERTEX_AI,
+    XAI,
+    XAI_HOST,
     at_host,
 )
 from llama_token_tracker.errors import WireFormatError
@@ -131,6 +134,7 @@ _MISTRAL: Final = "https://docs.mistral.ai/api/"
 _COHERE: Final = "https://docs.cohere.com/"
 _GEMINI: Final = "https://ai.google.dev/api/"
 _OLLAMA: Final = "https://docs.ollama.com/api/"
+_XAI: Final = "https://docs.x.ai/docs/api-reference#"
 _BEDROCK: Final = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_"
 
 
@@ -141,6 +145,14 @@ def _google(
 
 
 OPERATIONS: Final = (
+    _row("/chat/completions", "chat", dialects.XAI_CHAT, XAI, _XAI + "chat", XAI_HOST),
+    _row(
+        ("/async/chat/completions", "/v1/async/sonar"),
+        "chat",
+        dialects.PERPLEXITY_ASYNC,
+        PERPLEXITY,
+        "https://docs.perplexity.ai/api-reference/async-sonar-post",
+    ),
     _row("/chat/completions", "chat", dialects.CHAT, OPENAI, _OPENAI + "chat"),
     _row("/agents/completions", "chat", dialects.CHAT, MISTRAL, _MISTRAL + "endpoint/agents"),
     _row("/fim/completions", "completion", dialects.COMPLETIONS, MISTRAL, _MISTRAL + "fim"),

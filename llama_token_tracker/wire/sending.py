@@ -9,6 +9,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.answers.answer import Answer
+from llama_token_tracker.wire.deferred import Retrieval
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.listening import heard, is_underway, underway
@@ -120,13 +121,28 @@ def _noted(
         dialect = found.dialect
         exchange = Exchange(recorder, found.provider, found.model, found.kind, dialect, body)
         exchange.sent = found.sent
+        if dialect.deferral is not None:
+            exchange.path = f"{host}{path}"
         return Sent(exchange, dialect), exchange
+    if recorder.tracker.deferred:
+        retrieved = _retrieved(recorder, f"{host}{path}".removesuffix("/cancel"))
+        if retrieved is not None:
+            return retrieved, None
     provider = uncounted_provider(host, method, path)
     # What a framework's call sends is counted by that.
     if provider is None or recorder.tracker.owners.find(provider) is not None:
         return UNCOUNTED, None
     uncounted = UncountedRequest(recorder, provider, f"{host}{path}", body)
     return Sent(None, None, uncounted), uncounted
+
+
+def _retrieved(recorder: Recorder, place: str) -> Sent | None:
+    """A request that retrieves the answer of a call which was begun before, if it's one."""
+    call = recorder.tracker.deferred.find(place)
+    if call is None:
+        return None
+    retrieval = Retrieval(call, place)
+    return Sent(retrieval, retrieval.dialect)
 
 
 @contextmanager

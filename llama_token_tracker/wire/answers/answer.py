@@ -8,7 +8,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
 from llama_token_tracker.wire.answers.documents import Sniffed
-from llama_token_tracker.wire.bodies import decoded, documents_in
+from llama_token_tracker.wire.bodies import Json, decoded, documents_in
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -58,6 +58,7 @@ class Answer:
             dialect.hint,
             *(f'"{value}"'.encode() for _, value in dialect.ends if isinstance(value, str)),
             *(b"true" for _, value in dialect.ends if value is True),
+            *([b'"background"'] if dialect.deferral is not None else ()),
         ]
         self._counts = {
             name: headers[name.encode()].decode("latin-1")
@@ -67,6 +68,8 @@ class Answer:
         self._kept = 0
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._is_full = self._is_unreadable = False
+        # Where the rest of a stream can be retrieved.
+        self._place = ""
         self._rest = b""
 
     def take_in(self, piece: bytes) -> None:
@@ -91,7 +94,9 @@ class Answer:
 
     def stopped(self, error: BaseException) -> None:
         """Note that this error has ended its reading."""
-        self._exchange.stopped(error)
+        # Whoever leaves an iteration may go on with another.
+        if isinstance(error, GeneratorExit) or not self._defers():
+            self._exchange.stopped(error)
 
     def end(self) -> None:
         """Note that all of it has come."""
@@ -99,6 +104,8 @@ class Answer:
         if exchange.is_settled:
             return
         is_read = self._read_rest()
+        if self._defers():
+            return
         if self._is_unreadable:
             exchange.settle("complete")
         elif self._documents.is_stream:
@@ -115,7 +122,14 @@ class Answer:
         # Who has read a whole document needn't look for the end behind it.
         if not self._documents.is_stream and self._read_rest():
             self._exchange.settle("complete")
-        self._exchange.settle("abandoned")
+        if not self._defers():
+            self._exchange.settle("abandoned")
+
+    def _defers(self) -> bool:
+        """Have a call in the background go on without a reader, until it's retrieved."""
+        if self._place and not self._exchange.is_settled:
+            self._exchange.defer(self._place)
+        return bool(self._place)
 
     def _read_rest(self) -> bool:
         """Take in what no end of a line came after; say whether it was a document."""
@@ -141,7 +155,21 @@ class Answer:
             self._exchange.add_all(self._counts)
         if "error" in self._exchange.reported().not_understood:
             self._exchange.settle("failed")
+        self._note_status(fields)
+        self._defers()
         return True
+
+    def _note_status(self, fields: Json) -> None:
+        """Note whether an answer says that the call is over, or where it's retrieved once it is."""
+        deferral = self._dialect.deferral
+        if deferral is None:
+            return
+        # What a framework's call streams is over when that call is.
+        if self._exchange.keeps_pieces or not self._documents.is_stream:
+            self._place = self._place or deferral.place_of(fields, self._exchange.path)
+        status = deferral.ended(fields)
+        if status is not None:
+            self._exchange.finish(status)
 
     def _read_several(self, content: bytes) -> bool:
         """Read what is no document, but may be a list of them, or one a line."""
@@ -176,6 +204,7 @@ class Answer:
         if fields is None:
             return
         self._exchange.add(fields)
+        self._note_status(fields)
         status = self._dialect.ended(fields)
         if status is not None:
-            self._exchange.settle(status)
+            self._exchange.finish(status)

@@ -1,0 +1,1 @@
+"""Answers that are only begun by a request, and retrieved by another."""
