@@ -192,12 +192,9 @@ class Exchange(_Answer):
         self._owner: RequestOwner | None = owner
         # Of embeddings nothing but the figures is of interest.
         self.keeps_pieces = owner is None and operation != "embedding"
-        if owner is None:
-            self.is_limited = tracker.is_limited or (
-                self.context is not None and tracker.limits(self.context)
-            )
-        else:
-            self.is_limited = owner.refusal is not None
+        self.is_limited = (
+            tracker.limits(self.context) if owner is None else owner.refusal is not None
+        )
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -401,13 +398,8 @@ class Exchange(_Answer):
         is_lost = self.is_deferred and self.status == "unanswered"
         has_answer, self.is_streamed = bool(self.pieces) and not is_lost, len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
-        return Ended(
-            self,
-            with_parts(self.reported(), self.read_answer().reported),
-            self,
-            ending,
-            self._recorder.settings,
-        )
+        reported = with_parts(self.reported(), self.read_answer().reported)
+        return Ended(self, reported, self, ending, self._recorder.settings)
 
 
 def _read_parts(parts: Iterable[tuple[int, Any]], read: Read | None) -> tuple[StreamedUsage, int]:
