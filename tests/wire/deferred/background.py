@@ -81,7 +81,8 @@ class Background:
             self._begun = 1 if self.begins_anew else self._begun + 1
             if self.streams_when_asked:
                 return self._stream(self._begun, 0)
-            return _json(response(self._begun, "queued"))
+            status, headers, content = _json(response(self._begun, "queued"))
+            return status, {**headers, "x-request-id": "req_begun"}, content
         if last == "cancel":
             return _json(response(_number(before), **self.cancelled))
         if last in self.lost:
@@ -119,7 +120,8 @@ def _number(name: str) -> int:
 
 
 def _json(body: Any, status: int = 200) -> tuple[int, dict[str, str], bytes]:
-    return status, {"Content-Type": "application/json"}, json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "x-request-id": "req_other"}
+    return status, headers, json.dumps(body).encode()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from llama_token_tracker import Budget
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire import WatchingTransport, watch
 from tests.late import Late
@@ -98,18 +99,18 @@ def langchain_returns(server: Late, handler: Any) -> Any:
     return llm.root_client
 
 
-def llama_index_handler() -> Any:
+def llama_index_handler(**options: Any) -> Any:
     """LlamaIndex's handler."""
     from llama_token_tracker import TokenCountingHandler
 
-    return TokenCountingHandler()
+    return TokenCountingHandler(**options)
 
 
-def langchain_handler() -> Any:
+def langchain_handler(**options: Any) -> Any:
     """LangChain's handler."""
     from llama_token_tracker.langchain import TokenCountingCallbackHandler
 
-    return TokenCountingCallbackHandler()
+    return TokenCountingCallbackHandler(**options)
 
 
 ASKING = [
@@ -149,6 +150,24 @@ def test_never_retrieved(make: Any, ask: Any, server: Late) -> None:
     assert [(status, out, source) for status, _, out, source in figures(handler)] == BEGUN
     (event,) = handler.llm_token_counts
     assert 0 < event.prompt_token_count < 20
+
+
+@pytest.mark.parametrize("is_retrieved", [True, False])
+@pytest.mark.parametrize(("make", "ask"), ASKING)
+def test_budgets(make: Any, ask: Any, server: Late, is_retrieved: bool) -> None:
+    """What the framework's call has reserved is held until the answer is retrieved."""
+    handler = make(budget=Budget(tokens=20_000, default_max_tokens=3_000))
+    (account,) = handler.accounts
+    with watch(handler):
+        client = ask(server, handler)
+        assert (account.spent().tokens, account.spent().reserved_tokens > 3_000) == (0, True)
+        if is_retrieved:
+            client.responses.retrieve("resp_0001a1b2c3d4e5f6a7b8c9")
+        client.close()
+    handler.close()
+    (spent,) = [account.spent() for account in handler.accounts]
+    assert spent.reserved_tokens == 0
+    assert spent.tokens == 9_020 if is_retrieved else spent.tokens > 3_000
 
 
 @pytest.mark.parametrize(("make", "ask"), ASKING)

@@ -82,6 +82,7 @@ def test_one_call_whoever_polls(server: Late, tracker: Tracker) -> None:
         f"assistant: {TEXT}",
         True,
     )
+    assert event.event_id == "req_begun"
     assert (tracker.pending_calls, tracker.uncounted) == (0, {})
 
 
@@ -161,6 +162,7 @@ def test_streamed_by_its_id(server: Late, tracker: Tracker, after: int | None) -
             pass
         client.responses.retrieve(begun.id)
     assert figures(tracker) == ONCE
+    assert tracker.llm_token_counts[0].completion == f"assistant: {TEXT}"
 
 
 def test_a_stream_read_to_its_end(server: Late, says: Background, tracker: Tracker) -> None:
