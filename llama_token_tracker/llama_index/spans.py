@@ -118,15 +118,19 @@ class SpanRecorder(Recorder):
                 self._end(call, {EventPayload.CHUNKS: chunks})
 
     def left_embedding(self, span_id: str, error: BaseException | None) -> None:
-        """Count what is open in a method that failed, and let the watch count what it has seen.
+        """Count what is open in a method that is over, and let the watch count what it has seen.
 
-        Of batches that were under way together LlamaIndex tells no end if one of them failed.
+        LlamaIndex tells no end of batches that were under way together if one of them failed, and
+        older versions of none that a cache has served.
         """
         self._embedding.pop(span_id, None)
-        if error is not None:
+        if self.batches.within(span_id) is not None:
             for call in list(self.calls.by_id.values()):
                 if call.operation == "embedding" and call.span_id == span_id:
-                    self.end_embedding({EventPayload.EXCEPTION: error}, call.event_id)
+                    payload: dict[str, Any] = {EventPayload.EXCEPTION: error}
+                    if error is None:
+                        payload = {EventPayload.CHUNKS: call.texts}
+                    self.end_embedding(payload, call.event_id)
         self.batches.leave(span_id)
 
     # --- either ----------------------------------------------------------------------------
