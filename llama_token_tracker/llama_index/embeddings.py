@@ -227,7 +227,7 @@ class Batches:
             self.start(call.span_id)
         method = embedding(call.span_id)
         if method is not None:
-            call.texts, call.served = method.next_batch()
+            call.texts, call.served = method.next_batch(self)
 
     def groups(self, call: OpenCall, chunks: Iterable[object]) -> list[EmbeddedTexts]:
         """Split what a call has embedded by who has told of its tokens.

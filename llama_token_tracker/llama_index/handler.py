@@ -168,7 +168,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         """Open the call that starts here, as far as it can be read."""
         call: OpenCall | None = None
         try:
-            if event_type == _LLM:
+            if self._recorder.adopts and event_type == _LLM:
                 call = self._recorder.adopt(event_id)
                 if call is not None:
                     return call

@@ -113,16 +113,18 @@ class Embedding:
         self._is_near = isinstance(cache, _NEAR)
         self._texts = texts
         self._batch_size = batch_size
-        self._done = 0
+        # By whoever counts them, how many texts it was told of.
+        self._done: dict[int, int] = {}
 
-    def next_batch(self) -> tuple[list[str], frozenset[str] | None]:
-        """The texts of the next call.
+    def next_batch(self, counter: object) -> tuple[list[str], frozenset[str] | None]:
+        """The texts of the next call, as far as whoever counts it is concerned.
 
         Returns:
             All of them, and those that the cache holds; `None` if that can't be told.
         """
-        batch = self._texts[self._done : self._done + self._batch_size]
-        self._done += self._batch_size
+        done = self._done.get(id(counter), 0)
+        self._done[id(counter)] = end = done + self._batch_size
+        batch = self._texts[done:end]
         return batch, self._served(batch) if self._cache else frozenset()
 
     def _served(self, batch: list[str]) -> frozenset[str] | None:

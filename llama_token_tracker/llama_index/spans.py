@@ -31,6 +31,10 @@ class SpanRecorder(Recorder):
 
     Args:
         hears_all: Whether it counts every call of LlamaIndex, whatever manager its model has.
+
+    Attributes:
+        hears_all: Whether it does so now.
+        adopts: Whether it ever did, so that a callback may tell of a call that is open already.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class SpanRecorder(Recorder):
         hears_all: bool,
     ) -> None:
         super().__init__(handler, tracker, settings, tell)
-        self.hears_all = hears_all
+        self.hears_all = self.adopts = hears_all
         # By the span of a method that embeds texts, the calls in it that are open, oldest first.
         self._embedding: dict[str, deque[str]] = {}
 
@@ -67,17 +71,18 @@ class SpanRecorder(Recorder):
 
     def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """Open a call, for some integrations ask the provider here without a callback."""
-        if not (self._is_told(llm) or (self.hears_all and isinstance(llm, BaseLLM))):
+        is_told = self._is_told(llm)
+        if not (is_told or (self.hears_all and isinstance(llm, BaseLLM))):
             return
         model = serialized(llm) if isinstance(llm, BaseLLM) else None
         call = OpenCall(span_id, dict(arguments), model, span_id)
         call.has_callback = call.trusts_raw = call.is_plain = False
         call.is_structured = True
-        self._start(call, is_told=True)
+        self._start(call, is_told=is_told)
 
     def adopt(self, event_id: str) -> OpenCall | None:
         """Leave a call of which its span has told to the callback that tells of it now."""
-        return self.calls.adopt(active_span_id.get(), event_id) if self.hears_all else None
+        return self.calls.adopt(active_span_id.get(), event_id)
 
     def begun(self, span_id: str) -> None:
         """Note that the dispatcher is told of this call's chunks and end."""
@@ -118,15 +123,19 @@ class SpanRecorder(Recorder):
                 self._end(call, {EventPayload.CHUNKS: chunks})
 
     def left_embedding(self, span_id: str, error: BaseException | None) -> None:
-        """Count what is open in a method that failed, and let the watch count what it has seen.
+        """Count what is open in a method that is over, and let the watch count what it has seen.
 
-        Of batches that were under way together LlamaIndex tells no end if one of them failed.
+        LlamaIndex tells no end of batches that were under way together if one of them failed, and
+        older versions of none that a cache has served.
         """
         self._embedding.pop(span_id, None)
-        if error is not None:
+        if self.batches.within(span_id) is not None:
             for call in list(self.calls.by_id.values()):
                 if call.operation == "embedding" and call.span_id == span_id:
-                    self.end_embedding({EventPayload.EXCEPTION: error}, call.event_id)
+                    payload: dict[str, Any] = {EventPayload.EXCEPTION: error}
+                    if error is None:
+                        payload = {EventPayload.CHUNKS: call.texts}
+                    self.end_embedding(payload, call.event_id)
         self.batches.leave(span_id)
 
     # --- either ----------------------------------------------------------------------------

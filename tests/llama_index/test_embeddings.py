@@ -118,3 +118,14 @@ def test_an_image_is_marked(handler: TokenCountingHandler, tmp_path: Path):
     events = handler.embedding_token_counts
     assert [event.prompt_token_count for event in events] == [0, 0, 1]
     assert [event.source for event in events] == ["estimated", "estimated", "counted"]
+
+
+def test_handlers_that_count_the_same_call_know_the_same_of_its_cache():
+    """Each of two in one manager leaves out what the cache serves, batch by batch."""
+    handlers = TokenCountingHandler(), TokenCountingHandler()
+    embeds = model(SimpleKVStore(), handlers[0], batch_size=2)
+    embeds.callback_manager.add_handler(handlers[1])
+    embeds.get_text_embedding_batch(TEXTS)
+    embeds.get_text_embedding_batch([*TEXTS, "new"])
+    for handler in handlers:
+        assert [event.prompt for event in handler.embedding_token_counts] == [*TEXTS, "new"]

@@ -23,7 +23,7 @@ from llama_index.core.program import FunctionCallingProgram
 from llama_token_tracker import Budget, TokenCountingHandler, watch
 from llama_token_tracker.testing import Reply
 from llama_token_tracker.wire import WatchingTransport
-from tests.needs import left_out_if, release
+from tests.needs import left_out_if, needs, release
 from tests.scripted import deaf
 
 from .cells import (
@@ -48,11 +48,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.matrix
 
 BY_NAME = {integration.name: integration for integration in LLMS}
-SOME = [
-    style
-    for style in STYLES
-    if style.name in {"acomplete", "stream_chat", "structured_predict", "chat_engine_astream"}
-]
+OTHER_WAYS = {
+    *("achat_with_tools", "stream_chat_with_tools", "predict_and_call", "structured.complete"),
+    *("structured.achat", "apredict", "stream", "query", "chat_engine", "chat_engine_astream"),
+}
+"""Styles of which a sister goes the same way; all are tried where callbacks tell of them."""
+SOME = [style for style in STYLES if style.name in {"astream_chat", "structured_predict"}]
 Asks = Callable[[Any, Run], object]
 FIVE = [BY_NAME[name] for name in ("openai", "anthropic", "bedrock-converse", "ollama", "gemini")]
 
@@ -84,7 +85,7 @@ def limited() -> Iterator[TokenCountingHandler]:
     assert handler.accounts[0].spent().reserved_tokens == 0
 
 
-@pytest.mark.parametrize(CELL, cells(STYLES))
+@pytest.mark.parametrize(CELL, cells(one for one in STYLES if one.name not in OTHER_WAYS))
 def test_a_call_is_one_event_with_its_bill(
     integration: Integration,
     style: Style,
@@ -223,9 +224,19 @@ ENGINES: dict[str, tuple[Asks, int]] = {
 """What may put another manager on a model, and how often it asks that."""
 
 
-@each(FIVE)
+HOLDERS = {"nobody": FIVE[:1], "model": FIVE, "settings": FIVE[:1]}
+"""Who has the handler, and with which integrations that is tried."""
+
+
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("holder", ["nobody", "model", "settings"])
+@pytest.mark.parametrize(
+    ("holder", "integration"),
+    [
+        pytest.param(holder, one, id=f"{holder}-{one}", marks=needs(one.module))
+        for holder, integrations in HOLDERS.items()
+        for one in integrations
+    ],
+)
 def test_engines_and_evaluators_are_counted(
     name: str,
     holder: str,
@@ -324,6 +335,30 @@ def test_a_budget_stops_a_watched_call(
     assert len(provider.calls) == len(provider.billed) == 1
     matches(limited.llm_token_counts[0], provider.billed[0])
     assert len(limited.llm_token_counts) == 1
+
+
+@left_out_if(
+    release("llama-index-llms-anthropic") < (0, 12),
+    "llms-anthropic before 0.12 asks for structured output through tools",
+)
+@pytest.mark.parametrize("is_spent", [False, True], ids=["free", "spent"])
+@pytest.mark.parametrize("ask", ASK_CLAUDE.values(), ids=ASK_CLAUDE)
+def test_a_budget_stops_a_watched_structured_call(
+    ask: Asks,
+    is_spent: bool,
+    provider: LoopbackProvider,
+    limited: TokenCountingHandler,
+    nobody: CallbackManager,
+    run: Run,
+) -> None:
+    """One that has a span only is held to it, too."""
+    provider.script(Reply('{"country": "Chad", "capital": "N\'Djamena"}'))
+    llm = BY_NAME["anthropic"].llm(provider, nobody, model="claude-sonnet-4-5")
+    limited.accounts[0].spend({}, None, 30_000 * is_spent, None)
+    with watch(limited), pytest.raises(Exception) if is_spent else ExitStack():  # noqa: PT011
+        ask(llm, run)
+    gc.collect(1)
+    assert len(provider.calls) == len(limited.llm_token_counts) == 1 - is_spent
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
