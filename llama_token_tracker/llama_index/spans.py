@@ -128,14 +128,14 @@ class SpanRecorder(Recorder):
         LlamaIndex tells no end of batches that were under way together if one of them failed, and
         older versions of none that a cache has served.
         """
-        self._embedding.pop(span_id, None)
-        if self.batches.within(span_id) is not None:
-            for call in list(self.calls.by_id.values()):
+        by_id = self.calls.by_id
+        begun = self._embedding.pop(span_id, ())
+        if error is not None:
+            for call in list(by_id.values()):
                 if call.operation == "embedding" and call.span_id == span_id:
-                    payload: dict[str, Any] = {EventPayload.EXCEPTION: error}
-                    if error is None:
-                        payload = {EventPayload.CHUNKS: call.texts}
-                    self.end_embedding(payload, call.event_id)
+                    self.end_embedding({EventPayload.EXCEPTION: error}, call.event_id)
+        for call in filter(None, map(by_id.get, begun)):
+            self._end(call, {EventPayload.CHUNKS: call.texts})
         self.batches.leave(span_id)
 
     # --- either ----------------------------------------------------------------------------
