@@ -1,5 +1,6 @@
 """README and docs: every Python block runs and prints what stands below it; every link leads on."""
 
+import gc
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -33,6 +34,9 @@ def _settings() -> Iterator[None]:
 
 # LlamaIndex's agents look at what pydantic has deprecated, and so do its integrations.
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+# And they never close the database of their memory, nor do readers close boto3's clients.
+@pytest.mark.filterwarnings("ignore:.*aiosqlite.* was deleted before being closed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.usefixtures("_settings")
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_block_runs_and_prints_what_is_shown(page: Path, capsys: pytest.CaptureFixture[str]):
@@ -48,6 +52,9 @@ def test_every_block_runs_and_prints_what_is_shown(page: Path, capsys: pytest.Ca
             continue
         if following == "text":
             assert lines(capsys.readouterr().out) == lines(shown)
+    # What a page leaves open belongs to it, not to whichever test comes when it's collected.
+    names.clear()
+    gc.collect()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
