@@ -69,7 +69,8 @@ def extract_usage(response: object) -> Usage | None:
 def extract_reported(response: object) -> Reported:
     """Read the same, what of it wasn't understood, and how the call was served."""
     try:
-        return _thoroughly(response)._replace(served=extract_served(response))
+        raw, copies = _opened(response)
+        return _thoroughly(raw, copies)._replace(served=_served(raw))
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice("unreadable {}", error, "it counts as silent", type(response).__name__)
         return SILENT
@@ -83,6 +84,14 @@ def extract_served(response: object) -> Served:
     """
     try:
         raw, _ = _opened(response)
+    except Exception as error:  # noqa: BLE001 - whoever reads its usage says so
+        pass_on(error)
+        return UNSAID
+    return _served(raw)
+
+
+def _served(raw: object) -> Served:
+    try:
         parts = _parts(cast("Chunks", raw)) if isinstance(raw, list | tuple) else [raw]
     except Exception as error:  # noqa: BLE001 - whoever reads its usage says so
         pass_on(error)
@@ -202,8 +211,7 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     return None
 
 
-def _thoroughly(response: object) -> Reported:
-    raw, copies = _opened(response)
+def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
     if isinstance(raw, list | tuple):
         return _of_chunks(cast("Chunks", raw)).read()
     best, unknown, known = SILENT, list[str](), -1
