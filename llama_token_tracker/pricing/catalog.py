@@ -8,9 +8,11 @@ even if the process updates the library's prices.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache, lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llama_token_tracker._lock import LOADING
@@ -32,6 +34,12 @@ from llama_token_tracker._names import (
 from llama_token_tracker.pricing.rates import Cost, Rates
 from llama_token_tracker.pricing.served import Served
 from llama_token_tracker.usage import Usage
+
+# genai-prices is imported late, for its half a second; what it brings mustn't come late: at each
+# call openai looks for httpx2 among the loaded modules, and raises when it finds one that another
+# thread has just begun to load.
+with suppress(ImportError):
+    import_module("httpx2")
 
 if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelInfo, PriceVariant, Provider
