@@ -171,6 +171,8 @@ def _counted(
         own = count_prompt(answer.prompt(), answer.options(), lookup, call.model)
         if reported.input_tokens is None or own.tokens:
             prompt = own
+    if not reported.not_understood:
+        return prompt, said
     doubts = Reported(None, not_understood=reported.not_understood)
     return (
         Count(prompt.tokens, weaker(prompt.source, doubts.input_source)),

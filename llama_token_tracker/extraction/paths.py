@@ -87,11 +87,15 @@ def values_at(body: object, path: Path) -> Iterator[object]:
     segment, rest = path[0], path[1:]
     value = fields.get(segment.key)
     if segment.is_list:
-        for entry in _entries(value):
-            if _is_chosen(entry, segment):
-                yield from values_at(entry, rest)
+        for entry in chosen(value, segment):
+            yield from values_at(entry, rest)
     else:
         yield from values_at(value, rest)
+
+
+def chosen(value: object, segment: Segment) -> Iterator[object]:
+    """Yield the entries of a list in which a path goes on."""
+    return (entry for entry in _entries(value) if _is_chosen(entry, segment))
 
 
 def texts_at(body: object, path: Path) -> Iterator[str]:

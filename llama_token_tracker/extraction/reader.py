@@ -70,7 +70,8 @@ def extract_reported(response: object) -> Reported:
     """Read the same, what of it wasn't understood, and how the call was served."""
     try:
         raw, copies = _opened(response)
-        return _thoroughly(raw, copies)._replace(served=_served(raw))
+        reported, served = _thoroughly(raw, copies), _served(raw)
+        return reported if served is UNSAID else reported._replace(served=served)
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice("unreadable {}", error, "it counts as silent", type(response).__name__)
         return SILENT
@@ -214,7 +215,8 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
 def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
     if isinstance(raw, list | tuple):
         return _of_chunks(cast("Chunks", raw)).read()
-    best, unknown, known = SILENT, list[str](), -1
+    unknown: list[str] = []
+    best, known = SILENT, -1
     for _, fields, plan, is_field in _findings(raw, copies):
         unknown += plan.unknown(fields, is_flat=not is_field)
         # What can't know more need not be read at all.
@@ -240,7 +242,7 @@ def _remarked(reported: Reported, raw: object, unknown: Iterable[str]) -> Report
 
 def _is_guarded(body: Fields) -> bool:
     stop = as_fields(body.get("messageStop")) or body
-    return any(stop.get(key) == value for key, value in _GUARDED)
+    return bool([key for key, value in _GUARDED if stop.get(key) == value])
 
 
 def _is_error(reported: Reported, body: Fields) -> bool:
@@ -373,7 +375,8 @@ class StreamedUsage:
 
     def _take_in(self, raw: object, copies: tuple[object, ...]) -> bool:
         self._keep(raw)
-        news, unknown = False, list[str]()
+        unknown: list[str] = []
+        news = False
         for place, usage, plan, is_field in _findings(raw, copies):
             unknown += plan.unknown(usage, is_flat=not is_field)
             counts = plan.counts(usage)

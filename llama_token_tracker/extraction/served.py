@@ -5,12 +5,15 @@ begins with `#` is the number of what stands there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from itertools import count
+from types import NoneType
+from typing import Any, Final, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.fields import as_fields
-from llama_token_tracker.extraction.paths import Path, parse, values_at
+from llama_token_tracker.extraction.paths import Segment, chosen, parse
 from llama_token_tracker.extraction.shapes import (
     anthropic,
     bedrock,
@@ -26,32 +29,50 @@ _TICKS_PER_USD: Final = 10**10
 _ON_DEMAND: Final = "on_demand_"
 
 
-class _Fact(NamedTuple):
-    """Where a fact stands."""
+@dataclass(slots=True)
+class _Place:
+    """What is told at one place of an answer, and below it.
 
-    path: Path
-    name: str
+    Attributes:
+        facts: What its value tells, by their ranks: of two that tell the same, the lower stands.
+        below: The places within it, by their keys, with the steps that lead to them.
+    """
+
+    facts: dict[str, int] = field(default_factory=dict[str, int])
+    below: "dict[str, dict[Segment, _Place]]" = field(
+        default_factory=dict[str, "dict[Segment, _Place]"]
+    )
 
 
-def _by_key(tables: Iterable[Mapping[str, str]]) -> dict[str, list[_Fact]]:
-    facts: dict[str, list[_Fact]] = {}
+def _together(tables: Iterable[Mapping[str, str]]) -> _Place:
+    root = _Place()
+    ranks = count()
     for table in tables:
         for path, name in table.items():
-            steps = parse(path)
-            fact = _Fact(steps, name)
-            known = facts.setdefault(steps[0].key, [])
-            if fact not in known:
-                known.append(fact)
-    return facts
+            place = root
+            for segment in parse(path):
+                place = place.below.setdefault(segment.key, {}).setdefault(segment, _Place())
+            place.facts.setdefault(name, next(ranks))
+    return root
 
 
-_FACTS: Final = _by_key(
+_ANSWER: Final = _together(
     # What a router has chosen goes before what it was called by.
     module.SERVED
     for module in (bedrock, openai, anthropic, gemini, cohere, ollama, langchain)
 )
+
+
+def _tells_more_than_numbers(place: _Place) -> bool:
+    own = any(not name.startswith("#") for name in place.facts)
+    inner = (each for steps in place.below.values() for each in steps.values())
+    return own or any(map(_tells_more_than_numbers, inner))
+
+
 KEYS: Final = frozenset(
-    key for key, facts in _FACTS.items() if not all(fact.name.startswith("#") for fact in facts)
+    key
+    for key, steps in _ANSWER.below.items()
+    if any(map(_tells_more_than_numbers, steps.values()))
 )
 """The outermost keys of an answer that tell how it was served, and hold little else."""
 
@@ -71,17 +92,9 @@ def served_in(body: object) -> Served:
 
 
 def _read(body: object) -> Served:
-    fields = as_fields(body)
-    if fields is None:
-        return UNSAID
-    found: dict[str, list[object]] = {}
-    for key, facts in _FACTS.items():
-        if fields.get(key) is None:
-            continue
-        for path, name in facts:
-            values = [one for one in values_at(fields, path) if not isinstance(one, dict | list)]
-            if values:
-                found.setdefault(name, values)
+    told: dict[str, tuple[int, list[object]]] = {}
+    _look(_ANSWER, body, told)
+    found = {name: values for name, (_, values) in told.items()}
     if not found:
         return UNSAID
     return Served(
@@ -92,6 +105,28 @@ def _read(body: object) -> Served:
         billed_usd=_billed(found),
         units=_units(found) or None,
     )
+
+
+def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]]) -> None:
+    """Put what a value tells into `told`: by the fact, its rank and the values."""
+    if place.facts and not issubclass(type(value), dict | list | NoneType):
+        for name, rank in place.facts.items():
+            known = told.get(name)
+            if known is None or rank < known[0]:
+                told[name] = (rank, [value])
+            elif rank == known[0]:
+                known[1].append(value)
+    fields = as_fields(value) if place.below else None
+    if fields is None:
+        return
+    is_plain = type(fields) is dict
+    for key in cast("dict[str, object]", fields).keys() & place.below if is_plain else place.below:
+        found = fields.get(key)
+        if found is None:
+            continue
+        for step, inner in place.below[key].items():
+            for entry in chosen(found, step) if step.is_list else (found,):
+                _look(inner, entry, told)
 
 
 def _text(found: Mapping[str, list[Any]], name: str, told: Callable[[str], str]) -> str | None:

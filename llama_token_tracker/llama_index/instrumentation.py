@@ -404,7 +404,7 @@ def _tell_entered(span_id: str, model: Any, arguments: Mapping[str, Any]) -> Non
     elif "_embedding" in span_id:
         if _note_texts(span_id, model, arguments):
             _tell_called(span_id, model, arguments, nests=False)
-    elif _method(span_id) in CALL_METHODS:
+    elif SPANS.is_call(span_id):
         _tell_called(span_id, model, arguments, nests=True)
 
 

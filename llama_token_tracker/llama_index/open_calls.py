@@ -215,9 +215,8 @@ class Progress:
         if not is_silent(chunk) and self.usage.add(chunk):
             self._figures_at = self.chunks
 
-    def reported(self) -> Reported:
-        """What the provider has said so far; its output is all, if nothing came after that."""
-        reported = self.usage.read()
+    def left_at(self, reported: Reported) -> Reported:
+        """The same of a stream that ended here: its output is all, if nothing came after that."""
         is_newest = self._figures_at == self.chunks and reported.input_is_complete
         return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
 
@@ -748,13 +747,17 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
         return _without_answer(call, error)
     if error is None and response is not progress.last:
         progress.add(response)
-    usage = progress.usage
-    if usage.read().usage is None:
+    reported = progress.usage.read()
+    if reported.usage is None:
         # It may stand where the quick look at each chunk doesn't go.
-        usage.add(progress.last)
+        progress.usage.add(progress.last)
+        reported = progress.usage.read()
+    if not call.trusts_raw:
+        reported = SILENT
     if error is None and not _is_broken_off(response):
-        return Outcome(call, response, "complete", usage.read() if call.trusts_raw else SILENT)
-    reported = progress.reported() if call.trusts_raw else SILENT
+        return Outcome(call, response, "complete", reported)
+    if call.trusts_raw:
+        reported = progress.left_at(reported)
     if error is None:
         return Outcome(call, response, "abandoned", reported)
     return _broken_off(call, progress.last, error, reported)

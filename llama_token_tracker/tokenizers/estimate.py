@@ -134,13 +134,15 @@ def stated_output(*arguments: object) -> int | None:
 def _limit(given: Mapping[str, Any]) -> int | None:
     nested = [given.get(name) for name in NESTED]
     for place in (given, *nested):
-        if issubclass(type(place), Mapping):
-            found = cast("Mapping[str, Any]", place)
-            for name in _OUTPUT_LIMITS:
-                limit = _number(found.get(name), name)
-                if limit is not None:
-                    # So many answers are asked for at once.
-                    return min(limit * (_number(given.get("n"), "n") or 1), MAX_TOKENS)
+        if place is None or not issubclass(type(place), Mapping):
+            continue
+        found = cast("Mapping[str, Any]", place)
+        for name in _OUTPUT_LIMITS:
+            value = found.get(name)
+            limit = None if value is None else _number(value, name)
+            if limit is not None:
+                # So many answers are asked for at once.
+                return min(limit * (_number(given.get("n"), "n") or 1), MAX_TOKENS)
     return None
 
 

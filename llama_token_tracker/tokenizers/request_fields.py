@@ -132,9 +132,11 @@ def is_written(name: str) -> bool:
 
 def field_of(fields: Mapping[str, Any], *names: str) -> Any:
     """What the first of these holds that is there, be it within others; else `None`."""
-    places: list[Any] = [fields, *(fields.get(name) for name in NESTED)]
+    places: list[Any] = [fields, *[fields.get(name) for name in NESTED]] if fields else []
     for place in places:
-        for name in names if issubclass(type(place), Mapping) else ():
+        if place is None or not issubclass(type(place), Mapping):
+            continue
+        for name in names:
             if not is_empty(place.get(name)):
                 return place[name]
     return None

@@ -117,7 +117,8 @@ class Pending:
         return self._events or ()
 
     def _make(self, is_hasty: bool) -> None:
-        ended, made = None, list[TokenCountingEvent]()
+        ended: Ended | None = None
+        made: list[TokenCountingEvent] = []
         try:
             ended = self._read()
             if ended is not None:

@@ -304,7 +304,7 @@ def test_progress_knows_whether_words_came_after_the_figures():
     progress = Progress()
     for chunk, newest in [(None, False), (RAW, True), (None, False), (reported(100, 30), True)]:
         progress.add(chunk)
-        assert progress.reported().output_is_complete is newest
+        assert progress.left_at(progress.usage.read()).output_is_complete is newest
     assert (progress.chunks, progress.last) == (4, reported(100, 30))
 
 
