@@ -165,6 +165,12 @@ def _refuse(status: int, text: str) -> Answer:
     return plain({"type": "error", "error": error}, status=status)
 
 
+_ON_VERTEX_AI: Final = (
+    r"/anthropic/v1/projects/[^/]+/locations/[^/]+/publishers/anthropic/models/"
+    r"(?P<model>[^/:]+):(?:streamR|r)awPredict"
+)
+"""Source: https://docs.anthropic.com/en/api/claude-on-vertex-ai (checked 2026-11-29)."""
+
 ROUTES: Final = (
     Route(
         "anthropic.count_tokens",
@@ -177,6 +183,14 @@ ROUTES: Final = (
     Route(
         "anthropic.messages",
         re.compile(r"/anthropic/v1/messages"),
+        _respond,
+        _refuse,
+        BUCKETS,
+        id_header="request-id",
+    ),
+    Route(
+        "anthropic.vertex",
+        re.compile(_ON_VERTEX_AI),
         _respond,
         _refuse,
         BUCKETS,

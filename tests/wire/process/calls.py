@@ -110,6 +110,17 @@ def _anthropic_on_bedrock(name: str) -> Make:
     return make
 
 
+def _anthropic_at(name: str, path: str, **keys: Any) -> Make:
+    """Claude at Google's or Microsoft's, who answer as Anthropic does."""
+
+    def make(place: Any) -> Any:
+        made = getattr(import_module("anthropic"), name)
+        return made(base_url=place.url("anthropic") + path, max_retries=0, **keys)
+
+    return make
+
+
+_VERTEX: Any = {"region": "us-east5", "project_id": "acme", "access_token": "none"}
 _GEMINI = _client("google.genai", "Client", "gemini")
 _COHERE = _client("cohere", "Client", "cohere")
 _OLLAMA = _client("ollama", "Client", "ollama")
@@ -259,6 +270,31 @@ CALLS: Final = {
         "anthropic",
         _anthropic_on_bedrock("AsyncAnthropicBedrock"),
         _run(lambda client: _within_async(client.messages.stream(**_ON_BEDROCK))),
+    ),
+    "anthropic on vertex": SdkCall(
+        "anthropic",
+        _anthropic_at("AnthropicVertex", "/v1", **_VERTEX),
+        lambda client: client.messages.create(**_CLAUDE),
+    ),
+    "anthropic on vertex stream": SdkCall(
+        "anthropic",
+        _anthropic_at("AnthropicVertex", "/v1", **_VERTEX),
+        lambda client: _drain(client.messages.create(**_CLAUDE, stream=True)),
+    ),
+    "anthropic on vertex helper async": SdkCall(
+        "anthropic",
+        _anthropic_at("AsyncAnthropicVertex", "/v1", **_VERTEX),
+        _run(lambda client: _within_async(client.messages.stream(**_CLAUDE))),
+    ),
+    "anthropic on foundry": SdkCall(
+        "anthropic",
+        _anthropic_at("AnthropicFoundry", "", api_key="none"),
+        lambda client: client.messages.create(**_CLAUDE),
+    ),
+    "anthropic on foundry stream async": SdkCall(
+        "anthropic",
+        _anthropic_at("AsyncAnthropicFoundry", "", api_key="none"),
+        _run(lambda client: _streamed(client.messages.create(**_CLAUDE, stream=True))),
     ),
     "gemini": SdkCall(
         "google.genai",
