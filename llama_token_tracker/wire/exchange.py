@@ -12,7 +12,7 @@ from time import perf_counter, time
 from typing import Any, Final, TypeAlias
 
 from llama_token_tracker._background import soon
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._lock import LOCK, is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
@@ -192,9 +192,7 @@ class Exchange(_Answer):
         self._owner: RequestOwner | None = owner
         # Of embeddings nothing but the figures is of interest.
         self.keeps_pieces = owner is None and operation != "embedding"
-        self.is_limited = (
-            tracker.limits(self.context) if owner is None else owner.refusal is not None
-        )
+        self.is_limited = owner.refusal is not None if owner else tracker.limits(self.context)
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -300,16 +298,21 @@ class Exchange(_Answer):
 
     def defer(self, place: str) -> None:
         """Wait until the answer is retrieved at this place: it was only begun."""
-        owner = self._owner
+        owner, tracker = self._owner, self._recorder.tracker
         try:
             self._turns.pop()
+            if owner is not None:
+                self.reservation = owner.lose(self) or self.reservation
+                self.context = getattr(owner, "context", None) or self.context
+            self._owner, self.is_settled, self.is_deferred = None, True, True
+            tracker.defer(place, self, self.context)
         except IndexError:
             return  # it's over
-        if owner is not None:
-            self.reservation = owner.lose(self)
-            self.context = getattr(owner, "context", None) or self.context
-        self._owner, self.is_settled, self.is_deferred = None, True, True
-        self._recorder.tracker.defer(place, self, self.context)
+        except BaseException as error:
+            if is_sent(error) and not self._turns and tracker.deferred.find(place) is not self:
+                self._turns.append(True)
+                self.defer(place)
+            raise
 
     def give_up(self) -> None:
         """Record a deferred call whose answer nobody has retrieved."""

@@ -1,7 +1,9 @@
 """A response in the background is one call, recorded when its answer is retrieved."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -10,6 +12,7 @@ import pytest
 from llama_token_tracker import Budget
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
+from tests.interrupts import TimeLimit, handled, interrupted, raising
 from tests.late import Late
 from tests.wire.deferred.background import (
     TEXT,
@@ -345,3 +348,30 @@ def test_budgets_hold_what_it_may_use(server: Late) -> None:
     assert account.spent().tokens > 9_020 + 3_000
     assert account.spent().reserved_tokens == 0
     assert second.id != first.id
+
+
+@pytest.mark.slow
+def test_a_call_is_never_lost_wherever_it_is_interrupted(server: Late) -> None:
+    """A time limit that comes while the answer is taken in leaves the call to be retrieved."""
+
+    def known(at: int) -> tuple[int, int]:
+        tracker = Tracker()
+        with httpx.Client(transport=WatchingTransport(tracker, Elsewhere(server))) as client:
+            url = "https://api.openai.com/v1/responses"
+            response = client.send(client.build_request("POST", url, json=ASKED), stream=True)
+            places = 0
+            with suppress(TimeLimit):
+                places = interrupted(response.read, at)
+            response.close()
+            del response
+        gc.collect()
+        return tracker.pending_calls + len(tracker.llm_token_counts), places
+
+    known(-1)
+    found, places = known(-1)
+    assert found == 1
+    assert places > 100
+    with handled(raising):
+        # Earlier it isn't known yet that the call goes on in the background.
+        last = range(places - 60, places)
+        assert [at for at in last if known(at)[0] != 1] == []
