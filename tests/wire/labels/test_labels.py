@@ -183,9 +183,84 @@ def llama_claude(url: str, model: str, counter: Any) -> None:
     made.complete(PROMPT)
 
 
+WITH_BEDROCK = needs("llama_index.llms.bedrock_converse")
+_KEYS = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}
+
+
+def _llama_converse(url: str, model: str, counter: Any) -> Any:
+    kind = import_module("llama_index.llms.bedrock_converse").BedrockConverse
+    client = boto3.client("bedrock-runtime", endpoint_url=url, **_KEYS)
+    made = kind(model=model, client=client, max_tokens=64, **_KEYS)
+    made.callback_manager = CallbackManager([counter])
+    return made
+
+
+def llama_converse(url: str, model: str, counter: Any) -> None:
+    """LlamaIndex's Converse, with the handler alone."""
+    _llama_converse(url, model, counter).complete(PROMPT)
+
+
+def llama_converse_stream(url: str, model: str, counter: Any) -> None:
+    """Its stream."""
+    for _ in _llama_converse(url, model, counter).stream_complete(PROMPT):
+        pass
+
+
+WITH_LANGCHAIN = needs("langchain_openai")
+WITH_LANGCHAIN_AWS = needs("langchain_aws")
+
+
+def _langchain_openai(url: str) -> Any:
+    kind = import_module("langchain_openai").ChatOpenAI
+    return kind(model=GPT, base_url=url + "/v1", api_key="none", max_retries=0, stream_usage=True)
+
+
+def langchain_openai(url: str, model: str, counter: Any) -> None:
+    """LangChain's OpenAI, with the handler alone."""
+    _langchain_openai(url).invoke(PROMPT, config={"callbacks": [counter]})
+
+
+def langchain_openai_stream(url: str, model: str, counter: Any) -> None:
+    """Its stream."""
+    for _ in _langchain_openai(url).stream(PROMPT, config={"callbacks": [counter]}):
+        pass
+
+
+def watched_langchain_stream(url: str, model: str, counter: Any) -> None:
+    """The same stream, watched: LangChain drops what stands in a choice."""
+    with watch(counter):
+        for _ in _langchain_openai(url).stream(PROMPT):
+            pass
+
+
+def _langchain_converse(url: str, model: str) -> Any:
+    kind = import_module("langchain_aws").ChatBedrockConverse
+    client = boto3.client("bedrock-runtime", endpoint_url=url, **_KEYS)
+    return kind(model=model, client=client, disable_streaming=False)
+
+
+def langchain_converse(url: str, model: str, counter: Any) -> None:
+    """LangChain's Converse, with the handler alone."""
+    _langchain_converse(url, model).invoke(PROMPT, config={"callbacks": [counter]})
+
+
+def langchain_converse_stream(url: str, model: str, counter: Any) -> None:
+    """Its stream."""
+    for _ in _langchain_converse(url, model).stream(PROMPT, config={"callbacks": [counter]}):
+        pass
+
+
+def _counter(ask: Ask) -> Any:
+    if ask.__name__.startswith("llama"):
+        return TokenCountingHandler()
+    if ask.__name__.startswith("langchain"):
+        return import_module("llama_token_tracker.langchain").TokenCountingCallbackHandler()
+    return Tracker()
+
+
 def asked(ask: Ask, answer: Canned, model: str) -> TokenCountingEvent:
     """Ask, and give the one event of it."""
-    counter: Any = TokenCountingHandler() if ask.__name__.startswith("llama") else Tracker()
+    counter = _counter(ask)
     with canned(answer) as url:
         ask(url, model, counter)
     events = counter.llm_token_counts or counter.embedding_token_counts
@@ -398,6 +473,19 @@ NET = GROSS | {"inputTokens": 2, "totalTokens": 12_442}
         (converse, conversed(NET), GPT_ON_AWS, 12_401, "reported"),
         (converse, conversed(GROSS), ON_AWS, 24_800, "reported"),
         (converse_stream, conversed_stream(GROSS), ON_AWS, 24_800, "reported"),
+        *[
+            pytest.param(ask, answer(usage), model, expected, source, marks=mark)
+            for asks, mark in (
+                ((llama_converse, llama_converse_stream), WITH_BEDROCK),
+                ((langchain_converse, langchain_converse_stream), WITH_LANGCHAIN_AWS),
+            )
+            for ask, answer in zip(asks, (conversed, conversed_stream), strict=True)
+            for usage, model, expected, source in (
+                (GROSS, "openai.gpt-6-sol", 12_401, "estimated"),
+                (NET, "openai.gpt-6-sol", 12_401, "reported"),
+                (GROSS, ON_AWS, 24_800, "reported"),
+            )
+        ],
     ],
 )
 def test_net_or_gross_is_a_matter_of_the_model(
@@ -428,6 +516,8 @@ MOONSHOT = {
         (async_chat_stream, chunks(MOONSHOT, within=True)),
         pytest.param(llama_openai, completion(MOONSHOT), marks=WITH_OPENAI),
         pytest.param(llama_openai_stream, chunks(MOONSHOT, within=True), marks=WITH_OPENAI),
+        pytest.param(langchain_openai, completion(MOONSHOT), marks=WITH_LANGCHAIN),
+        pytest.param(watched_langchain_stream, chunks(MOONSHOT, within=True), marks=WITH_LANGCHAIN),
     ],
 )
 def test_usage_within_a_choice_is_read(ask: Ask, answer: Canned):
@@ -451,6 +541,12 @@ def test_usage_within_a_choice_is_read(ask: Ask, answer: Canned):
             (40, 7),
             marks=WITH_OPENAI,
         ),
+        pytest.param(
+            langchain_openai,
+            completion({"prompt_tokens": 40, "total_tokens": 47}),
+            (40, 7),
+            marks=WITH_LANGCHAIN,
+        ),
     ],
 )
 def test_a_total_gives_what_is_missing(ask: Ask, answer: Canned, figures: tuple[int, int]):
@@ -458,6 +554,15 @@ def test_a_total_gives_what_is_missing(ask: Ask, answer: Canned, figures: tuple[
     event = asked(ask, answer, GPT)
     assert (event.prompt_token_count, event.completion_token_count) == figures
     assert event.source == "reported"
+
+
+@WITH_LANGCHAIN
+def test_what_langchain_drops_is_not_called_the_bill():
+    """Of Moonshot's streams it hands on no figures; without a watch ours stand, marked."""
+    event = asked(langchain_openai_stream, chunks(MOONSHOT, within=True), "kimi-k2.5")
+    assert event.source != "reported"
+    assert event.prompt_token_count > 0
+    assert event.completion_token_count > 0
 
 
 def test_a_total_alone_is_split_by_our_own_count():
