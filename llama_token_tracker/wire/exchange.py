@@ -49,12 +49,15 @@ class _Answer(WireTranscript):
             they are looked at when somebody asks for the figures.
         status: How it ended.
         is_settled: Whether it's over, as far as its event goes.
+        is_broken_off: Whether it ended well, but before what its format ends with.
     """
 
     keeps_pieces: bool
     read_piece: Read | None = None
     status: Status = "abandoned"
     is_settled = True
+    is_broken_off = False
+    _last: Iterable[object] | None = None
     _owner: RequestOwner | None
     _whole: Reported | None = None
     _unread: object = None
@@ -136,6 +139,34 @@ class _Answer(WireTranscript):
         is_newest = figures_at == self._parts()
         return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
 
+    def _judge(self) -> None:
+        """Find out whether a streamed answer came to its end; unasked for, it waits until read."""
+        last = self._last
+        is_left = last is None and self.status == "abandoned"
+        if last is None and not (is_left and self._ends_with_figures()):
+            return
+        try:
+            is_over = self._dialect.is_over(self.pieces[-1:] if last is None else last)
+        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
+            notice("the end of an answer could not be read", error, "it counts as abandoned")
+            is_over = False
+        if is_left:
+            # Whoever has read all of it needn't look for the end behind it.
+            self.status = "complete" if is_over else "abandoned"
+        elif not is_over:
+            what = f"{self.provider} {self.model}"
+            notice("a stream ended before its last event", what, "it counts as abandoned")
+            self.is_broken_off = True
+            self.status = "abandoned"
+        # Last, for two threads may ask at once.
+        self._last = None
+
+    def _ends_with_figures(self) -> bool:
+        """Whether the newest part of a stream has figures, and may say that it's the last."""
+        usage, figures_at = self._streamed()
+        has_any = usage is not None and bool(self.pieces)
+        return has_any and figures_at == self._parts() and bool(self._dialect.finishes)
+
     def _streamed(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
         read = self.read_piece
@@ -162,7 +193,6 @@ class Exchange(_Answer):
         body: The request's body, as long as nobody has read it.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
         is_settled: Whether it's over, as far as its event goes.
-        is_broken_off: Whether its answer ended well, but before what its format ends with.
         is_deferred: Whether it was answered with an id, by which its answer is retrieved.
         path: Where it's sent, host and path, if its answer may be deferred.
     """
@@ -170,9 +200,8 @@ class Exchange(_Answer):
     # Here rather than in `__init__`, which runs in the user's call: what is set later, or only read
     # then. Until it's made; so one that couldn't be made is no request that was lost.
     is_settled = True
-    is_broken_off = is_deferred = False
+    is_deferred = False
     path = ""
-    _last: Iterable[object] | None = None
     _pending: Pending | None = None
 
     def __init__(
@@ -337,24 +366,6 @@ class Exchange(_Answer):
         if self._owner is not None:
             self._judge()
         self.settle("abandoned" if self.is_broken_off else "complete")
-
-    def _judge(self) -> None:
-        """Find out whether a streamed answer came to its end; unasked for, it waits until read."""
-        last = self._last
-        if last is None:
-            return
-        try:
-            is_over = self._dialect.is_over(last)
-        except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
-            notice("the end of an answer could not be read", error, "it counts as abandoned")
-            is_over = False
-        if not is_over:
-            what = f"{self.provider} {self.model}"
-            notice("a stream ended before its last event", what, "it counts as abandoned")
-            self.is_broken_off = True
-            self.status = "abandoned"
-        # Last, for two threads may ask at once.
-        self._last = None
 
     def settled(self, events: Sequence[TokenCountingEvent]) -> None:
         """Let go of what only its events needed."""
