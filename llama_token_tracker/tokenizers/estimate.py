@@ -42,6 +42,8 @@ _OUTPUT_LIMITS: Final = (
 )
 """Names that providers and LlamaIndex's integrations have for the limit of output tokens."""
 
+_LIMITS_AND_NESTED: Final = frozenset((*_OUTPUT_LIMITS, *NESTED))
+
 _NOT_STATED: Final = "it is taken to state no limit, and default_max_tokens is reserved"
 
 
@@ -132,6 +134,8 @@ def stated_output(*arguments: object) -> int | None:
 
 
 def _limit(given: Mapping[str, Any]) -> int | None:
+    if _LIMITS_AND_NESTED.isdisjoint(given):
+        return None  # quick for most
     nested = [given.get(name) for name in NESTED]
     for place in (given, *nested):
         if place is None or not issubclass(type(place), Mapping):

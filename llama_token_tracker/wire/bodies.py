@@ -1,10 +1,13 @@
 """Bodies of requests and answers as JSON, and pieces of an answer put together."""
 
 import json
-from collections.abc import Iterable
-from itertools import groupby
-from typing import Any, TypeAlias, cast
+import pickle
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from typing import Any, Final, TypeAlias, cast
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.parts import Part, Text, Thinking
 
 Json: TypeAlias = dict[str, Any]
@@ -32,13 +35,70 @@ def documents_in(content: bytes) -> list[bytes]:
     return [json.dumps(entry).encode() for entry in entries]
 
 
+_SOME: Final = 512
+
+
 def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Put neighbouring pieces of one kind together, as tokenizers must see them."""
     whole: list[Part] = []
     for kind, run in groupby(parts, key=type):
         if issubclass(kind, Text | Thinking):
-            texts = [part.text for part in run if isinstance(part, Text | Thinking)]
-            whole.append(kind("".join(texts)))
+            texts = (part.text for part in run if isinstance(part, Text | Thinking) and part.text)
+            whole.append(kind(_concatenated(texts)))
         else:
             whole += run
     return tuple(whole)
+
+
+def _concatenated(texts: Iterator[str]) -> str:
+    """Put texts together, some at a time: pieces take ten times the memory of the whole."""
+
+    def some() -> str:
+        return "".join(islice(texts, _SOME))
+
+    return "".join(iter(some, ""))
+
+
+_NEWEST: Final = 16
+
+
+class Pieces(list[Any]):
+    """The pieces of an answer, in their order; of a long stream's all but the newest are packed.
+
+    Attributes:
+        packed: Those that are, in blocks.
+        packed_number: How many these are.
+    """
+
+    packed: tuple[bytes, ...] = ()
+    packed_number = 0
+
+    def __len__(self) -> int:
+        """How many there are, packed or not."""
+        return self.packed_number + super().__len__()
+
+    def __iter__(self) -> Iterator[Any]:
+        """All of them, one block after the other."""
+        for block in self.packed:
+            yield from pickle.loads(zlib.decompress(block))
+        yield from super().__iter__()
+
+    def pack(self) -> None:
+        """Have all but the newest take a tenth of their memory or less, until they are read."""
+        older = [*super().__iter__()][:-_NEWEST]
+        if not older:
+            return
+        try:
+            block = zlib.compress(pickle.dumps(older), 1)
+        except Exception as error:  # noqa: BLE001 - what others let pass for AWS's may be anything
+            notice("pieces of an answer can't be packed", error, "they take more memory")
+            return
+        packed, number, end = (*self.packed, block), self.packed_number + len(older), len(older)
+        # Without a call in between, so that nothing interrupts it.
+        self.packed, self.packed_number = packed, number
+        del self[:end]
+
+    def clear(self) -> None:
+        """Let go of all."""
+        super().clear()
+        self.packed, self.packed_number = (), 0

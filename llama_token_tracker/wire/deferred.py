@@ -4,7 +4,7 @@ import json
 from typing import Any, Final, cast
 
 from llama_token_tracker.events.event import Status
-from llama_token_tracker.wire.bodies import decoded
+from llama_token_tracker.wire.bodies import Pieces, decoded
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -31,7 +31,7 @@ class Retrieval(Exchange):
         vars(self).update({name: known[name] for name in known.keys() - _OF_ITS_ANSWER})
         self.dialect = cast("Dialect", self._dialect)
         self._place, self._begun_by = place, self.event_id
-        self.pieces, self._put_off, self._turns = [], [], [True]
+        self.pieces, self._put_off, self._turns = Pieces(), [], [True]
         self.keeps_pieces, self.is_settled = True, False
 
     def settle(self, status: Status, told: object = None) -> None:
@@ -50,7 +50,8 @@ class Retrieval(Exchange):
         # The end of a stream, which may be taken up anywhere, repeats all of the answer.
         last, deferral = decoded(self.pieces[-1]), self.dialect.deferral
         if last is not None and deferral is not None:
-            self.pieces[:] = [json.dumps(deferral.body(last)).encode()]
+            self.pieces.clear()
+            self.pieces.append(json.dumps(deferral.body(last)).encode())
         if status == "abandoned" and self.reported().usage is None:
             # What was generated before it was cancelled nobody has seen.
             status = "unanswered"

@@ -27,6 +27,7 @@ from llama_token_tracker.extraction import (
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
+from llama_token_tracker.wire.bodies import Pieces
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
 # Pictures stand in a request as text; what is read of them is their size alone.
@@ -226,7 +227,7 @@ class Exchange(_Answer):
         self.model = model
         self.operation = operation
         self.body = body
-        self.pieces = []
+        self.pieces = Pieces()
         self._recorder = recorder
         self._dialect = dialect
         self._put_off = []

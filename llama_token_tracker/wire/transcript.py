@@ -17,6 +17,7 @@ from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.tokenizers.estimate import expected_input, expected_texts
 from llama_token_tracker.tokenizers.request_fields import NONE
 from llama_token_tracker.tracking.tracker import Tracker
+from llama_token_tracker.wire.bodies import Pieces
 
 SIZED: Final = (bytes, str, bytearray)
 """What has a length that can be asked for quickly."""
@@ -71,6 +72,11 @@ class Dialect(Protocol):
         """Read an answer, of the pieces that have come."""
         ...
 
+    @property
+    def finishes(self) -> Sequence[str]:
+        """Where a stream's document holds something if all of the answer has come."""
+        ...
+
     def is_over(self, last: Iterable[object]) -> bool:
         """Whether a stream whose last pieces are these, the newest first, has come to its end."""
         ...
@@ -117,7 +123,7 @@ class WireTranscript(Call, Transcript):
 
     sent: Served = UNSAID
     body: Any
-    pieces: list[Any]
+    pieces: Pieces
     _recorder: Recorder
     _dialect: Dialect
     _asked: Asked | None = None

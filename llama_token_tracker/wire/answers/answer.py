@@ -13,7 +13,10 @@ from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 
 _MOST_KEPT: Final = 8 * 1024 * 1024
-"""So much of a stream is kept for its event's text, and to count what a provider leaves out."""
+"""So much of a stream is kept, packed, for its event's text and to count what isn't reported."""
+
+_PACKED: Final = 128 * 1024
+"""The documents of so many bytes are packed together."""
 
 _OVERHEAD: Final = 64
 """About so many bytes more each document takes."""
@@ -65,7 +68,7 @@ class Answer:
             for name in _COUNTS
             if name.encode() in headers
         }
-        self._kept = 0
+        self._kept, self._unpacked = 0, _PACKED
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._is_full = self._is_unreadable = False
         # Where the rest of a stream can be retrieved.
@@ -187,6 +190,10 @@ class Answer:
         self._kept += len(document) + _OVERHEAD
         if self._kept <= _MOST_KEPT:
             exchange.keep(document)
+            if self._kept > self._unpacked:
+                exchange.pieces.pack()
+                self._kept = sum(map(len, exchange.pieces.packed))
+                self._unpacked = self._kept + _PACKED
         elif self._is_full:
             exchange.pass_by()
         else:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from llama_token_tracker._log_once import notice
 
-_LONGEST: Final = 1_048_576
+_LONGEST: Final = 400 * 1024
 """A longer document isn't kept whole: its usage alone is looked for, wherever it stands."""
 
 _END: Final = 16_384

@@ -24,12 +24,21 @@ _STREAM: Final[Any] = EventStream
 _LISTS: Final[Any] = (list, tuple)
 
 
+_PACKED: Final = 1_024
+"""So many events are packed together."""
+
+
+def _nothing() -> None:
+    """Pack nothing: nothing is kept."""
+
+
 class _Reading:
     """Reads the events of one answer."""
 
     def __init__(self, exchange: Exchange, take_event: TakeEvent) -> None:
         self._exchange = exchange
         self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
+        self._pack = exchange.pieces.pack if exchange.keeps_pieces else _nothing
         self._take_event = take_event
         self._last: object = None
 
@@ -37,9 +46,11 @@ class _Reading:
         """The events, as they come."""
         exchange, keep, take_event = self._exchange, self._keep, self._take_event
         try:
-            for event in events:
+            for number, event in enumerate(events, 1):
                 try:
                     self._last = take_event(exchange, keep, event) or self._last
+                    if not number % _PACKED:
+                        self._pack()
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event
@@ -51,10 +62,14 @@ class _Reading:
     async def async_along(self, events: Any) -> AsyncIterator[Any]:
         """The same of aiobotocore's."""
         exchange, keep, take_event = self._exchange, self._keep, self._take_event
+        number = 0
         try:
             async for event in events:
+                number += 1
                 try:
                     self._last = take_event(exchange, keep, event) or self._last
+                    if not number % _PACKED:
+                        self._pack()
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
                     _unread(error)
                 yield event

@@ -377,6 +377,13 @@ CALLS: Final = {
         _boto3,
         lambda client: client.invoke_model(modelId=ON_BEDROCK, body=_BODY)["body"].read(),
     ),
+    "boto3 invoke stream": SdkCall(
+        "boto3",
+        _boto3,
+        lambda client: _drain(
+            client.invoke_model_with_response_stream(modelId=ON_BEDROCK, body=_BODY)["body"]
+        ),
+    ),
     "aiohttp": SdkCall(
         "aiohttp", _plain("aiohttp"), lambda made: asyncio.run(_aiohttp(made, way="json"))
     ),
