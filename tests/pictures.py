@@ -13,7 +13,7 @@ from PIL import Image
 
 from llama_token_tracker import TokenCountingHandler
 from tests.views import chromium
-from tests.views.cards import PRICES, afternoon
+from tests.views.cards import BUDGETS, PRICES, evening
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 WIDTH = 720
@@ -29,8 +29,8 @@ def main() -> int:
     if chromium.FOUND is None:
         print("there's no Chromium here; Debian has one: apt install chromium", file=sys.stderr)
         return 1
-    handler = TokenCountingHandler(prices=PRICES)
-    afternoon(handler.tracker)
+    handler = TokenCountingHandler(prices=PRICES, budget=BUDGETS)
+    evening(handler.tracker)
     html = chromium.page(handler._repr_html_(), width=WIDTH, script=_HEIGHT)
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:

@@ -15,6 +15,7 @@ MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
 NOT_REPORTED: Final = "not reported"
 UNKNOWN: Final = "unknown"
 
+_LEAST_S: Final = 0.001
 _DECIMALS: Final = 4
 _DIGITS: Final = 3
 _MOST_DECIMALS: Final = 12
@@ -67,7 +68,9 @@ def dollars(usd: Decimal | None) -> str:
 
 def seconds(duration_s: float) -> str:
     """Format a duration: milliseconds below a second."""
-    return f"{duration_s:,.1f} s" if duration_s >= 1 else f"{1_000 * duration_s:.0f} ms"
+    if duration_s >= 1:
+        return f"{duration_s:,.1f} s"
+    return f"{1_000 * duration_s:.0f} ms" if duration_s >= _LEAST_S else "<1 ms"
 
 
 def plural(count: int, one: str, several: str | None = None) -> str:
