@@ -68,7 +68,7 @@ def test_the_fullest_accounts_are_named():
     clock.advance(hours=1)
     accounts.spend({"user": "ann"}, None, 1, None)
     fullest, _ = accounts.fullest(2)
-    assert [(name, state.tokens) for name, state in fullest][0] == ("ann", 1)
+    assert (fullest[0][0], fullest[0][1].tokens) == ("ann", 1)
     assert fullest[1][1].tokens == 0
 
 
