@@ -16,3 +16,17 @@ napoleon_custom_sections = ["Source"]
 
 html_theme = "furo"
 html_title = "llama-token-tracker"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_js_files = ["copy.js"]
+
+
+def keep_colons(_app, what, _name, _found, _options, lines):
+    """Put an empty comment in front: Napoleon takes what stands before a first colon for a type."""
+    if what in {"attribute", "data", "property"}:
+        lines[:0] = ["..", ""]
+
+
+def setup(app):
+    """Call it before Napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)

@@ -106,6 +106,10 @@ class Usage:
         cached = (self.cache_read_tokens or 0) + (self.cache_write_tokens or 0)
         return self.input_tokens - cached
 
+    def __repr__(self) -> str:
+        buckets = ", ".join(f"{name}={count}" for name, count in self.reported().items())
+        return f"{type(self).__name__}({buckets})"
+
     def reported(self) -> dict[str, int]:
         """The buckets that hold a figure, by name."""
         return {name: count for name, count in self.__dict__.items() if count is not None}

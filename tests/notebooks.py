@@ -6,6 +6,7 @@ or ports, so that they change only when a figure does.
 
 import ast
 import os
+import re
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +19,12 @@ from nbclient import NotebookClient
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "notebooks"
 _LONGEST_S: Final = 120
+
+_TIMES: Final = (
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"), "2026-01-05 09:30:00 UTC"),
+    (re.compile(r"(?<=<bdi>)(&lt;)?[\d.,]+ m?s(?=</bdi>)|(?<=UTC, )<?[\d.]+ m?s\b"), "1.2 s"),
+)
+"""When calls of a notebook were made, and how long they took, and what is kept in their place."""
 
 NEEDS: Final = {
     "01_token_counting.ipynb": ("llama_index.llms.openai",),
@@ -92,7 +99,16 @@ def run(name: str, **questions: str) -> Run:
     notebook.cells.append(asking)
     _client(notebook).execute(env=_environment())
     notebook.cells.pop()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            _take_times_out(output.get("data", {}))
     return Run(notebook, ast.literal_eval(asking.outputs[0].text))
+
+
+def _take_times_out(data: dict[str, Any]) -> None:
+    for kind, shown in data.items():
+        for pattern, instead in _TIMES:
+            data[kind] = shown = pattern.sub(instead, shown)
 
 
 def _client(notebook: Any) -> NotebookClient:

@@ -13,10 +13,12 @@ from PIL import Image
 
 from llama_token_tracker import TokenCountingHandler
 from tests.views import chromium
-from tests.views.cards import PRICES, afternoon
+from tests.views.cards import BUDGETS, PRICES, evening
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 WIDTH = 720
+# Rounded corners would have the colour of the page in which the picture was taken.
+_SQUARE = "<style>.ltt { border-radius: 0 !important }</style>"
 _HEIGHT = "document.body.dataset.height = document.getElementById('out').offsetHeight"
 
 
@@ -29,9 +31,9 @@ def main() -> int:
     if chromium.FOUND is None:
         print("there's no Chromium here; Debian has one: apt install chromium", file=sys.stderr)
         return 1
-    handler = TokenCountingHandler(prices=PRICES)
-    afternoon(handler.tracker)
-    html = chromium.page(handler._repr_html_(), width=WIDTH, script=_HEIGHT)
+    handler = TokenCountingHandler(prices=PRICES, budget=BUDGETS)
+    evening(handler.tracker)
+    html = chromium.page(_SQUARE + handler._repr_html_(), width=WIDTH, script=_HEIGHT)
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -40,7 +42,11 @@ def main() -> int:
         for theme, is_dark in (("light", False), ("dark", True)):
             picture = chromium.picture(html, folder, (WIDTH, int(found[1])), is_dark=is_dark)
             # A card has few colours, and a palette of them takes a third of the room.
-            few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(160)
+            few = (
+                Image.open(io.BytesIO(picture))
+                .convert("RGB")
+                .quantize(160, Image.Quantize.MAXCOVERAGE)
+            )
             few.save(FOLDER / f"card-{theme}.png", optimize=True)
     return 0
 

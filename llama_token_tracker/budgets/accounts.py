@@ -158,7 +158,7 @@ class AccountTable:
         """Drop a tenth of the accounts, so that as many newcomers cost nothing."""
         # A list, as the collector may bring another call while this goes on.
         idle = [(key, account) for key, account in list(self._accounts.items()) if not account.open]
-        idle.sort(key=self._share)
+        idle.sort(key=self.share)
         for key, account in idle[: len(self._accounts) - self.max_accounts + self._batch]:
             if account.open:
                 continue
@@ -171,7 +171,7 @@ class AccountTable:
             self._accounts.pop(key, None)
         self._full_at = max(self.max_accounts, len(self._accounts) + self._batch)
 
-    def _share(self, item: tuple[str | None, Account]) -> float:
+    def share(self, item: tuple[str | None, Account]) -> float:
         """How much of its limits an account has used up in this window."""
         account = item[1]
         if account.epoch != self._epoch:
@@ -179,6 +179,11 @@ class AccountTable:
         tokens = account.tokens * self._per_token
         money = account.attodollars * self._per_attodollar
         return tokens if tokens > money else money
+
+    def kept(self, now: datetime | None) -> list[tuple[str | None, Account]]:
+        """All accounts that are kept, by name, with the window of this time begun."""
+        self.roll(now)
+        return list(self._accounts.items())
 
     # --- copies -----------------------------------------------------------------------------
 

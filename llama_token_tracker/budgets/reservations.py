@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from heapq import nlargest
 from typing import Any, Self
 
 from llama_token_tracker._background import run_late, soon
@@ -299,18 +300,27 @@ class Accounts:
         table = self._table
         key, now = table.key(tags or {}, scope), table.time()
         with LOCK:
-            account = copy(table.peek(key, now))
-            until = table.until
-        return Spent(
-            tokens=account.tokens,
-            usd=usd_of(account.attodollars),
-            reserved_tokens=account.reserved_tokens,
-            reserved_usd=usd_of(account.reserved_attodollars),
-            unpriced_calls=account.unpriced,
-            assumed_tokens=account.assumed_tokens,
-            assumed_usd=usd_of(account.assumed_attodollars),
-            until=until,
-        )
+            account, until = copy(table.peek(key, now)), table.until
+        return _spent(account, until)
+
+    def fullest(self, most: int) -> tuple[list[tuple[str | None, Spent]], int]:
+        """The accounts that have used up most of their limits, by name, and how many there are.
+
+        Args:
+            most: So many are given, the fullest first.
+        """
+        run_late()
+        table = self._table
+        now = table.time()
+        with LOCK:
+            kept = table.kept(now)
+        # Without the lock, as there may be thousands.
+        found = nlargest(most, kept, key=table.share)
+        with LOCK:
+            for _, account in found:
+                table.carry_over(account, now)
+            copies, until = [(key, copy(account)) for key, account in found], table.until
+        return [(key, _spent(account, until)) for key, account in copies], len(kept)
 
     def reset(self) -> None:
         """Start again from nothing spent, and look at the clock afresh.
@@ -330,6 +340,19 @@ class Accounts:
         """Make accounts of their own in the state of the pickled ones."""
         self._table = AccountTable(state["budget"], state["max_accounts"])
         self._table.restore(state)
+
+
+def _spent(account: Account, until: datetime | None) -> Spent:
+    return Spent(
+        tokens=account.tokens,
+        usd=usd_of(account.attodollars),
+        reserved_tokens=account.reserved_tokens,
+        reserved_usd=usd_of(account.reserved_attodollars),
+        unpriced_calls=account.unpriced,
+        assumed_tokens=account.assumed_tokens,
+        assumed_usd=usd_of(account.assumed_attodollars),
+        until=until,
+    )
 
 
 def reserve_all(

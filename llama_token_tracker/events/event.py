@@ -32,7 +32,7 @@ def _new_id() -> str:
 _USUAL_PRICES = Prices()
 
 
-@dataclass
+@dataclass(repr=False)
 class TokenCountingEvent:
     """One call to a provider: what it was, what it used and how we know.
 
@@ -83,13 +83,13 @@ class TokenCountingEvent:
     started_s: float | None = None
     duration_s: float | None = None
     inner_event_id: str = ""
-    span_id: str | None = field(default=None, repr=False)
-    inner_span_id: str | None = field(default=None, repr=False)
+    span_id: str | None = None
+    inner_span_id: str | None = None
     scope: str | None = None
     served: Served = UNSAID
     tags: dict[str, str] = field(default_factory=dict[str, str])
     not_understood: tuple[str, ...] = ()
-    id: str = field(default_factory=_new_id, repr=False, compare=False)
+    id: str = field(default_factory=_new_id, compare=False)
 
     def __post_init__(self) -> None:
         """Add the two counts up, whatever total was passed."""
@@ -186,6 +186,18 @@ class TokenCountingEvent:
             "prompt": self.prompt,
             "completion": self.completion,
         }
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def __str__(self) -> str:
+        """The call in one line."""
+        with LOADING:
+            from llama_token_tracker.views.card import Call
+            from llama_token_tracker.views.figures import with_fallback
+
+        shown = with_fallback(lambda: str(Call.of(self)), lambda why: why)
+        return f"TokenCountingEvent {shown}"
 
     def _repr_html_(self) -> str:
         """The event as HTML, for a notebook."""

@@ -65,7 +65,7 @@ _CHUNKS: Final = EventPayload.CHUNKS
 _ADDITIONAL: Final = EventPayload.ADDITIONAL_KWARGS
 
 
-@dataclass
+@dataclass(repr=False)
 class LlamaIndexEvent(TokenCountingEvent, CoreEvent):
     """A `TokenCountingEvent` that is one of LlamaIndex's too."""
 

@@ -15,7 +15,7 @@ from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.row import Row
-from llama_token_tracker.tracking.summary import Snapshot
+from llama_token_tracker.tracking.summary import Rows, Snapshot
 from llama_token_tracker.tracking.totals import Kind
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.views import html
@@ -216,7 +216,7 @@ class Report:
 
     # --- tables ----------------------------------------------------------------------------
 
-    def by(self, name: str) -> dict[str | None, Row]:
+    def by(self, name: str) -> Rows:
         """Calls, tokens and cost, split by what calls have in common.
 
         Args:
@@ -232,7 +232,7 @@ class Report:
         if rows and name not in known:
             consequence = f"all are under None; known are {', '.join(map(printable, known))}"
             notice("by() was asked for what no call has: {}", name, consequence, printable(name))
-        return dict(sorted(rows.items(), key=lambda item: -item[1].total_tokens))
+        return Rows(name, sorted(rows.items(), key=lambda item: -item[1].total_tokens))
 
     # --- to look at ------------------------------------------------------------------------
 
@@ -242,25 +242,25 @@ class Report:
         return type(self).__name__
 
     def _card(self) -> Card:
-        return self._read(Snapshot.of).card(self._title)
+        return self._read(Snapshot.of).card(self._title, self._budgets)
 
     def summary(self) -> str:
         """The most important figures as text of at most 80 columns; `print(...)` shows it too."""
         # Late: rich takes longer to load than all the rest, and not everybody prints.
         with LOADING:
-            from llama_token_tracker.views import text
+            from llama_token_tracker.views import card_text
 
-        return text.safely(lambda: text.card(self._card()), self._title)
+        return card_text.safely(lambda: card_text.card(self._card()), self._title)
 
     def __str__(self) -> str:
         return self.summary()
 
     def __repr__(self) -> str:
         with LOADING:
-            from llama_token_tracker.views import text
+            from llama_token_tracker.views import card_text
 
         name = plain(type(self).__name__, _LONGEST_NAME)
-        return text.safely(lambda: f"<{name}: {text.short(self._card())}>", name)
+        return card_text.safely(lambda: f"<{name}: {card_text.short(self._card())}>", name)
 
     def _repr_html_(self) -> str:
         """The same figures as HTML, for a notebook."""

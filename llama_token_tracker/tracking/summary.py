@@ -1,24 +1,36 @@
-"""`Snapshot`: an account's figures of one moment, put together as the card that views show."""
+"""Figures of one moment as views show them: `Snapshot` as a card, `Rows` as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, Self
 
+from llama_token_tracker._lock import LOADING
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import plain
+from llama_token_tracker.budgets import Accounts, Budget, Spent
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.tracking.account import Account, Entries
 from llama_token_tracker.tracking.row import Row
+from llama_token_tracker.views import html
 from llama_token_tracker.views.card import (
+    LABEL_LENGTH,
     RECENT,
     TITLE_LENGTH,
     TOP,
     Call,
     Card,
     Line,
+    Standing,
     label_of,
+    notes_of,
     parts_of,
 )
-from llama_token_tracker.views.figures import plural
+from llama_token_tracker.views.figures import dollars, plural
+
+_MOST_ROWS: Final = 40
+"""So many rows of a table are shown; the rest share one."""
+
+_TOP_ACCOUNTS: Final = 4
+"""So many accounts of a budget have lines of their own: those that have used up most."""
 
 ADDED_BY_HAND: Final = "(added by hand)"
 """What events of LlamaIndex's own class are filed under, which name neither model nor source."""
@@ -68,11 +80,12 @@ class Snapshot(NamedTuple):
             pending=account.pending_calls,
         )
 
-    def card(self, title: str) -> Card:
+    def card(self, title: str, budgets: Iterable[Accounts] = ()) -> Card:
         """Put the figures together. No lock is needed; foreign objects may be read here.
 
         Args:
             title: Whose calls these are.
+            budgets: What limits them.
         """
         total = Row.of([self.llm, self.embedding])
         by_hand: dict[str | None, Row] = {ADDED_BY_HAND: self.by_hand} if self.by_hand.calls else {}
@@ -90,6 +103,7 @@ class Snapshot(NamedTuple):
             if self.scopes.keys() - {None}
             else (),
             recent=tuple(calls),
+            budgets=tuple(line for accounts in budgets for line in _standings(accounts)),
             uncounted=sum(self.uncounted.values()),
             pending=self.pending,
             earlier=Line(plural(earlier.calls, "earlier call"), earlier) if earlier.calls else None,
@@ -109,6 +123,36 @@ class Snapshot(NamedTuple):
             calls.append(call)
             rest.merge(used, -1)
         return calls, rest
+
+
+class Rows(dict[str | None, Row]):
+    """Rows by what their calls have in common: a dict that prints, and shows, as a table.
+
+    Attributes:
+        name: What they're split by.
+    """
+
+    def __init__(self, name: str = "", rows: Iterable[tuple[str | None, Row]] = ()) -> None:
+        super().__init__(rows)
+        self.name = name
+
+    def _lines(self) -> tuple[tuple[Line, ...], tuple[tuple[str, str], ...]]:
+        """The table's lines, and the legend of their marks."""
+        lines = _top(self, f"no {plain(self.name, LABEL_LENGTH)}", _MOST_ROWS)
+        return lines, notes_of(lines)
+
+    def __repr__(self) -> str:
+        # Late: see `Report.summary`.
+        with LOADING:
+            from llama_token_tracker.views import card_text
+
+        name = plain(self.name, LABEL_LENGTH)
+        return card_text.safely(lambda: card_text.rows(name, *self._lines()), f"by {name}")
+
+    def _repr_html_(self) -> str:
+        """The same as HTML, for a notebook."""
+        name = plain(self.name, LABEL_LENGTH)
+        return html.safely(lambda: html.rows(name, *self._lines()), f"by {name}")
 
 
 def _added_by_hand(entries: Entries, known: Row) -> Row:
@@ -142,21 +186,74 @@ def _row_of(event: TokenCountingEvent) -> Row:
     return row
 
 
-def _top(rows: Mapping[str | None, Row], missing: str) -> tuple[Line, ...]:
+def _top(rows: Mapping[str | None, Row], missing: str, most: int = TOP) -> tuple[Line, ...]:
     """Lines of the rows with the most tokens, and one of all others together.
 
     Args:
         rows: Rows by value.
         missing: What calls without any value are called.
+        most: So many rows have lines of their own.
     """
     ranked = sorted(rows.items(), key=lambda item: -item[1].total_tokens)
     # One more has a line of its own rather than one that says "and 1 more".
-    shown = TOP if len(ranked) > TOP + 1 else len(ranked)
+    shown = most if len(ranked) > most + 1 else len(ranked)
     lines = [Line(label_of(value, missing), row) for value, row in ranked[:shown]]
     rest = [row for _, row in ranked[shown:]]
     if rest:
         lines.append(Line(f"and {len(rest):,} more", Row.of(rest)))
     return tuple(lines)
+
+
+def _standings(accounts: Accounts) -> Iterator[Standing]:
+    """Lines of the accounts of a budget that have used up most of it."""
+    budget = accounts.budget
+    fullest, count = accounts.fullest(_TOP_ACCOUNTS)
+    if budget.per is None:
+        fullest = fullest or [(None, accounts.spent())]
+    elif not fullest:
+        yield Standing(f"each {plain(budget.per, LABEL_LENGTH)}", *_NOTHING, _limits(budget), "")
+    for key, spent in fullest:
+        yield from _standing(_account_label(budget, key), budget, spent)
+    if count > len(fullest):
+        rest = plural(count - len(fullest), "more account")
+        yield Standing(f"and {rest}", *_NOTHING, _limits(budget), "")
+
+
+_NOTHING: Final = ("", "")
+
+
+def _account_label(budget: Budget, key: str | None) -> str:
+    if budget.per is None:
+        return "all calls"
+    name = plain(budget.per, LABEL_LENGTH)
+    return f"calls without {name}" if key is None else f"{name} {plain(key, LABEL_LENGTH)}"
+
+
+def _limits(budget: Budget) -> str:
+    usd = "" if budget.usd is None else dollars(budget.usd)
+    return ", ".join(filter(None, (usd, "" if budget.tokens is None else _tokens(budget.tokens))))
+
+
+def _standing(label: str, budget: Budget, spent: Spent) -> Iterator[Standing]:
+    """A line for each of a budget's limits."""
+    until = "" if spent.until is None else f"until {spent.until:%Y-%m-%d %H:%M} UTC"
+    if (usd := budget.usd) is not None:
+        left = usd - spent.usd - spent.reserved_usd
+        figures = dollars(spent.usd), dollars(spent.reserved_usd), dollars(usd), dollars(left)
+        yield Standing(label, *figures, until, left <= 0)
+    if (limit := budget.tokens) is not None:
+        rest = limit - spent.tokens - spent.reserved_tokens
+        counts = (
+            _tokens(spent.tokens),
+            _tokens(spent.reserved_tokens),
+            _tokens(limit),
+            _tokens(rest),
+        )
+        yield Standing(label, *counts, until, rest <= 0)
+
+
+def _tokens(count: int) -> str:
+    return plural(count, "token")
 
 
 def _start(event: TokenCountingEvent) -> float:

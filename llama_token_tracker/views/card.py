@@ -3,14 +3,16 @@
 Every figure that a view shows is here, added up; the views only render them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Final, NamedTuple, Self
 
-from llama_token_tracker._printable import plain
+from llama_token_tracker._printable import exact, is_text, plain
 from llama_token_tracker.usage import Source, Usage, weaker
-from llama_token_tracker.views.figures import MARKS, dollars, plural
+from llama_token_tracker.views.figures import MARKS, dollars, plural, seconds, tokens
 from llama_token_tracker.views.protocols import Event, Row
 
 TOP: Final = 8
@@ -24,9 +26,16 @@ LABEL_LENGTH: Final = 60
 EXCERPT_LENGTH: Final = 100
 TEXT_LENGTH: Final = 600
 _MOST_TAGS: Final = 12
+_MOST_TAGS_IN_A_LINE: Final = 3
+
+_USER: Final = "\nuser: "
+_OTHERS: Final = ("\nassistant: ", "\ntool: ", "\nsystem: ", "\nfunction: ")
+"""How messages begin in an event's prompt."""
 
 PLUS_UNKNOWN: Final = "+?"
 """The mark behind an amount that leaves out calls of unknown price."""
+
+_PARTLY_KNOWN: Final = (PLUS_UNKNOWN, "and what calls cost whose price isn't known")
 
 NOT_COUNTED: Final = "!"
 """The mark before how many calls are in no figure."""
@@ -36,6 +45,9 @@ MARK_MEANINGS: Final = {
     "estimated": "estimated here: a stand-in tokenizer counted all or part of it",
 }
 """The legend below a card that bears one of the marks."""
+
+COMPLETE: Final = "complete"
+"""The usual status."""
 
 ENDING_MEANINGS: Final = {
     "abandoned": "the reader left early; the prompt and what came through count",
@@ -143,8 +155,12 @@ class Call:
     Attributes:
         model: The model's id.
         operation: What was asked for.
-        prompt: How the prompt begins; empty if it wasn't kept.
+        said: The last user message, or all that was sent; of a long one its beginning and its
+            end, for there stands a question behind its context. Empty if it wasn't kept.
+        prompt: The beginning of all that was sent, if that's more.
         started_at: When it started.
+        whose: Its scope, and the first of its tags.
+        took: How long it took; empty if that isn't known.
         input: What went in.
         output: What came out.
         total: Both.
@@ -155,8 +171,11 @@ class Call:
 
     model: str
     operation: str
+    said: str
     prompt: str
     started_at: datetime | None
+    whose: tuple[str, ...]
+    took: str
     input: Figure
     output: Figure
     total: Figure
@@ -179,8 +198,11 @@ class Call:
         return cls(
             model=label_of(event.model, "unknown model"),
             operation=plain(event.operation, LABEL_LENGTH),
-            prompt=plain(event.prompt, EXCERPT_LENGTH),
+            said=_excerpt(_last_message(event.prompt), EXCERPT_LENGTH),
+            prompt=_more_than(EXCERPT_LENGTH, event.prompt),
             started_at=_moment(event),
+            whose=tuple(_whose(event)),
+            took="" if event.duration_s is None else seconds(event.duration_s),
             input=Figure(event.prompt_token_count, event.prompt_source),
             output=Figure(event.completion_token_count, event.completion_source),
             total=Figure(tokens, event.source),
@@ -193,6 +215,45 @@ class Call:
                 tokens if is_unpriced else 0,
             ),
         )
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """When it started, how long it took, and whose it is."""
+        moment = "" if self.started_at is None else f"{self.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        return tuple(word for word in (moment, self.took, *self.whose) if word)
+
+    def __str__(self) -> str:
+        """The call in one line."""
+        pieces = (
+            f"{tokens(*self.input)} in, {tokens(*self.output)} out",
+            f"cost {dollars(self.money.usd)}",
+            self.source,
+            self.status,
+            *self.origin,
+        )
+        return f"{self.model}: {', '.join(pieces)}" + (f": {self.said}" if self.said else "")
+
+
+class Standing(NamedTuple):
+    """What one of a budget's accounts has spent of a limit.
+
+    Attributes:
+        label: Whose account it is.
+        spent: Tokens or US dollars, as they're shown; so are the others.
+        reserved: What calls under way have reserved.
+        limit: How much may be spent.
+        left: How much that leaves.
+        until: When the window ends; empty if never.
+        is_over: Whether nothing is left.
+    """
+
+    label: str
+    spent: str
+    reserved: str
+    limit: str
+    left: str
+    until: str = ""
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +271,7 @@ class Card:
         scopes: By scope, the same; empty if there were none.
         recent: The last calls, newest first.
         earlier: All others, if there are any.
+        budgets: How its budgets stand.
         uncounted: How many calls were seen and couldn't be counted.
         pending: How many calls were begun whose answers haven't been retrieved.
     """
@@ -224,6 +286,7 @@ class Card:
     scopes: tuple[Line, ...]
     recent: tuple[Call, ...]
     earlier: Line | None
+    budgets: tuple[Standing, ...] = ()
     uncounted: int = 0
     pending: int = 0
 
@@ -241,9 +304,7 @@ class Card:
         if self.pending:
             calls = plural(self.pending, "call")
             shown = (*shown, (NOT_COUNTED, f"{calls} not retrieved yet: see `pending_calls`"))
-        if not self.total.money.is_partly_known:
-            return shown
-        return (*shown, (PLUS_UNKNOWN, "and what calls cost whose price isn't known"))
+        return (*shown, _PARTLY_KNOWN) if self.total.money.is_partly_known else shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +317,7 @@ class EventCard:
         about: What else is known of it: names and values.
         prompt: The beginning of what was sent.
         completion: The beginning of what came back.
+        ending: Of a long completion its beginning and its end; else empty.
     """
 
     call: Call
@@ -263,6 +325,7 @@ class EventCard:
     about: tuple[tuple[str, str], ...]
     prompt: str
     completion: str
+    ending: str
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
@@ -280,6 +343,9 @@ class EventCard:
             about=tuple(_about(event)),
             prompt=plain(event.prompt, TEXT_LENGTH),
             completion=plain(event.completion, TEXT_LENGTH),
+            ending=_excerpt(event.completion, EXCERPT_LENGTH)
+            if _more_than(EXCERPT_LENGTH, event.completion)
+            else "",
         )
 
 
@@ -323,6 +389,14 @@ def parts_of(usage: Usage, went_in: Figure, came_out: Figure) -> tuple[Part, ...
     )
 
 
+def notes_of(lines: Iterable[Line]) -> tuple[tuple[str, str], ...]:
+    """The legend for the marks of these lines."""
+    listed = list(lines)
+    shown = notes({line.total.source for line in listed}, set())
+    is_partly_known = any(line.money.is_partly_known for line in listed)
+    return (*shown, _PARTLY_KNOWN) if is_partly_known else shown
+
+
 def notes(sources: set[str], statuses: set[str]) -> tuple[tuple[str, str], ...]:
     """The legend for these sources and statuses.
 
@@ -347,13 +421,48 @@ def _moment(event: Event) -> datetime | None:
         return None  # put in by hand: no time that can be
 
 
+def _last_message(prompt: str) -> str:
+    """The last message of a user in a prompt, or all of it where there's none."""
+    if not is_text(prompt):
+        return prompt
+    text = "\n" + exact(prompt)
+    start = text.rfind(_USER)
+    if start < 0:
+        return exact(prompt)
+    start += len(_USER)
+    ends = [end for other in _OTHERS if (end := text.find(other, start)) >= 0]
+    return text[start : min(ends, default=len(text))]
+
+
+def _excerpt(text: str, limit: int) -> str:
+    """A text, or its beginning and its end."""
+    if not is_text(text) or len(text) <= limit:
+        return plain(text, limit)
+    start, end = text[: limit // 3], text[-2 * limit // 3 :]
+    return f"{plain(start, limit)} \N{HORIZONTAL ELLIPSIS} {plain(end, limit)}"
+
+
+def _more_than(shown: int, text: str) -> str:
+    """The beginning of a text that is longer than what is shown of it anyway; else nothing."""
+    return plain(text, TEXT_LENGTH) if is_text(text) and str.__len__(text) > shown else ""
+
+
+def _whose(event: Event) -> list[str]:
+    whose = [] if event.scope is None else [plain(event.scope, LABEL_LENGTH)]
+    tags = islice(event.tags.items(), _MOST_TAGS_IN_A_LINE)
+    whose.extend(
+        f"{plain(name, LABEL_LENGTH)}={plain(value, LABEL_LENGTH)}" for name, value in tags
+    )
+    return whose
+
+
 def _about(event: Event) -> list[tuple[str, str]]:
     about = [("Provider", label_of(event.provider, "unknown"))]
     moment = _moment(event)
     if moment is not None:
         about.append(("Started", f"{moment:%Y-%m-%d %H:%M:%S} UTC"))
     if event.duration_s is not None:
-        about.append(("Took", f"{event.duration_s:,.2f} s"))
+        about.append(("Took", seconds(event.duration_s)))
     if event.scope is not None:
         about.append(("Scope", plain(event.scope, EXCERPT_LENGTH)))
     if event.not_understood:

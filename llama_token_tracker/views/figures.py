@@ -15,7 +15,10 @@ MARKS: Final = {"reported": "", "counted": "*", "estimated": "~"}
 NOT_REPORTED: Final = "not reported"
 UNKNOWN: Final = "unknown"
 
-_LEAST: Final = Decimal("0.0001")
+_LEAST_S: Final = 0.001
+_DECIMALS: Final = 4
+_DIGITS: Final = 3
+_MOST_DECIMALS: Final = 12
 
 
 def with_fallback(draw: Callable[[], str], fallback: Callable[[str], str]) -> str:
@@ -50,15 +53,24 @@ def mark(source: str) -> str:
 
 
 def dollars(usd: Decimal | None) -> str:
-    """Format US dollars; what isn't known is never shown as zero, nor is what is small."""
+    """Format US dollars: cents, or of less than one dollar at least three significant digits."""
     if usd is None:
         return UNKNOWN
     if not usd:
         return "$0"
-    if abs(usd) < _LEAST:
-        return f"<${_LEAST}" if usd > 0 else f"-${-usd:.2g}"
-    sign = "-" if usd < 0 else ""
-    return f"{sign}${abs(usd):,.2f}" if abs(usd) >= 1 else f"{sign}${abs(usd):.4f}"
+    sign, size = "-" if usd < 0 else "", abs(usd)
+    decimals = min(max(_DECIMALS, _DIGITS - 1 - size.adjusted()), _MOST_DECIMALS)
+    least = Decimal(1).scaleb(-decimals)
+    if size < least:
+        return f"<${least:f}" if usd > 0 else f"-<${least:f}"
+    return f"{sign}${size:,.{2 if size >= 1 else decimals}f}"
+
+
+def seconds(duration_s: float) -> str:
+    """Format a duration: milliseconds below a second."""
+    if duration_s >= 1:
+        return f"{duration_s:,.1f} s"
+    return f"{1_000 * duration_s:.0f} ms" if duration_s >= _LEAST_S else "<1 ms"
 
 
 def plural(count: int, one: str, several: str | None = None) -> str:

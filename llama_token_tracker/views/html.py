@@ -1,8 +1,9 @@
 """Cards as HTML, for notebooks: one element that brings its own style and nothing that runs.
 
 It loads nothing, and whatever a prompt, a model or a tag holds stays text. Where a viewer
-strips styles and pictures, tables remain. `.ltt` is repeated in the style so that it wins over
-what notebooks say of tables.
+strips styles and pictures, tables remain. Its rules are as specific as three ids, so that they win
+over all that notebooks say of tables, and the first of them take back whatever those say of the
+card and of any element in it.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from typing import Final
 
 from llama_token_tracker._printable import plain
 from llama_token_tracker.views.card import (
+    COMPLETE,
     TITLE_LENGTH,
     Call,
     Card,
@@ -18,6 +20,7 @@ from llama_token_tracker.views.card import (
     Figure,
     Line,
     Part,
+    Standing,
     amount,
 )
 from llama_token_tracker.views.figures import (
@@ -40,97 +43,121 @@ _COLOURS: Final = {
 }
 """Text has a contrast of at least 4.5 to 1, parts of the bar of 3 to 1."""
 
-_LIGHT_THEMES: Final = ("[data-jp-theme-light=true]", ".vscode-light", "[theme=light]")
+_LIGHT_THEMES: Final = (
+    "[data-jp-theme-light=true]",
+    ".vscode-light",
+    "[theme=light]",
+    "[data-theme=light]",
+    "#notebook-container",
+)
 _DARK_THEMES: Final = (
     "[data-jp-theme-light=false]",
     ".vscode-dark",
     ".vscode-high-contrast:not(.vscode-high-contrast-light)",
     "[theme=dark]",
+    "[data-theme=dark]",
 )
-"""How JupyterLab, VS Code and Colab say which theme is on; it wins over the system's."""
+"""How JupyterLab, VS Code, Colab and Sphinx's themes say which theme is on; it wins over the
+system's. The classic notebook is always light."""
+
+_CARD: Final = ".ltt:not(#l#t#t)"
+"""The card. There is no such id; that there's none counts as much as if there were."""
 
 
 def _themed(themes: Iterable[str], colours: str) -> str:
-    return ",".join(f"{theme} .ltt.ltt.ltt" for theme in themes) + "{" + _COLOURS[colours] + "}"
+    return ",".join(f"{theme} {_CARD}" for theme in themes) + "{" + _COLOURS[colours] + "}"
 
+
+# Inherited properties begin anew at the card, and within it the browser's own sheet applies. The
+# sizes in a picture are attributes, which only `revert-layer` leaves as they are.
+_RESET: Final = (
+    ("", "all:initial"),
+    ("*", "all:revert-layer"),
+    ("*:where(:not(svg,svg *))", "all:revert"),
+    ("*", "box-sizing:border-box"),
+    ("::before, ::after, *::before, *::after", "content:none"),
+)
 
 _RULES: Final = (
     (
         "",
-        "container-type:inline-size;box-sizing:border-box;max-width:60rem;padding:12px 14px;"
-        "border:1px solid var(--line);border-radius:8px;background:var(--bg);color:var(--fg);"
-        "font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums;text-align:left;"
-        "overflow-x:auto",
+        "display:block;container-type:inline-size;box-sizing:border-box;min-width:192px;"
+        "max-width:960px;padding:12px 14px;border:1px solid var(--line);border-radius:8px;"
+        "background:var(--bg);color:var(--fg);font:13px/1.45 system-ui,sans-serif;"
+        "font-variant-numeric:tabular-nums;text-align:left;overflow-x:auto",
     ),
-    ("*", "box-sizing:border-box"),
     ("bdi", "overflow-wrap:anywhere"),
-    (".head", "display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline"),
+    (".head, .sums, .legend", "display:flex;flex-wrap:wrap;align-items:baseline"),
+    (".head", "gap:0 10px"),
     (".title", "font-size:15px;font-weight:600"),
-    (".dim,.ltt.ltt.ltt th,.ltt.ltt.ltt dt", "color:var(--dim)"),
+    (".dim, th, .name", "color:var(--dim)"),
     (".warn", "color:var(--warn)"),
-    (".sums", "display:flex;flex-wrap:wrap;gap:8px 28px;margin:10px 0"),
+    (".sums", "gap:8px 28px;margin:10px 0"),
     (".sums>div", "min-width:0"),
-    ("dt", "margin:0;font-weight:400;font-size:12px"),
-    ("dd", "margin:0;overflow-wrap:anywhere"),
+    (".name", "font-size:12px"),
+    (".name, .value", "display:block;overflow-wrap:anywhere"),
     (".big", "display:block;font-size:19px;font-weight:600;line-height:1.25"),
     (".bar", "display:block;width:100%;height:12px;border-radius:3px"),
-    (
-        ".legend",
-        "display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;margin:6px 0 10px;padding:0",
-    ),
-    (".legend li", "margin:0"),
-    (".legend svg", "width:10px;height:10px;margin-right:5px;vertical-align:baseline"),
+    (".legend", "gap:2px 16px;margin:6px 0 10px"),
+    (".legend svg", "display:inline-block;width:10px;height:10px;margin-right:5px"),
     *((f".c{number}", f"fill:var(--c{number})") for number in range(5)),
     (
         "table",
-        "width:100%;margin:10px 0 0;border:0;border-collapse:collapse;table-layout:auto;"
-        "font-size:inherit;color:inherit;background:none",
+        "width:100%;margin:14px 0 0;border-collapse:collapse;font-size:inherit;color:inherit",
     ),
-    ("tr", "background:none;border:0"),
+    ("caption", "text-align:left;font-weight:600"),
     (
-        "th,.ltt.ltt.ltt td",
-        "padding:3px 0 3px 12px;border:0;border-top:1px solid var(--line);text-align:right;"
-        "vertical-align:top;white-space:nowrap;background:none",
+        "th, td",
+        "padding:3px 0 3px 12px;border-top:1px solid var(--line);text-align:right;"
+        "vertical-align:top;white-space:nowrap",
     ),
     ("th", "font-weight:400;border-top:0;font-size:12px"),
     (
-        "th:first-child,.ltt.ltt.ltt td:first-child",
-        "padding-left:0;text-align:left;white-space:normal;width:99%",
+        "th:first-child, td:first-child",
+        "padding-left:0;text-align:left;white-space:normal;width:99%;min-width:10em",
     ),
+    (".origin", "display:block;font-size:12px"),
+    # So a date, or a model's id, is broken only where it's wider than the card.
+    (".origin *", "display:inline-block;max-width:100%"),
+    ("summary", "cursor:pointer;overflow-wrap:anywhere"),
     (
         ".text",
         "margin:2px 0 8px;max-height:11em;overflow:auto;overflow-wrap:anywhere;"
         "border-left:3px solid var(--line);padding-left:8px",
     ),
     (".notes", "margin:10px 0 0;font-size:12px;color:var(--dim)"),
-    (".notes div", "margin:0"),
 )
 
 # Each line becomes a block on its own, its figures below its name.
 _NARROW_RULES: Final = (
     ("thead", "display:none"),
-    ("table,.ltt.ltt.ltt tbody,.ltt.ltt.ltt tr", "display:block"),
+    ("table, tbody, tr, caption", "display:block"),
     ("tr", "border-top:1px solid var(--line);padding:3px 0"),
-    ("td", "display:inline-block;border:0;padding:0 12px 0 0;white-space:normal"),
-    ("td:first-child", "display:block;width:auto;padding-right:0"),
-    ("td[data-l]::before", "content:attr(data-l) ' ';color:var(--dim)"),
-    ("caption", "display:block"),
+    ("td", "display:inline-block;border:0;padding:0 12px 0 0;text-align:left;white-space:normal"),
+    ("td:first-child", "display:block;width:auto;min-width:0;padding-right:0"),
+    ("td[data-l]::before", "all:revert;content:attr(data-l) ' ';color:var(--dim)"),
 )
 
 
+def _within(what: str) -> str:
+    """The selector of something in the card, or, if it's empty or starts with a colon, of it."""
+    return f"{_CARD}{what}" if not what or what.startswith(":") else f"{_CARD} {what}"
+
+
 def _css(rules: Iterable[tuple[str, str]]) -> str:
-    return "".join(f".ltt.ltt.ltt {what}".rstrip() + "{" + how + "}" for what, how in rules)
+    return "".join(
+        ",".join(map(_within, what.split(", "))) + "{" + how + "}" for what, how in rules
+    )
 
 
 _STYLE: Final = (
-    _css([("", _COLOURS["light"]), *_RULES])
-    + _css([("caption", "caption-side:top;text-align:left;font-weight:600;color:inherit")])
+    _css([*_RESET, ("", _COLOURS["light"]), *_RULES])
     + "@media(prefers-color-scheme:dark){"
     + _css([("", _COLOURS["dark"])])
     + "}"
     + _themed(_LIGHT_THEMES, "light")
     + _themed(_DARK_THEMES, "dark")
-    + "@container(max-width:34rem){"
+    + "@container(max-width:600px){"
     + _css(_NARROW_RULES)
     + "}"
 )
@@ -184,11 +211,23 @@ def card(card: Card) -> str:
         ),
         _sums(card),
         _bar(card.parts),
+        _budgets(card.budgets),
         _lines("By model", card.models),
         _lines("By scope", card.scopes),
         _calls(card),
         _notes(card.notes),
     )
+
+
+def rows(name: str, lines: Iterable[Line], notes: tuple[tuple[str, str], ...]) -> str:
+    """Draw rows as a table.
+
+    Args:
+        name: What the rows are split by.
+        lines: The rows.
+        notes: Signs in them, and their meanings.
+    """
+    return _frame(_lines(f"By {name}", tuple(lines)), _notes(notes))
 
 
 def event_card(card: EventCard) -> str:
@@ -212,11 +251,11 @@ def event_card(card: EventCard) -> str:
             _status(call.status),
             class_="head",
         ),
-        _tag("dl", *[_term(name, _big(*figure)) for name, *figure in sums], class_="sums"),
+        _tag("div", *[_term(name, _big(*figure)) for name, *figure in sums], class_="sums"),
         _bar(card.parts),
-        _tag("dl", *about, class_="sums"),
-        _text("Prompt", card.prompt),
-        _text("Completion", card.completion),
+        _tag("div", *about, class_="sums"),
+        _text("Prompt", card.prompt, call.said if call.prompt else ""),
+        _text("Completion", card.completion, card.ending),
         _notes(card.notes),
     )
 
@@ -226,11 +265,12 @@ def _frame(*content: str) -> str:
 
 
 def _term(name: str, *value: str) -> _Html:
-    return _tag("div", _tag("dt", name), _tag("dd", *value))
+    # The space is for viewers that strip styles.
+    return _tag("div", _tag("span", name, class_="name"), " ", _tag("span", *value, class_="value"))
 
 
 def _big(figure: str, beside: str) -> _Html:
-    return _join([_tag("span", figure, class_="big"), _dim(beside)])
+    return _join([_tag("span", figure, class_="big"), " ", _dim(beside)])
 
 
 def _dim(words: str) -> _Html:
@@ -255,7 +295,7 @@ def _sums(card: Card) -> _Html:
         sums.append(_term("Cost", _big(dollars(money.usd), "; ".join(money.doubts))))
     if card.cache_savings_usd:
         sums.append(_term("Saved by caches", _big(dollars(card.cache_savings_usd), "")))
-    return _tag("dl", *sums, class_="sums")
+    return _tag("div", *sums, class_="sums")
 
 
 def _bar(parts: tuple[Part, ...]) -> _Html:
@@ -271,9 +311,8 @@ def _bar(parts: tuple[Part, ...]) -> _Html:
             rect = _tag("rect", x=place, width=shown, height="12", class_=f"c{number}")
             pieces.append(rect)
         left += width
-    legend = _tag(
-        "ul", *[_part(number, part) for number, part in enumerate(parts)], class_="legend"
-    )
+    named = [_part(number, part) for number, part in enumerate(parts)]
+    legend = _tag("div", *named, class_="legend")
     if not pieces:
         return legend
     label = ", ".join(f"{part.name} {tokens(*part.figure)}" for part in parts)
@@ -298,7 +337,7 @@ def _part(number: int, part: Part) -> _Html:
     )
     name = _tag("span", f"{part.name} ", class_="dim")
     share = _tag("span", f" {part.share:.0%}", class_="dim") if part.share else _Html()
-    return _tag("li", swatch, name, _figure(part.figure), share)
+    return _tag("span", swatch, name, _figure(part.figure), share, " ", class_="part")
 
 
 def _figure(figure: Figure) -> _Html:
@@ -315,7 +354,8 @@ def _table(caption: str, names: Iterable[str], rows: Iterable[_Html]) -> _Html:
 
 
 def _row(first: str, figures: Iterable[tuple[str, str]]) -> _Html:
-    cells = [_tag("td", value, data_l=name) for name, value in figures]
+    # Where there's no value, none is named.
+    cells = [_tag("td", value, data_l=name if value else None) for name, value in figures]
     return _tag("tr", _tag("td", first), *cells)
 
 
@@ -352,36 +392,71 @@ def _calls(card: Card) -> _Html:
                     ("Input", _figure(earlier.input)),
                     ("Output", _figure(earlier.output)),
                     ("Cost", amount(earlier.money)),
-                    ("", ""),
-                    ("", ""),
                 ),
             )
         )
-    names = ("", "Input", "Output", "Cost", "Source", "Status")
+    names = ("", "Input", "Output", "Cost")
     return _table("Last calls", names, rows)
 
 
 def _call(call: Call) -> _Html:
-    prompt = [_Html("<br>"), _tag("bdi", call.prompt, class_="dim")] if call.prompt else []
     return _row(
-        _join([_tag("bdi", call.model), *prompt]),
+        _asked(call),
         (
             ("Input", _figure(call.input)),
             ("Output", _figure(call.output)),
             ("Cost", amount(call.money)),
-            ("Source", call.source),
-            ("Status", _status(call.status)),
         ),
     )
 
 
+def _asked(call: Call) -> _Html:
+    """What was asked, of which model, when and by whom, and how it ended, if unusually."""
+    said = _tag("bdi", call.said) if call.said else _Html()
+    words: list[str] = [call.model, *call.origin, call.source]
+    if call.status != COMPLETE:
+        words.append(_status(call.status))
+    return _join([_folded(said, call.prompt) if call.prompt else said, " ", _origin(words)])
+
+
+def _origin(words: Iterable[str]) -> _Html:
+    """Words in one line, smaller; each is broken only where it must be."""
+    shown = [word if isinstance(word, _Html) else _tag("bdi", word) for word in words if word]
+    pieces = [piece for word in shown for piece in (_Html(" \u00b7 "), word)][1:]
+    return _tag("span", *pieces, class_="origin dim") if pieces else _Html()
+
+
+def _folded(summary: str, text: str) -> _Html:
+    shown = _tag("div", _tag("bdi", text), class_="text")
+    return _tag("details", _tag("summary", summary), shown)
+
+
 def _status(status: str) -> _Html:
-    return _tag("span", status, class_=None if status == "complete" else "warn")
+    return _tag("span", status, class_=None if status == COMPLETE else "warn")
 
 
-def _text(name: str, text: str) -> _Html:
+def _budgets(lines: Iterable[Standing]) -> _Html:
+    rows = [
+        _row(
+            _join([_tag("bdi", line.label), " ", _origin([line.until])]),
+            (
+                ("Spent", line.spent),
+                ("Reserved", line.reserved),
+                ("Limit", line.limit),
+                ("Left", _tag("span", line.left, class_="warn" if line.is_over else None)),
+            ),
+        )
+        for line in lines
+    ]
+    return _table("Budgets", ("", "Spent", "Reserved", "Limit", "Left"), rows) if rows else _Html()
+
+
+def _text(name: str, text: str, excerpt: str) -> _Html:
+    """A text, folded away under an excerpt where there is one."""
     if not text:
         return _Html()
+    if excerpt:
+        return _folded(_join([_dim(name), " ", _tag("bdi", excerpt)]), text)
     return _join([_tag("div", name, class_="dim"), _tag("div", _tag("bdi", text), class_="text")])
 
 

@@ -55,6 +55,23 @@ def test_a_value_is_the_same_in_every_type():
     assert spent(accounts, user="42") == (30, 0)
 
 
+def test_the_fullest_accounts_are_named():
+    """Those that have used up most of a limit in this window, and how many there are of all."""
+    clock = Clock()
+    accounts = Accounts(Budget(tokens=100, per="user", window="1 hour", clock=clock))
+    for user, tokens in (("ann", 10), ("bob", 90), ("cy", 50)):
+        accounts.spend({"user": user}, None, tokens, None)
+    fullest, count = accounts.fullest(2)
+    assert [(name, state.tokens) for name, state in fullest] == [("bob", 90), ("cy", 50)]
+    assert count == 3
+    assert fullest[0][1] == accounts.spent({"user": "bob"})
+    clock.advance(hours=1)
+    accounts.spend({"user": "ann"}, None, 1, None)
+    fullest, _ = accounts.fullest(2)
+    assert (fullest[0][0], fullest[0][1].tokens) == ("ann", 1)
+    assert fullest[1][1].tokens == 0
+
+
 def test_accounts_need_room():
     """A table for nobody makes no sense."""
     with pytest.raises(BudgetError, match=r"max_accounts is 0; give a number from 1 on\."):

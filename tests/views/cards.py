@@ -1,10 +1,12 @@
 """Trackers to draw cards of, and a reader of what was drawn."""
 
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any, Final
 
-from llama_token_tracker import TokenCountingEvent, Tracker, Usage
+from llama_token_tracker import Budget, TokenCountingEvent, Tracker, Usage
 from llama_token_tracker.events.event import Status
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.pricing.own import Price
@@ -13,6 +15,7 @@ from llama_token_tracker.usage import Source
 PRICES: Final = {
     "gpt-4o": Price(input_mtok="2.5", output_mtok="10", cache_read_mtok="1.25"),
     "claude-sonnet-4-5": Price(input_mtok="3", output_mtok="15"),
+    "us.anthropic.claude-sonnet-4-5-20250929-v1:0": Price(input_mtok="3.3", output_mtok="16.5"),
     "text-embedding-3-small": Price(input_mtok="0.02"),
 }
 """Prices that no list changes: the cards in the documentation stay as they are."""
@@ -95,6 +98,44 @@ def afternoon(tracker: Tracker | None = None) -> Tracker:
     return tracker
 
 
+CLAUDE: Final = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+
+_CLOCK: Final[Callable[[], datetime]] = lambda: datetime.fromtimestamp(EVENING_S, UTC)  # noqa: E731
+
+BUDGETS: Final = (
+    Budget(usd="0.25", clock=_CLOCK),
+    Budget(tokens=15_000, per="user", window="1 day", clock=_CLOCK),
+)
+
+RETRIEVED: Final = (
+    "system: You are an expert Q&A system that is trusted around the world.\n"
+    "user: Context information is below.\n---------------------\n"
+    + "A tally stick was split in two, and each side kept a half of the record.\n"
+    * 12
+    + "---------------------\nGiven the context information and not prior knowledge, answer the "
+    "query.\nQuery: {}\nAnswer: "
+)
+"""LlamaIndex's own template for a question to documents."""
+
+
+def evening(tracker: Tracker | None = None) -> Tracker:
+    """An afternoon with budgets and, at its end, questions to documents with long prompts."""
+    tracker = afternoon(tracker or Tracker(prices=Prices(PRICES), budget=BUDGETS))
+    questions = ("Who kept the other half of the stick?", "How long were tally sticks kept?")
+    for number, (user, question) in enumerate(zip(("ada", "grace"), questions, strict=True)):
+        with tracker.scope("api", user=user):
+            record(
+                tracker,
+                (1_310 + number, 42),
+                model=CLAUDE,
+                prompt=RETRIEVED.format(question),
+                completion="The debtor kept the other half of the stick. " * 6,
+                at_s=400 + number,
+                duration_s=1.25 + number,
+            )
+    return tracker
+
+
 NASTY: Final = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     "</div></bdi></td></table></style><style>*{display:none}</style>&lt;b&gt; "
@@ -129,7 +170,7 @@ class Page(HTMLParser):
 
     Attributes:
         tables: The rows of each table by its caption, each a list of cells.
-        terms: The values of definition lists, by name.
+        terms: The values that have names, by name.
         parts: The figures of the legend, by name.
         tags: The names of all elements.
         text: All text but styles.
@@ -142,7 +183,7 @@ class Page(HTMLParser):
         self.parts: dict[str, str] = {}
         self.tags: set[str] = set()
         self.text = ""
-        self._open: list[str] = []
+        self._open: list[tuple[str, str]] = []
         self._said = self._term = ""
         self.feed(html)
         self.close()
@@ -154,32 +195,33 @@ class Page(HTMLParser):
             assert not name.startswith("on"), name
             assert name not in {"src", "href", "style"}, (name, value)
         self.tags.add(tag)
-        if tag != "br":
-            self._open.append(tag)
-            if tag in {"td", "dt", "dd", "li", "caption"}:
-                self._said = ""
-            if tag == "tr" and "tbody" in self._open:
-                self.tables[self._caption].append([])
+        kind = dict(attributes).get("class", "")
+        self._open.append((tag, kind))
+        if tag in {"td", "caption"} or kind in {"name", "value", "part"}:
+            self._said = ""
+        if tag == "tr" and ("tbody", "") in self._open:
+            self.tables[self._caption].append([])
 
     def handle_data(self, data: str) -> None:
         """Note a text."""
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1][0] != "style":
             self._said += data
             self.text += data
 
     def handle_endtag(self, tag: str) -> None:
         """Note what an element held; elements must close in turn."""
-        assert self._open.pop() == tag
+        opened, kind = self._open.pop()
+        assert opened == tag
         if tag == "caption":
             self._caption = self._said
             self.tables[self._caption] = []
         elif tag == "td":
-            self.tables[self._caption][-1].append(self._said)
-        elif tag == "dt":
+            self.tables[self._caption][-1].append(self._said.strip())
+        elif kind == "name":
             self._term = self._said
-        elif tag == "dd":
-            self.terms[self._term] = self._said
-        elif tag == "li":
+        elif kind == "value":
+            self.terms[self._term] = self._said.strip()
+        elif kind == "part":
             name, figure = re.match(r"(\D+?) ([*~]?[\d,]+|not reported)", self._said).groups()  # type: ignore[union-attr]
             self.parts[name] = figure
 

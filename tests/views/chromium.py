@@ -17,6 +17,8 @@ _OPTIONS: Final = (
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
     "--no-first-run",
+    # A page may look into its frames.
+    "--allow-file-access-from-files",
     # Nothing here is to reach any network.
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )

@@ -1,9 +1,11 @@
 """The card of a handler, a scope and a call, in both its forms."""
 
 import io
+import pickle
 import re
 import subprocess
 import sys
+from copy import copy
 from decimal import Decimal
 from html import unescape
 from time import perf_counter
@@ -15,14 +17,14 @@ from hypothesis import strategies as st
 from llama_index.core.callbacks.token_counting import TokenCountingEvent as LlamaIndexsOwn
 from rich.cells import cell_len
 
-from llama_token_tracker import TokenCountingHandler, Tracker
+from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Tracker
 from llama_token_tracker._printable import plain
-from llama_token_tracker.views.card import RECENT, TOP
-from llama_token_tracker.views.figures import dollars, tokens
-from tests.views.cards import Page, afternoon, nasty, number, record
+from llama_token_tracker.views.card import RECENT, TOP, Call
+from llama_token_tracker.views.figures import dollars, seconds, tokens
+from tests.views.cards import BUDGETS, CLAUDE, Page, afternoon, evening, nasty, number, record
 
 ALLOWED = {
-    *("div", "style", "span", "bdi", "dl", "dt", "dd", "svg", "rect", "ul", "li", "br", "b"),
+    *("div", "style", "span", "bdi", "svg", "rect", "b", "details", "summary"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td"),
 }
 """The elements of a card."""
@@ -52,8 +54,8 @@ def test_html_shows_the_figures_of_the_report():
     tracker = afternoon()
     shown = page(tracker)
     usage = tracker.usage
-    assert shown.terms["LLM tokens"].startswith(f"~{tracker.total_llm_token_count:,}~")
-    assert shown.terms["Embedding tokens"] == f"*{tracker.total_embedding_token_count:,}12 texts"
+    assert shown.terms["LLM tokens"].startswith(f"~{tracker.total_llm_token_count:,} ~")
+    assert shown.terms["Embedding tokens"] == f"*{tracker.total_embedding_token_count:,} 12 texts"
     assert number(shown.parts["Cache read"]) == usage.cache_read_tokens
     assert number(shown.parts["Reasoning"]) == usage.reasoning_tokens
     assert shown.parts["Cache write"] == "not reported"
@@ -115,10 +117,14 @@ def test_a_call_shows_what_is_known_of_it():
 def test_what_was_not_reported_is_marked_and_explained():
     """By a sign, not by a colour; and only where there is something to explain."""
     shown = page(afternoon())
-    cells = {row[0].split("user")[0]: row[1:] for row in shown.tables["Last calls"]}
-    assert cells["my-own-model"][:2] == ["~500", "~80"]
-    assert cells["claude-sonnet-4-5"][:2] == ["1,900", "*120"]
-    assert cells["claude-sonnet-4-5"][3:] == ["counted", "abandoned"]
+    cells = {row[0]: row[1:] for row in shown.tables["Last calls"]}
+    by_hand = "And in one word? my-own-model \u00b7 2026-09-10 00:31:40 UTC \u00b7 estimated"
+    assert cells[by_hand][:2] == ["~500", "~80"]
+    left_early = (
+        "Sum it all up. claude-sonnet-4-5 \u00b7 2026-09-10 00:30:00 UTC \u00b7 summary \u00b7 "
+        "counted \u00b7 abandoned"
+    )
+    assert cells[left_early][:2] == ["1,900", "*120"]
     for note in ("* counted here", "~ estimated here", "abandoned the reader left early"):
         assert note in shown.text
         assert note.split(" ", 1)[1] in str(afternoon())
@@ -147,7 +153,7 @@ def test_an_empty_handler_has_a_card():
     assert repr(handler) == "<TokenCountingHandler: 0 calls, 0 tokens>"
     shown = page(handler)
     assert shown.tables == {}
-    assert shown.terms["LLM tokens"] == "00 in, 0 out"
+    assert shown.terms["LLM tokens"] == "0 0 in, 0 out"
     assert "Cost" not in shown.terms
 
 
@@ -173,7 +179,7 @@ def test_many_models_scopes_and_calls_still_add_up():
         assert sum(number(row[4]) for row in rows) == tracker.total_llm_token_count
     calls = shown.tables["Last calls"]
     assert len(calls) == RECENT + 1
-    assert calls[0][0] == "model-49"
+    assert calls[0][0].startswith("model-49 ")
     assert calls[-1][0] == "9,992 earlier calls"
     assert sum(number(row[1]) for row in calls) == tracker.prompt_llm_token_count
     assert len(shown.text) < 5_000
@@ -186,7 +192,7 @@ def test_calls_that_are_no_longer_listed_count_as_earlier():
         record(tracker, (100, 10), at_s=call)
     record(tracker, (0, 0), status="failed", at_s=9)
     calls = page(tracker).tables["Last calls"]
-    assert [row[-1] for row in calls[:-1]] == ["failed", "complete", "complete"]
+    assert [row[0].endswith("failed") for row in calls[:-1]] == [True, False, False]
     assert calls[-1][:3] == ["3 earlier calls", "300", "30"]
     assert len(str(tracker).splitlines()) < 30
 
@@ -252,9 +258,126 @@ def test_figures():
     """An unknown one has no number; no amount of money is rounded to nothing."""
     assert tokens(None) == "not reported"
     assert tokens(1234, "estimated") == "~1,234"
-    amounts = {"0": "$0", "0.00001": "<$0.0001", "0.01234": "$0.0123", "1234.5": "$1,234.50"}
+    amounts = {"0": "$0", "0.01234": "$0.0123", "0.12345": "$0.1234", "1234.5": "$1,234.50"}
+    amounts |= {"0.00001234": "$0.0000123", "-0.00001234": "-$0.0000123"}
+    amounts |= {"1E-15": "<$0.000000000001", "-1E-15": "-<$0.000000000001"}
     assert {amount: dollars(Decimal(amount)) for amount in amounts} == amounts
     assert dollars(None) == "unknown"
+    assert [seconds(took) for took in (0.0002, 0.0312, 1.25)] == ["<1 ms", "31 ms", "1.2 s"]
+
+
+def test_calls_of_a_template_are_told_apart():
+    """By what was asked last, by when, how long and for whom; all of a long prompt is folded."""
+    tracker = evening()
+    first, second, *_ = (row[0] for row in page(tracker).tables["Last calls"])
+    for question, user, took, cell in (
+        ("How long were tally sticks kept?", "grace", "2.2 s", first),
+        ("Who kept the other half of the stick?", "ada", "1.2 s", second),
+    ):
+        assert cell.startswith("Context information is below.")
+        assert f"Query: {question} Answer:" in cell.split("system: You are")[0]
+        assert cell.endswith(f"UTC \u00b7 {took} \u00b7 api \u00b7 user={user} \u00b7 reported")
+        printed = " ".join(str(tracker).split())
+        assert f"Query: {question} Answer:" in printed
+        assert f"UTC, {took}, api, user={user}" in printed
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("", ""),
+        ("What is a tally?", "What is a tally?"),
+        ("system: Be brief.\nuser: What is it?", "What is it?"),
+        ("user: One?\nassistant: Two.\nuser: Three?\nassistant: \ntool: 4", "Three?"),
+        ("user: A list:\nuser name\nsystems", "A list: user name systems"),
+        ("user: " + "x" * 99 + "y", "x" * 99 + "y"),
+        ("user: " + "x" * 100 + "y", "x" * 33 + " \u2026 " + "x" * 66 + "y"),
+    ],
+)
+def test_the_last_message_of_a_user_is_shown(prompt: str, said: str):
+    """Of a long one its beginning and its end."""
+    assert Call.of(TokenCountingEvent(prompt, "", 1, 1)).said == said
+
+
+def test_budgets_stand_on_the_card():
+    """What each has spent, what that leaves, and whose accounts have used up most of theirs."""
+    tracker = evening()
+    overall, *users = page(tracker).tables["Budgets"]
+    spent = tracker.total_cost_usd
+    assert spent is not None
+    assert overall == [
+        "all calls",
+        dollars(spent),
+        "$0",
+        "$0.2500",
+        dollars(BUDGETS[0].usd - spent),
+    ]
+    until = "until 2026-09-11 00:00 UTC"
+    assert [user[0] for user in users] == [
+        f"user ada {until}",
+        f"calls without user {until}",
+        f"user grace {until}",
+    ]
+    rows = tracker.by("user")
+    assert rows["ada"].total_tokens == 15_815
+    assert users[0][1:] == ["15,815 tokens", "0 tokens", "15,000 tokens", "-815 tokens"]
+    assert lines(tracker)["user ada"] == " ".join(users[0][1:]).split()
+    fresh = Tracker(budget=BUDGETS)
+    assert page(fresh).tables["Budgets"][1:] == [["each user", "", "", "15,000 tokens", ""]]
+    for user in range(9):
+        with fresh.scope("many", user=str(user)):
+            record(fresh, (user, 0))
+    shown = page(fresh).tables["Budgets"]
+    assert [row[0].split(" until")[0] for row in shown[1:]] == [
+        *("user 8", "user 7", "user 6", "user 5"),
+        "and 5 more accounts",
+    ]
+
+
+def test_no_models_id_is_broken_in_print():
+    """One that leaves no room for its figures has a line of its own, and they the next."""
+    tracker = evening()
+    printed = str(tracker).splitlines()
+    assert sum(line.strip() == CLAUDE for line in printed) == 3
+    row = tracker.by("model")[CLAUDE]
+    below = printed[next(at for at, line in enumerate(printed) if CLAUDE in line) + 1]
+    assert below.split() == ["2", "2,621", "84", "2,705", dollars(row.cost_usd)]
+
+
+def test_rows_are_a_dict_that_shows_as_a_table():
+    """In a terminal and in a notebook; and equal to the plain dict."""
+    tracker = evening()
+    rows = tracker.by("user")
+    assert rows == dict(rows)
+    assert isinstance(rows, dict)
+    assert copy(rows)["ada"] == pickle.loads(pickle.dumps(rows))["ada"] == rows["ada"]
+    shown = Page(rows._repr_html_()).tables["By user"]
+    printed = lines(rows)
+    assert [row[0] for row in shown] == ["ada", "(no user)", "grace"]
+    for label, *figures in shown:
+        assert printed[label] == figures
+    assert "None" not in repr(rows)
+    assert "~ estimated here" in str(rows)
+    assert "None" not in repr(rows["ada"].usage)
+    many = Tracker()
+    for user in range(100):
+        with many.scope("s", user=str(user)):
+            record(many, (1, 1))
+    assert "and 60 more" in repr(many.by("user"))
+    assert len(repr(many.by("user")).splitlines()) < 50
+
+
+def test_an_event_prints_as_one_line():
+    """Of its model, figures, cost, time, owner and question; so does a list of them."""
+    [event] = [event for event in evening().llm_token_counts if event.tags.get("user") == "grace"]
+    assert str(event).startswith(
+        f"TokenCountingEvent {CLAUDE}: 1,311 in, 42 out, cost $0.00502, reported, complete, "
+        "2026-09-10 00:33:21 UTC, 2.2 s, api, user=grace: Context information is below."
+    )
+    assert str(event).endswith("Query: How long were tally sticks kept? Answer:")
+    assert repr([event]) == f"[<{event}>]"
+    event.usage, event.model = None, object()  # type: ignore[assignment]
+    assert str(event).startswith("TokenCountingEvent")
 
 
 @pytest.mark.parametrize("broken", [object(), "seven", None])
