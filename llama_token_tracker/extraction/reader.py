@@ -155,7 +155,7 @@ def usage_parts(response: Any) -> UsageParts | None:
             usage = usage.copy()
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
-        served = {key: body[key] for key in route.served}
+        served = {key: body[key] for key in route.served} if route.served else {}
         return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         pass_on(error)

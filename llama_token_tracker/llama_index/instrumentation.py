@@ -337,13 +337,13 @@ _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
 
 
 _NO_FIELDS: Final[dict[str, Any]] = {}
-_urls: Final[dict[str, str]] = {}
+URLS: Final[dict[str, str]] = {}
 """By a span that is open, the URL that its model asks, if that isn't its class's own."""
 
 
 def url_of(span_id: str | None) -> str | None:
     """The URL that the model of a span asks, if that tells more than its class."""
-    return _urls.get(span_id or "") if _urls else None
+    return URLS.get(span_id or "") if URLS else None
 
 
 def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
@@ -354,19 +354,19 @@ def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
     if type(url) is not str or not is_elsewhere(url) or not isinstance(model, _MODELS):
         return
     provider = PROVIDERS.get(model.class_name())
-    if (provider is None or provider in SPOKEN_BY_OTHERS) and len(_urls) < _MAX_SPANS:
-        _urls[span_id] = url
+    if (provider is None or provider in SPOKEN_BY_OTHERS) and len(URLS) < _MAX_SPANS:
+        URLS[span_id] = url
 
 
 _settings_of: Final[weakref.WeakKeyDictionary[type, tuple[str, ...]]] = weakref.WeakKeyDictionary()
 """By a model's class, those of its settings that may add to a prompt's tokens."""
-_settings: Final[dict[str, dict[str, Any]]] = {}
+SETTINGS: Final[dict[str, dict[str, Any]]] = {}
 """By a span that is open, what its model is set to of these."""
 
 
 def settings_of(span_id: str | None) -> dict[str, Any] | None:
     """What the model of a span is set to that may add to its prompts' tokens."""
-    return _settings.get(span_id or "") if _settings else None
+    return SETTINGS.get(span_id or "") if SETTINGS else None
 
 
 def _learn_settings(kind: type) -> tuple[str, ...]:
@@ -390,10 +390,10 @@ def _note_settings(span_id: str, model: object, fields: Mapping[str, Any]) -> No
 
 
 def _note_setting(span_id: str, name: str, value: object) -> None:
-    if len(_settings) < _MAX_SPANS:
+    if len(SETTINGS) < _MAX_SPANS:
         # Of the program's own objects none is kept.
         known = value if type(value) in PLAIN else type(value).__name__
-        _settings.setdefault(span_id, {})[name] = known
+        SETTINGS.setdefault(span_id, {})[name] = known
 
 
 def _tell_entered(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
@@ -421,10 +421,10 @@ def _tell_called(span_id: str, model: Any, arguments: Mapping[str, Any], *, nest
 
 def _leave_span(span_id: str) -> None:
     SPANS.parents.pop(span_id, None)
-    if _urls:
-        _urls.pop(span_id, None)
-    if _settings:
-        _settings.pop(span_id, None)
+    if URLS:
+        URLS.pop(span_id, None)
+    if SETTINGS:
+        SETTINGS.pop(span_id, None)
     if _embedding:
         _embedding.pop(span_id, None)
     if _restored:
@@ -556,7 +556,7 @@ def _detach() -> None:
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
     SPANS.parents.clear()
     _restored.clear()
-    _settings.clear()
+    SETTINGS.clear()
 
 
 def _holds(handlers: list[Any], ours: object) -> bool:

@@ -32,7 +32,13 @@ from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import SPANS, settings_of, url_of
+from llama_token_tracker.llama_index.instrumentation import (
+    SETTINGS,
+    SPANS,
+    URLS,
+    settings_of,
+    url_of,
+)
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -46,6 +52,7 @@ from llama_token_tracker.llama_index.payloads import (
     options_of,
     transcript_of,
 )
+from llama_token_tracker.tokenizers.request_fields import NONE
 from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import (
     UNKNOWN_OWNER,
@@ -127,7 +134,11 @@ class Recorder:
         call = self.calls.end_plainly(event_id)
         if call is not None:
             # Most calls: neither made nor was made by another, nor streamed.
-            if error is None and _is_counted_elsewhere(self, call, response):
+            if (
+                error is None
+                and self._may_be_elsewhere(call)
+                and _is_elsewhere(self, call, response)
+            ):
                 return
             if error is not None or not self._record_later(call, response):
                 self.record(outcome_of(call, response, error))
@@ -135,14 +146,17 @@ class Recorder:
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
             for one in outcomes:
-                if one.status != "complete" or not _is_counted_elsewhere(
-                    self, one.call, one.response
-                ):
+                is_answer = one.status == "complete" and self._may_be_elsewhere(one.call)
+                if not (is_answer and _is_elsewhere(self, one.call, one.response)):
                     self.record(one)
         # The echo of a stream that was dropped before is counted already.
         elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
             self.record(outcome_of(call_of(payload, event_id), response, error))
+
+    def _may_be_elsewhere(self, call: OpenCall) -> bool:
+        """Whether anybody else's answer is known that a call may hand on."""
+        return bool(self.calls.by_id or self.tracker.answers.known or call.has_lost)
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""
@@ -152,6 +166,7 @@ class Recorder:
         words = None if parts is None else plain_words(call.prompt, response)
         if parts is None or words is None:
             return False
+        options = call.options
         # Kept on the call, in case that something interrupts this.
         call.pending = Pending(
             (
@@ -163,7 +178,7 @@ class Recorder:
                 time(),
                 parts,
                 words,
-                options_of(call.options),
+                NONE if options is None else options_of(options),
                 self.settings,
             ),
             held_bytes(words),
@@ -278,11 +293,9 @@ class Recorder:
             notice("a call could not be counted", error, "it is left out")
 
 
-def _is_counted_elsewhere(recorder: Recorder, call: OpenCall, response: object) -> bool:
+def _is_elsewhere(recorder: Recorder, call: OpenCall, response: object) -> bool:
     """Whether a call has only handed on an answer that is recorded already, or will be."""
     answers, others = recorder.tracker.answers, recorder.calls.by_id
-    if not (others or answers or call.has_lost):
-        return False  # quick for most
     raw = field_in(response, "raw")
     # Whoever has sent a request hands on nobody else's answer.
     if raw is None or not call.trusts_raw or call.requests:
@@ -311,17 +324,18 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     elif type(prompt) in LISTS:
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
-    url = url_of(span_id)
-    if url is not None and type(about) in DICTS:
+    is_told = type(about) in DICTS
+    url = url_of(span_id) if URLS else None
+    if url is not None and is_told:
         about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
     options: Any = payload.get(_ADDITIONAL)
-    settings: Any = settings_of(span_id)
+    settings: Any = settings_of(span_id) if SETTINGS else None
     if settings is not None:
         options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options
-    name: Any = about.get("class_name") if type(about) in DICTS else None
+    name: Any = about.get("class_name") if is_told else None
     if type(name) is str and name in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.is_plain = False
     return call

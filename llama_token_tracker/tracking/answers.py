@@ -45,11 +45,11 @@ class KnownAnswers:
     """The newest answers that were recorded while other calls were open."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str | int, _Known] = OrderedDict()
+        self.known: OrderedDict[str | int, _Known] = OrderedDict()
 
     def __len__(self) -> int:
         """How many are known."""
-        return len(self._known)
+        return len(self.known)
 
     def hands_on(
         self, answers: Sequence[object], began: float, maker: str, *, is_alone: bool
@@ -79,14 +79,14 @@ class KnownAnswers:
         """
         name = _id_of(answer)
         if name is not None:
-            known = self._known.get(name)
+            known = self.known.get(name)
             is_same = known is None or known.began == began
-            self._known[name] = _Known(began, get_ident(), maker, is_unique=is_same)
+            self.known[name] = _Known(began, get_ident(), maker, is_unique=is_same)
         elif maker is not None and type(answer) not in _PLAIN:
-            self._known[id(answer)] = _Known(began, get_ident(), maker, answer)
-        while len(self._known) > _MOST:
+            self.known[id(answer)] = _Known(began, get_ident(), maker, answer)
+        while len(self.known) > _MOST:
             try:
-                self._known.popitem(last=False)
+                self.known.popitem(last=False)
             except KeyError:
                 return  # other threads were quicker
 
@@ -98,7 +98,7 @@ class KnownAnswers:
             began: When that call began.
             maker: The class of the model that was asked by it.
         """
-        known = self._known.get(_id_of(answer) or id(answer))
+        known = self.known.get(_id_of(answer) or id(answer))
         return (
             known is not None
             and known.is_unique
