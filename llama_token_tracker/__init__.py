@@ -97,13 +97,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """Give a notebook the cell magic `%%tokens`: `%load_ext llama_token_tracker`."""
-    from llama_token_tracker import notebook
+    from llama_token_tracker.cli import notebook
 
     notebook.load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take it away again: `%unload_ext llama_token_tracker`."""
-    from llama_token_tracker import notebook
+    from llama_token_tracker.cli import notebook
 
     notebook.unload(shell)
