@@ -219,6 +219,12 @@ SENDS_NO_LINE_ENDS: Final = frozenset(
 RETURNS_USERS_OBJECT: Final = frozenset({"structured_llm"})
 """Classes whose `raw` is an object of the user's own, whatever its fields are called."""
 
+
+def install_line(extra: str) -> str:
+    """How an extra of this package is installed; no index has the package yet."""
+    return f'pip install ".[{extra}]" in a clone of this project'
+
+
 # --- models --------------------------------------------------------------------------------
 
 # Source: the Bedrock user guide, "Supported foundation models", "Geographic cross-Region

@@ -121,7 +121,7 @@ def test_a_missing_extra_is_refused(
     integration = demo.INTEGRATIONS[name]
     monkeypatch.setitem(sys.modules, integration.module, None)
     error = refusal("demo", "--llm", f"{name}:model")
-    assert f'pip install "llama-token-tracker[{integration.extra}]"' in error
+    assert f'pip install ".[{integration.extra}]"' in error
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def test_a_folder_is_counted_file_by_file(folder: Path, count: Count):
     assert (code, err) == (0, "")
     texts = [count_tokens(text, model="gpt-4o") for text in ("Hello, world!", "你好世界")]
     assert "o200k_base, its own" in out
-    assert out.split()[-4:] == ["2", "in", "all", str(sum(texts))]
+    # gpt-4o, at $2.50 per million.
+    assert out.split()[-5:] == ["2", "in", "all", str(sum(texts)), "<$0.0001"]
     assert ".hidden" not in out
 
 
@@ -59,6 +60,26 @@ def test_json_has_every_figure(folder: Path, count: Count):
     assert [Path(file["path"]).name for file in answer["files"]] == ["a.txt", "b.md"]
     assert [Path(file["path"]).name for file in answer["skipped"]] == ["photo.jpeg"]
     assert (answer["tokenizer"], answer["source"]) == ("o200k_base", "counted")
+
+
+def test_what_it_costs_as_input_is_shown(tmp_path: Path, count: Count):
+    """Each file and all of them, at the price of an uncached prompt."""
+    for name in "ab":
+        (tmp_path / name).write_text("a " * 8_000, encoding="utf-8")
+    _, out, _ = count(tmp_path)
+    tokens = 2 * count_tokens("a " * 8_000, model="gpt-4o")
+    assert out.split()[-1] == f"${tokens * 2.5 / 1e6:.4f}"
+    _, out, _ = count(tmp_path, "--json")
+    answer = json.loads(out)
+    assert float(answer["usd_as_input"]) == pytest.approx(tokens * 2.5 / 1e6)
+    assert {float(file["usd_as_input"]) for file in answer["files"]} == {tokens * 1.25 / 1e6}
+
+
+def test_an_unknown_price_is_not_zero(folder: Path, count: Count):
+    """For a model without a price the table says so, and JSON has null."""
+    assert count(folder, model="nobodys-model")[1].split()[-1] == "unknown"
+    answer = json.loads(count(folder, "--json", model="nobodys-model")[1])
+    assert answer["usd_as_input"] is None
 
 
 @pytest.mark.parametrize("pattern", ["*.txt", "**/*.txt", "[a]*"])
@@ -80,7 +101,7 @@ def test_stdin_is_counted(count: Count, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello, world!")))
     code, out, _ = count("-", "--json")
     assert code == 0
-    assert json.loads(out)["files"] == [{"path": "-", "tokens": 4}]
+    assert json.loads(out)["files"] == [{"path": "-", "tokens": 4, "usd_as_input": "0.00001"}]
 
 
 @pytest.mark.parametrize(
