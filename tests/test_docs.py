@@ -12,7 +12,7 @@ import pytest
 from llama_index.core import Settings
 
 from llama_token_tracker import cli
-from tests.needs import needs
+from tests.needs import is_installed, needs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,6 +56,10 @@ def test_every_block_runs_and_prints_what_is_shown(page: Path, capsys: pytest.Ca
             exec(compile(code, named(page), "exec"), names)
         elif language == "bash" and code.endswith(DEMO):
             assert cli.main(["demo"]) == 0
+            if not is_installed("ctok"):
+                # What is left half-way is counted otherwise where Claude's tokenizer is missing.
+                capsys.readouterr()
+                continue
         else:
             continue
         if following == "text":
