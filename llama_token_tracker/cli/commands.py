@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from llama_token_tracker import __version__
 from llama_token_tracker._printable import cleaned, plain
 from llama_token_tracker.cli import files, tables
 from llama_token_tracker.errors import LlamaTokenTrackerError
@@ -52,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _write_what_can_be_written()
     try:
-        options = _parser().parse_args(arguments)
-        code = int(options.run(options))
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        code = int(options.run(options)) if "run" in options else _help(parser)
         if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
             sys.stdout.flush()
     except LlamaTokenTrackerError as error:
@@ -95,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="llama-token-tracker",
         description="Count the tokens of LlamaIndex calls exactly once, as billed.",
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
         help="index some pages, ask about them and see what each step used",
@@ -147,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument("--json", action="store_true", help="print JSON instead of a table")
     count.set_defaults(run=_count)
     return parser
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return OK
 
 
 def _count(options: argparse.Namespace) -> int:

@@ -73,8 +73,7 @@ class Step:
     @classmethod
     def of_calls(cls, label: str, events: Sequence[Event]) -> Self:
         """Add up the LLM calls of one step."""
-        billed = [event for event in events if not event.is_free]
-        known = [event.cost for event in billed if event.cost is not None]
+        usd, is_whole = _cost([event for event in events if not event.is_free])
         return cls(
             label=label,
             prompt=sum(event.prompt_token_count for event in events),
@@ -86,9 +85,8 @@ class Step:
                 for source in (event.prompt_source, event.completion_source)
             ),
             statuses=_distinct(event.status for event in events),
-            usd=sum((cost.usd for cost in known), Decimal()) if len(known) == len(billed) else None,
-            is_whole=all(cost.is_whole for cost in known)
-            and all(event.source == "reported" for event in billed),
+            usd=usd,
+            is_whole=is_whole,
         )
 
 
@@ -209,3 +207,11 @@ def _cells(row: Step) -> list[Text]:
 
 def _distinct(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
+
+
+def _cost(events: Sequence[Event]) -> tuple[Decimal | None, bool]:
+    """What calls cost, `None` if that isn't known of one; and whether it's what was billed."""
+    costs = [event.cost for event in events if event.cost is not None]
+    usd = sum((cost.usd for cost in costs), Decimal()) if len(costs) == len(events) else None
+    is_reported = all(event.source == "reported" for event in events)
+    return usd, is_reported and all(cost.is_whole for cost in costs)

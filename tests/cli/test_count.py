@@ -96,6 +96,108 @@ def test_a_file_named_twice_is_counted_once(folder: Path, count: Count):
     assert len(json.loads(out)["files"]) == 1
 
 
+def test_a_file_with_three_names_is_counted_once(folder: Path, count: Count):
+    """By the first of them, whether it's another path, a symbolic link or a hard one."""
+    file = folder / "a.txt"
+    (folder / "z-link.txt").symlink_to(file)
+    (folder / "z-hard.txt").hardlink_to(file)
+    _, out, err = count(folder / "sub" / ".." / "a.txt", file, folder, "--json")
+    names = [item["path"] for item in json.loads(out)["files"]]
+    assert names == [str(folder / "sub" / ".." / "a.txt"), str(folder / "sub" / "b.md")]
+    assert err == ""
+
+
+def test_links_that_lead_to_no_file_are_named(folder: Path, count: Count):
+    """A link to nowhere, to itself or to a folder isn't left out in silence."""
+    (folder / "nowhere").symlink_to(folder / "gone")
+    (folder / "itself").symlink_to(folder / "itself")
+    (folder / "folder").symlink_to(folder / "sub")
+    code, out, err = count(folder, "--json")
+    answer = json.loads(out)
+    assert (code, len(answer["files"])) == (0, 2)
+    names = ["folder", "itself", "nowhere"]
+    assert [Path(item["path"]).name for item in answer["skipped"]] == names
+    assert err.count("can't be read") == 3
+    code, out, err = count(folder / "nowhere")
+    assert (code, out) == (2, "")
+    assert "nowhere is a link that leads nowhere" in err
+
+
+TEXTS = {
+    "words": "The tally stick, split in 2; it's 'notched'.  Twice\n\n",
+    "code": "def f(x):\n    return {\n        x: 1,\n    }\n",
+    "lines": "你好世界的人们\n今天天气很好。\n",
+    "table": "a\tb\t\tc \r\n 1\t2\t3\r\n",
+}
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4", "gpt2", "claude-2.1", "nobodys-model"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_in_pieces_has_the_tokens_of_the_whole(
+    text: str, model: str, tmp_path: Path, count: Count
+):
+    """Texts longer than what is read at once are cut only where they are split anyway."""
+    whole = TEXTS[text] * (600_000 // len(TEXTS[text]))
+    (tmp_path / "long.txt").write_bytes(whole.encode())
+    _, out, _ = count(tmp_path, "--json", model=model)
+    assert json.loads(out)["tokens"] == count_tokens(whole, model=model)
+
+
+def test_a_text_without_a_place_to_cut_is_counted(tmp_path: Path, count: Count):
+    """It's cut somewhere in the end, so that it needs no more memory than another."""
+    (tmp_path / "long.txt").write_bytes("好".encode() * 1_500_000)
+    _, out, _ = count(tmp_path, "--json")
+    expected = count_tokens("好" * 1_500_000, model="gpt-4o")
+    assert json.loads(out)["tokens"] == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize("end", [b"\xe4\xbd", b"\xff\xfe"])
+def test_a_late_byte_that_is_no_text_is_named(end: bytes, tmp_path: Path, count: Count):
+    """Its place is told as that in the whole file."""
+    start = "好 ".encode() * 100_000
+    (tmp_path / "late.txt").write_bytes(start + end)
+    code, _, err = count(tmp_path)
+    assert code == 2
+    assert f"byte {len(start)} can't be decoded" in err
+
+
+MORE_MEMORY = """
+import resource, sys
+from llama_token_tracker import cli
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+small, large = sys.argv[1:]
+cli.main(["count", small, "--model", "gpt-4"])
+before = peak()
+cli.main(["count", large, "--model", "gpt-4"])
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the unit is another")
+def test_fifty_megabytes_take_little_memory(tmp_path: Path):
+    """A long file is read piece by piece."""
+    small, large = tmp_path / "small.txt", tmp_path / "large.txt"
+    small.write_text("Hello, world!")
+    with large.open("w") as file:
+        for number in range(50):
+            file.write(f"A line of text, {number} and more of it\n" * 32_000)
+    assert large.stat().st_size > 50_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", MORE_MEMORY, small, large],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    *_, more_mib = done.stdout.split()
+    assert int(more_mib) < 100
+    assert done.stdout.count("1 in all") == 2
+
+
 def test_stdin_is_counted(count: Count, monkeypatch: pytest.MonkeyPatch):
     """`-` reads standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello, world!")))
