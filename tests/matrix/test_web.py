@@ -284,9 +284,16 @@ def test_a_client_that_hangs_up_is_counted_in_its_request(
     assert all(rows[str(n)].total_tokens == bills[str(n)][0].total_tokens for n in range(100, 110))
 
 
-def test_a_client_that_hangs_up_on_a_thread_is_counted_in_its_request(start: Start, run: Run):
+@pytest.mark.parametrize(
+    "build",
+    [cell(build) for build in (variants.in_threads, *IN_THREADS)],
+    ids=lambda build: build.__name__,
+)
+def test_a_client_that_hangs_up_on_a_thread_is_counted_in_its_request(
+    build: Any, start: Start, run: Run
+):
     """A plain generator is dropped between two of its steps."""
-    server = start(variants.in_threads, "gemini")
+    server = start(build, "gemini")
     server.provider.script(*[Reply(text="word " * 20_000, chunks=20_000)] * 4)
     run(leave_all(server.url, range(4)))
     # Whoever is cancelled leaves it to the garbage collector, which is off in these tests.
