@@ -28,6 +28,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Connection, Receive, Send], Awaitable[None]]
 
 _LONGEST_CHAIN: Final = 16
+_BODILESS: Final = (204, 304)
 
 
 def too_many_requests(error: BudgetExceededError) -> tuple[str, int, dict[str, str]]:
@@ -96,6 +97,7 @@ class ScopeMiddleware:
             scope.setdefault("state", {})["counts"] = counts
             try:
                 await self._app(scope, receive, start.send)
+                await start.leave()
             except Exception as error:
                 pass_on(error)
                 refusal = _refusal_in(error)
@@ -120,20 +122,34 @@ class _HeldStart:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._start: Message | None = None
+        self._kept: list[Message] = []
         self.has_left = False
 
     async def send(self, message: Message) -> None:
         """Hand on a message of the app's, or keep it."""
         if message["type"] == "http.response.start" and not self.has_left:
-            self._start = message
-            return
-        if self._start is not None:
-            if not message.get("body") and message.get("more_body"):
-                return  # nothing has come yet
-            start, self._start, self.has_left = self._start, None, True
-            await self._send(start)
-        await self._send(message)
+            self._kept = [message]
+        elif not (self._kept and self._is_nothing_yet(message)):
+            await self.leave()
+            await self._send(message)
+        elif not message.get("more_body"):
+            self._kept.append(message)
+
+    async def leave(self) -> None:
+        """Hand on what was kept."""
+        kept, self._kept = self._kept, []
+        for message in kept:
+            self.has_left = True
+            await self._send(message)
+
+    def _is_nothing_yet(self, message: Message) -> bool:
+        """Whether a part of a body has no bytes, and isn't the body of a response that has none."""
+        if message["type"] != "http.response.body" or message.get("body"):
+            return False
+        # Starlette ends a stream that has failed below a middleware of its own, and raises then.
+        start = self._kept[0]
+        has_length = any(name.lower() == b"content-length" for name, _ in start.get("headers", ()))
+        return bool(message.get("more_body")) or not (has_length or start["status"] in _BODILESS)
 
 
 class WSGIScopeMiddleware:

@@ -16,6 +16,7 @@ from llama_token_tracker.web import ScopeMiddleware, WSGIScopeMiddleware, too_ma
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 EMPTY = {"type": "http.response.body", "body": b"", "more_body": True}
+END = {"type": "http.response.body", "body": b"", "more_body": False}
 PIECE = {"type": "http.response.body", "body": b"piece", "more_body": True}
 
 
@@ -102,7 +103,7 @@ def asked_wsgi(
 
 
 @pytest.mark.parametrize("make", [refusal, from_refusal, lambda: ExceptionGroup("", [refusal()])])
-@pytest.mark.parametrize("before", [(), (START,), (START, EMPTY)])
+@pytest.mark.parametrize("before", [(), (START,), (START, EMPTY), (START, END)])
 def test_a_refusal_before_the_first_byte_is_a_429(make: Any, before: Any):
     """However far the app came, and whatever it made of the error."""
     [start, body], raised, _ = asked(*before, error=make())
@@ -133,6 +134,15 @@ def test_a_response_without_bytes_is_sent(last: Any):
     """Its start comes with its end, or with whatever else it consists of."""
     assert asked(START, last)[0] == [START, last]
     assert asked_wsgi()[:2] == (["200 OK"], None)
+
+
+@pytest.mark.parametrize(
+    "start", [START | {"status": 204}, START | {"headers": [(b"Content-Length", b"0")]}]
+)
+def test_a_response_that_has_no_body_does_not_wait(start: Any):
+    """It's sent before its background tasks, and what fails in these can't change it."""
+    error = refusal()
+    assert asked(start, END, error=error)[:2] == ([start, END], error)
 
 
 def test_a_websocket_has_a_scope_and_a_lifespan_none():

@@ -326,7 +326,10 @@ def test_background_tasks_count_in_their_request(start: Start, run: Run):
 @pytest.mark.parametrize("path", ["/ask", "/whole"], ids=["streamed", "whole"])
 @pytest.mark.parametrize(
     "build",
-    [cell(build) for build in (variants.refused, wsgi.django_asgi, *IN_THREADS)],
+    [
+        *[variants.in_middleware, variants.refused_below_another],
+        *[cell(build) for build in (wsgi.django_asgi, *IN_THREADS)],
+    ],
     ids=lambda build: build.__name__,
 )
 def test_a_refused_call_is_a_429(build: Any, path: str, start: Start):

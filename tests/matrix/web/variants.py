@@ -74,16 +74,25 @@ def in_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
     return app
 
 
-def in_middleware(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
-    """Endpoints that know of no scope."""
-    app = FastAPI()
-    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
+def _endpoints(app: FastAPI, llm: LLM) -> FastAPI:
+    """Add endpoints that know of no scope and no budget."""
 
     @app.get("/ask")
     async def ask(question: str, request: Request) -> StreamingResponse:
         return stream(llm, question, request)
 
+    @app.get("/whole")
+    async def whole(question: str) -> str:
+        return (await llm.achat([ChatMessage(question)])).message.content or ""
+
     return app
+
+
+def in_middleware(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Endpoints that know of no scope."""
+    app = FastAPI()
+    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
+    return _endpoints(app, llm)
 
 
 def in_starlette(llm: LLM, token_counter: TokenCountingHandler) -> ASGIApp:
@@ -95,15 +104,18 @@ def in_starlette(llm: LLM, token_counter: TokenCountingHandler) -> ASGIApp:
     return ScopeMiddleware(Starlette(routes=[Route("/ask", ask)]), opener(token_counter))
 
 
-def refused(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
-    """Endpoints that know of no budget."""
-    app = in_middleware(llm, token_counter)
+def refused_below_another(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Another middleware between it and the endpoints, which ends streams that have failed."""
+    app = FastAPI()
 
-    @app.get("/whole")
-    async def whole(question: str) -> str:
-        return (await llm.achat([ChatMessage(question)])).message.content or ""
+    @app.middleware("http")
+    async def hands_on(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        return await call_next(request)
 
-    return app
+    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
+    return _endpoints(app, llm)
 
 
 def in_middleware_and_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
