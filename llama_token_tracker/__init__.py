@@ -63,6 +63,7 @@ __all__ = [
     "WatchingTransport",
     "WireFormatError",
     "WireShape",
+    "__version__",
     "count_messages",
     "count_tokens",
     "extract_usage",
@@ -71,6 +72,7 @@ __all__ = [
     "watch",
 ]
 
+__version__ = "0.1.0"
 
 _LATE = {
     "TokenCountingHandler": "llama_token_tracker.llama_index.handler",
@@ -92,18 +94,18 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 def load_ipython_extension(shell: Any) -> None:
     """Give a notebook the cell magic `%%tokens`: `%load_ext llama_token_tracker`."""
-    from llama_token_tracker import notebook
+    from llama_token_tracker.cli import notebook
 
     notebook.load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take it away again: `%unload_ext llama_token_tracker`."""
-    from llama_token_tracker import notebook
+    from llama_token_tracker.cli import notebook
 
     notebook.unload(shell)

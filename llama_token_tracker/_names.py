@@ -7,6 +7,8 @@ Source: OpenTelemetry semantic conventions, `gen_ai.provider.name` (checked 2026
 """
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
@@ -218,6 +220,24 @@ SENDS_NO_LINE_ENDS: Final = frozenset(
 
 RETURNS_USERS_OBJECT: Final = frozenset({"structured_llm"})
 """Classes whose `raw` is an object of the user's own, whatever its fields are called."""
+
+
+def install_line(extra: str) -> str:
+    """How an extra of this package is installed; no index has the package yet."""
+    return f'pip install ".[{extra}]" in a clone of this project'
+
+
+@contextmanager
+def from_extra(extra: str, package: str) -> Generator[None]:
+    """Have an import of a package that isn't installed name the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0].lower() != package.replace("-", "_"):
+            raise
+        msg = f"{package} isn't installed; {install_line(extra)}."
+        raise ModuleNotFoundError(msg, name=error.name) from error
+
 
 # --- models --------------------------------------------------------------------------------
 

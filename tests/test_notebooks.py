@@ -16,6 +16,9 @@ notebooks = pytest.importorskip(
 pytest.importorskip("ipykernel", reason="needs ipykernel")
 
 PATHS = re.compile(r"/tmp/|/home/|/Users/|/root/|site-packages|[A-Z]:\\\\|127\.0\.0\.1|localhost")
+README = notebooks.ROOT / "README.md"
+INSTALL = re.compile(r"pip install ([^`\n]*\bjupyterlab\b[^`\n]*)")
+WORD = re.compile(r"[\w-]+")
 QUESTIONS = {
     "01_token_counting.ipynb": {
         "billed": (
@@ -78,6 +81,16 @@ def test_every_notebook_is_tested():
     """None lies in the folder that no test runs."""
     assert {file.name for file in notebooks.FOLDER.glob("*.ipynb")} == set(QUESTIONS)
     assert set(notebooks.NEEDS) == set(QUESTIONS)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_each_says_how_to_install_what_it_needs(name: str):
+    """Its first cell has the line, and README's line installs all of that for both."""
+    found = INSTALL.search(notebooks.read(name).cells[0].source)
+    assert found is not None
+    readme = INSTALL.search(README.read_text(encoding="utf-8"))
+    assert readme is not None
+    assert set(WORD.findall(found[1])) <= set(WORD.findall(readme[1]))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=runs(name)) for name in QUESTIONS])

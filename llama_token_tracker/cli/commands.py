@@ -9,6 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -16,12 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from llama_token_tracker import __version__
 from llama_token_tracker._printable import cleaned, plain
-from llama_token_tracker.cli import files
+from llama_token_tracker.cli import files, tables
 from llama_token_tracker.errors import LlamaTokenTrackerError
+from llama_token_tracker.pricing import Prices
 from llama_token_tracker.tokenizers import Tokenizer, get_tokenizer
-from llama_token_tracker.views import text
-from llama_token_tracker.views.table import FileTable
+from llama_token_tracker.usage import Usage
 
 OK: Final = 0
 CALL_FAILED: Final = 1
@@ -50,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _write_what_can_be_written()
     try:
-        options = _parser().parse_args(arguments)
-        code = int(options.run(options))
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        code = int(options.run(options)) if "run" in options else _help(parser)
         if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
             sys.stdout.flush()
     except LlamaTokenTrackerError as error:
@@ -93,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="llama-token-tracker",
         description="Count the tokens of LlamaIndex calls exactly once, as billed.",
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
         help="index some pages, ask about them and see what each step used",
@@ -147,6 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return OK
+
+
 def _count(options: argparse.Namespace) -> int:
     tokenizer = get_tokenizer(options.model)
     found = files.find(options.paths)
@@ -157,13 +167,18 @@ def _count(options: argparse.Namespace) -> int:
             results.append(result)
             name = escape(cleaned(Path(result.path).name))
             progress.update(shown, advance=files.size(result.path), description=name)
-    counted = [(result.path, result.tokens) for result in results if result.tokens is not None]
+    counted = [
+        (result.path, result.tokens, _as_input(options.model, result.tokens))
+        for result in results
+        if result.tokens is not None
+    ]
+    own = "its own" if tokenizer.source == "counted" else "a stand-in"
+    heading = (f"Model:     {options.model}", f"Tokenizer: {tokenizer.name}, {own}")
+    table = tables.FileTable(heading=heading, rows=tuple(counted))
     if options.json:
-        _print_json(options.model, tokenizer, results)
+        _print_json(options.model, tokenizer, table, results)
     elif counted:
-        own = "its own" if tokenizer.source == "counted" else "a stand-in"
-        heading = (f"Model:     {options.model}", f"Tokenizer: {tokenizer.name}, {own}")
-        text.show_files(FileTable(heading=heading, rows=tuple(counted)), _console())
+        tables.show_files(table, _console())
     for result in results:
         if result.skipped:
             _print_note(f"skipped: {result.path}: {result.skipped}")
@@ -172,16 +187,25 @@ def _count(options: argparse.Namespace) -> int:
     return OK
 
 
-def _print_json(model: str, tokenizer: Tokenizer, results: Sequence[files.Counted]) -> None:
+def _as_input(model: str, tokens: int) -> Decimal | None:
+    """What a text costs in US dollars as one prompt to a model, uncached; `None` if unknown."""
+    usage = Usage(input_tokens=tokens)
+    cost = Prices().cost(usage, provider=None, model=model, at=datetime.now(UTC))
+    return None if cost is None else cost.usd
+
+
+def _print_json(
+    model: str, tokenizer: Tokenizer, table: tables.FileTable, results: Sequence[files.Counted]
+) -> None:
     answer = {
         "model": model,
         "tokenizer": tokenizer.name,
         "source": tokenizer.source,
-        "tokens": sum(result.tokens or 0 for result in results),
+        "tokens": table.total,
+        "usd_as_input": _text_of(table.usd),
         "files": [
-            {"path": result.path, "tokens": result.tokens}
-            for result in results
-            if result.tokens is not None
+            {"path": path, "tokens": tokens, "usd_as_input": _text_of(usd)}
+            for path, tokens, usd in table.rows
         ],
         "skipped": [
             {"path": result.path, "reason": result.skipped} for result in results if result.skipped
@@ -190,13 +214,19 @@ def _print_json(model: str, tokenizer: Tokenizer, results: Sequence[files.Counte
     print(json.dumps(answer, indent=2))
 
 
+def _text_of(usd: Decimal | None) -> str | None:
+    """Dollars as a text, so that none are lost in JSON."""
+    return None if usd is None else f"{usd:f}"
+
+
 def _demo(options: argparse.Namespace) -> int:
     from llama_token_tracker.cli import demo  # late, because it loads LlamaIndex
 
     pages = demo.read_pages(options.paths)
-    run = demo.Demo(pages, demo.load_model(options.llm), options.question)
-    _run_tasks(run.tasks(), run.task_count)
-    text.show(run.table(), _console())
+    with demo.open_model(options.llm) as model:
+        run = demo.Demo(pages, model, options.question)
+        _run_tasks(run.tasks(), run.task_count)
+    tables.show(run.table(), _console())
     if run.problem:
         return _fail(run.problem, CALL_FAILED)
     return OK

@@ -4,6 +4,7 @@ It is imported late, because it loads LlamaIndex.
 """
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,11 +27,14 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import BaseNode
 
+from llama_token_tracker._names import install_line
 from llama_token_tracker.cli import files
+from llama_token_tracker.cli.tables import Step, StepTable
 from llama_token_tracker.errors import LlamaTokenTrackerError
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.llama_index.handler import TokenCountingHandler
-from llama_token_tracker.views.table import Step, StepTable
+from llama_token_tracker.testing import LoopbackProvider, Reply
+from llama_token_tracker.usage import Usage
 
 SAMPLES: Final = Path(__file__).parent / "samples"
 """The pages that are read when no others are named."""
@@ -38,6 +42,21 @@ SAMPLES: Final = Path(__file__).parent / "samples"
 SUFFIXES: Final = frozenset({".md", ".rst", ".txt"})
 """What is read of a folder; a file that is named itself may have any suffix."""
 
+_OFFLINE: Final = ("bedrock-converse", "anthropic.claude-opus-4-1-20250805-v1:0")
+"""What a provider on this machine speaks as, if there is its integration."""
+
+_ANSWER: Final = (
+    "Each of them is about keeping an honest count. A tally stick is split, so that neither side "
+    "can add a notch alone; a baker gives a thirteenth loaf rather than one too few; a table of "
+    "the tides is worth what its worst prediction is worth; and a water meter settles what a "
+    "house has used, whatever anybody remembers. In all four somebody is charged by a figure, and "
+    "trust depends on where that figure comes from."
+)
+
+_BILLED: Final = Usage(input_tokens=550, output_tokens=104)
+"""About what the tokenizer of this model counts."""
+
+_CHUNKS: Final = 20
 _ANSWER_TOKENS: Final = 128
 _CHUNK_TOKENS: Final = 256
 _EMBEDDING_SIZE: Final = 8
@@ -182,18 +201,51 @@ class Model:
     llm: LLM
 
 
-def load_model(spec: str | None) -> Model:
+@contextmanager
+def open_model(spec: str | None) -> Generator[Model]:
     """Make the LLM that `--llm` names.
 
     Args:
-        spec: `PROVIDER:MODEL`, or nothing for a stand-in that works offline.
+        spec: `PROVIDER:MODEL`, or nothing for a stand-in that works offline: a model of Bedrock's
+            that a provider on this machine speaks as, or `MockLLM` where it can't be called.
 
     Raises:
         DemoError: The provider is unknown, its integration isn't installed, a credential is
             missing, or the integration refuses the model.
     """
-    if spec is None:
-        return Model("MockLLM (offline)", MockLLM(max_tokens=_ANSWER_TOKENS))
+    if spec is not None:
+        yield _named_model(spec)
+        return
+    name, model = _OFFLINE
+    integration = INTEGRATIONS[name]
+    try:
+        make = getattr(importlib.import_module(integration.module), integration.llm)
+    except ImportError:
+        mock = MockLLM(max_tokens=_ANSWER_TOKENS)
+        yield Model(f"MockLLM (offline); to see dollars, {install_line(integration.extra)}", mock)
+        return
+    from botocore.config import Config
+
+    with LoopbackProvider(Reply(_ANSWER, _BILLED, chunks=_CHUNKS)) as aws:
+        # A proxy wouldn't find this machine.
+        options = aws.arguments("bedrock") | {"botocore_config": Config(proxies={})}
+        llm = make(model=model, max_tokens=_ANSWER_TOKENS, **options)
+        with _unlogged():
+            yield Model(f"{model} (a stand-in, offline)", llm)
+
+
+@contextmanager
+def _unlogged() -> Generator[None]:
+    """Leave what would be logged to the table, which says of each figure what it is."""
+    logger, nowhere = logging.getLogger("llama_token_tracker"), logging.NullHandler()
+    logger.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        logger.removeHandler(nowhere)
+
+
+def _named_model(spec: str) -> Model:
     name, _, model = spec.partition(":")
     integration = INTEGRATIONS.get(name)
     if integration is None or not model:
@@ -203,8 +255,7 @@ def load_model(spec: str | None) -> Model:
         module = importlib.import_module(integration.module)
     except ImportError as error:
         msg = (
-            f"--llm {spec} needs {integration.module} ({error}); "
-            f'pip install "llama-token-tracker[{integration.extra}]".'
+            f"--llm {spec} needs {integration.module} ({error}); {install_line(integration.extra)}."
         )
         raise DemoError(msg) from error
     missing = integration.missing()
@@ -302,6 +353,8 @@ class Demo:
     def table(self) -> StepTable:
         """What each step used, and the handler's running totals."""
         characters = sum(len(page.text) for page in self._pages)
+        _, answered, failed = self._events()
+        calls = Step.of_calls("", [*answered, *failed])
         return StepTable(
             heading=(
                 f"Pages:      {len(self._pages)}, {characters:,} characters",
@@ -315,6 +368,8 @@ class Demo:
                 prompt=self.handler.prompt_llm_token_count,
                 completion=self.handler.completion_llm_token_count,
                 total=self.handler.total_embedding_token_count + self.handler.total_llm_token_count,
+                usd=calls.usd,
+                is_whole=calls.is_whole,
             ),
         )
 

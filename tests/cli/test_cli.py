@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import llama_token_tracker
 from llama_token_tracker import cli
 from llama_token_tracker.cli import demo
 from tests.needs import needs
 
+ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "llama_token_tracker")
 
 
@@ -52,12 +55,39 @@ def test_help_names_every_provider(capsys: pytest.CaptureFixture[str]):
     assert set(demo.INTEGRATIONS) <= set(words)
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--nonsense"], ["demo", "--llm"]])
+@pytest.mark.parametrize("arguments", [["nonsense"], ["demo", "--nonsense"], ["demo", "--llm"]])
 def test_a_command_that_does_not_parse_is_one_line(
     arguments: list[str], refusal: Callable[..., str]
 ):
     """A mistyped command gets a line that leads to the help, not the usage."""
     assert "--help" in refusal(*arguments)
+
+
+def test_no_command_is_the_help(capsys: pytest.CaptureFixture[str]):
+    """Whoever doesn't know the commands is shown them."""
+    assert cli.main([]) == 0
+    printed = capsys.readouterr().out
+    assert "demo" in printed
+    assert "count" in printed
+
+
+def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]):
+    """`--version` and `__version__` are what pyproject.toml says."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    version = project["version"]
+    assert llama_token_tracker.__version__ == version
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (
+        0,
+        f"llama-token-tracker {project['version']}\n",
+    )
+
+
+def test_dir_shows_the_public_names():
+    """Those, and nothing that the module needs for itself."""
+    assert dir(llama_token_tracker) == sorted(llama_token_tracker.__all__)
+    assert all(hasattr(llama_token_tracker, name) for name in dir(llama_token_tracker))
 
 
 def test_a_missing_path_is_refused(tmp_path: Path, refusal: Callable[..., str]):
@@ -121,7 +151,7 @@ def test_a_missing_extra_is_refused(
     integration = demo.INTEGRATIONS[name]
     monkeypatch.setitem(sys.modules, integration.module, None)
     error = refusal("demo", "--llm", f"{name}:model")
-    assert f'pip install "llama-token-tracker[{integration.extra}]"' in error
+    assert f'pip install ".[{integration.extra}]"' in error
 
 
 @pytest.mark.parametrize(

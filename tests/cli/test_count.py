@@ -45,7 +45,8 @@ def test_a_folder_is_counted_file_by_file(folder: Path, count: Count):
     assert (code, err) == (0, "")
     texts = [count_tokens(text, model="gpt-4o") for text in ("Hello, world!", "你好世界")]
     assert "o200k_base, its own" in out
-    assert out.split()[-4:] == ["2", "in", "all", str(sum(texts))]
+    # gpt-4o, at $2.50 per million.
+    assert out.split()[-5:] == ["2", "in", "all", str(sum(texts)), "<$0.0001"]
     assert ".hidden" not in out
 
 
@@ -59,6 +60,26 @@ def test_json_has_every_figure(folder: Path, count: Count):
     assert [Path(file["path"]).name for file in answer["files"]] == ["a.txt", "b.md"]
     assert [Path(file["path"]).name for file in answer["skipped"]] == ["photo.jpeg"]
     assert (answer["tokenizer"], answer["source"]) == ("o200k_base", "counted")
+
+
+def test_what_it_costs_as_input_is_shown(tmp_path: Path, count: Count):
+    """Each file and all of them, at the price of an uncached prompt."""
+    for name in "ab":
+        (tmp_path / name).write_text("a " * 8_000, encoding="utf-8")
+    _, out, _ = count(tmp_path)
+    tokens = 2 * count_tokens("a " * 8_000, model="gpt-4o")
+    assert out.split()[-1] == f"${tokens * 2.5 / 1e6:.4f}"
+    _, out, _ = count(tmp_path, "--json")
+    answer = json.loads(out)
+    assert float(answer["usd_as_input"]) == pytest.approx(tokens * 2.5 / 1e6)
+    assert {float(file["usd_as_input"]) for file in answer["files"]} == {tokens * 1.25 / 1e6}
+
+
+def test_an_unknown_price_is_not_zero(folder: Path, count: Count):
+    """For a model without a price the table says so, and JSON has null."""
+    assert count(folder, model="nobodys-model")[1].split()[-1] == "unknown"
+    answer = json.loads(count(folder, "--json", model="nobodys-model")[1])
+    assert answer["usd_as_input"] is None
 
 
 @pytest.mark.parametrize("pattern", ["*.txt", "**/*.txt", "[a]*"])
@@ -75,12 +96,114 @@ def test_a_file_named_twice_is_counted_once(folder: Path, count: Count):
     assert len(json.loads(out)["files"]) == 1
 
 
+def test_a_file_with_three_names_is_counted_once(folder: Path, count: Count):
+    """By the first of them, whether it's another path, a symbolic link or a hard one."""
+    file = folder / "a.txt"
+    (folder / "z-link.txt").symlink_to(file)
+    (folder / "z-hard.txt").hardlink_to(file)
+    _, out, err = count(folder / "sub" / ".." / "a.txt", file, folder, "--json")
+    names = [item["path"] for item in json.loads(out)["files"]]
+    assert names == [str(folder / "sub" / ".." / "a.txt"), str(folder / "sub" / "b.md")]
+    assert err == ""
+
+
+def test_links_that_lead_to_no_file_are_named(folder: Path, count: Count):
+    """A link to nowhere, to itself or to a folder isn't left out in silence."""
+    (folder / "nowhere").symlink_to(folder / "gone")
+    (folder / "itself").symlink_to(folder / "itself")
+    (folder / "folder").symlink_to(folder / "sub")
+    code, out, err = count(folder, "--json")
+    answer = json.loads(out)
+    assert (code, len(answer["files"])) == (0, 2)
+    names = ["folder", "itself", "nowhere"]
+    assert [Path(item["path"]).name for item in answer["skipped"]] == names
+    assert err.count("can't be read") == 3
+    code, out, err = count(folder / "nowhere")
+    assert (code, out) == (2, "")
+    assert "nowhere is a link that leads nowhere" in err
+
+
+TEXTS = {
+    "words": "The tally stick, split in 2; it's 'notched'.  Twice\n\n",
+    "code": "def f(x):\n    return {\n        x: 1,\n    }\n",
+    "lines": "你好世界的人们\n今天天气很好。\n",
+    "table": "a\tb\t\tc \r\n 1\t2\t3\r\n",
+}
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4", "gpt2", "claude-2.1", "nobodys-model"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_in_pieces_has_the_tokens_of_the_whole(
+    text: str, model: str, tmp_path: Path, count: Count
+):
+    """Texts longer than what is read at once are cut only where they are split anyway."""
+    whole = TEXTS[text] * (600_000 // len(TEXTS[text]))
+    (tmp_path / "long.txt").write_bytes(whole.encode())
+    _, out, _ = count(tmp_path, "--json", model=model)
+    assert json.loads(out)["tokens"] == count_tokens(whole, model=model)
+
+
+def test_a_text_without_a_place_to_cut_is_counted(tmp_path: Path, count: Count):
+    """It's cut somewhere in the end, so that it needs no more memory than another."""
+    (tmp_path / "long.txt").write_bytes("好".encode() * 1_500_000)
+    _, out, _ = count(tmp_path, "--json")
+    expected = count_tokens("好" * 1_500_000, model="gpt-4o")
+    assert json.loads(out)["tokens"] == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize("end", [b"\xe4\xbd", b"\xff\xfe"])
+def test_a_late_byte_that_is_no_text_is_named(end: bytes, tmp_path: Path, count: Count):
+    """Its place is told as that in the whole file."""
+    start = "好 ".encode() * 100_000
+    (tmp_path / "late.txt").write_bytes(start + end)
+    code, _, err = count(tmp_path)
+    assert code == 2
+    assert f"byte {len(start)} can't be decoded" in err
+
+
+MORE_MEMORY = """
+import resource, sys
+from llama_token_tracker import cli
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+small, large = sys.argv[1:]
+cli.main(["count", small, "--model", "gpt-4"])
+before = peak()
+cli.main(["count", large, "--model", "gpt-4"])
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the unit is another")
+def test_fifty_megabytes_take_little_memory(tmp_path: Path):
+    """A long file is read piece by piece."""
+    small, large = tmp_path / "small.txt", tmp_path / "large.txt"
+    small.write_text("Hello, world!")
+    with large.open("w") as file:
+        for number in range(50):
+            file.write(f"A line of text, {number} and more of it\n" * 32_000)
+    assert large.stat().st_size > 50_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", MORE_MEMORY, small, large],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    *_, more_mib = done.stdout.split()
+    assert int(more_mib) < 100
+    assert done.stdout.count("1 in all") == 2
+
+
 def test_stdin_is_counted(count: Count, monkeypatch: pytest.MonkeyPatch):
     """`-` reads standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello, world!")))
     code, out, _ = count("-", "--json")
     assert code == 0
-    assert json.loads(out)["files"] == [{"path": "-", "tokens": 4}]
+    assert json.loads(out)["files"] == [{"path": "-", "tokens": 4, "usd_as_input": "0.00001"}]
 
 
 @pytest.mark.parametrize(

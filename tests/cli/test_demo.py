@@ -38,10 +38,12 @@ def figures(printed: str) -> dict[str, list[int]]:
 
 
 @pytest.fixture
-def offline() -> demo.Demo:
-    """A run that has ended."""
-    run = demo.Demo(demo.read_pages([]), demo.load_model(None), "What is a tally?")
-    assert len(list(run.tasks())) == run.task_count
+def offline(monkeypatch: pytest.MonkeyPatch) -> demo.Demo:
+    """A run with MockLLM that has ended: there is no integration for what has a price."""
+    monkeypatch.setitem(sys.modules, "llama_index.llms.bedrock_converse", None)
+    with demo.open_model(None) as model:
+        run = demo.Demo(demo.read_pages([]), model, "What is a tally?")
+        assert len(list(run.tasks())) == run.task_count
     return run
 
 
@@ -90,6 +92,32 @@ def test_a_stream_that_is_left_counts_what_came(offline: demo.Demo):
     assert 0 < left.completion_token_count <= streamed.completion_token_count / 2 + 1
 
 
+def test_without_a_price_it_says_how_to_see_dollars(offline: demo.Demo):
+    """Where nothing with a price can be asked, costs are unknown, and an extra is named."""
+    table = offline.table()
+    assert 'pip install ".[bedrock]"' in table.heading[1]
+    assert table.totals.usd is None
+
+
+@LEAVES_SOCKETS
+@needs("llama_index.llms.bedrock_converse")
+def test_offline_it_shows_reported_figures_and_dollars():
+    """A model with a price answers on this machine; what is left half-way is an estimate."""
+    with demo.open_model(None) as model:
+        run = demo.Demo(demo.read_pages([]), model, "What is a tally?")
+        list(run.tasks())
+    asked, streamed, left = (row for row in run.table().rows if row.prompt is not None)
+    for row in (asked, streamed):
+        assert (row.sources, row.is_whole) == (("reported",), True)
+        # $15 and $75 per million.
+        assert float(row.usd or 0) == pytest.approx((550 * 15 + 104 * 75) / 1e6)
+    assert (left.statuses, left.is_whole) == (("abandoned",), False)
+    totals = run.table().totals
+    assert totals.usd == sum(row.usd or 0 for row in (asked, streamed, left))
+    assert not totals.is_whole
+
+
+@LEAVES_SOCKETS
 def test_the_command_prints_what_was_counted(capsys: pytest.CaptureFixture[str]):
     """The printed rows add up to the printed totals, and nothing goes to stderr."""
     assert cli.main(["demo"]) == 0
@@ -109,6 +137,7 @@ def test_the_command_prints_what_was_counted(capsys: pytest.CaptureFixture[str])
     assert output.err == ""
 
 
+@LEAVES_SOCKETS
 @pytest.mark.slow
 def test_the_real_command_prints_the_same(capsys: pytest.CaptureFixture[str]):
     """A process of its own prints the same table: plain text, at most 80 columns wide."""
@@ -120,6 +149,7 @@ def test_the_real_command_prints_the_same(capsys: pytest.CaptureFixture[str]):
     assert done.stderr == ""
 
 
+@LEAVES_SOCKETS
 def test_your_own_pages_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Files of any suffix and folders, subfolders included, are read as they are named."""
     (tmp_path / "notes" / "old").mkdir(parents=True)

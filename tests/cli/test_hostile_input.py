@@ -60,7 +60,7 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize(("stdin", "reason"), [("<&-", "closed"), ("< <(yes)", "than 32 MiB")])
+@pytest.mark.parametrize(("stdin", "reason"), [("<&-", "closed"), ("< <(yes)", "than 256 MiB")])
 def test_what_cannot_be_counted_is_skipped_in_one_line(stdin: str, reason: str, folder: Path):
     """It's read no further than needed, and where nothing is left the exit status is 2."""
     done = run(f"{COUNT} - {' '.join(REASONS)} {stdin}", folder)

@@ -11,26 +11,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from socketserver import ThreadingMixIn
+from typing import Any, NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import WSGIApplication
 
 import httpx
 import pytest
 import uvicorn
 from llama_index.core.callbacks import CallbackManager
 
-from llama_token_tracker import Usage
+from llama_token_tracker import Budget, TokenCountingHandler, Usage
 from llama_token_tracker.testing import LoopbackProvider, Reply
-from tests.needs import left_out_if
+from llama_token_tracker.web import ASGIApp
+from tests.needs import left_out_if, needs
 
 from .cells import INVISIBLE
 from .clients import LLMS
 from .styles import Run
-from .web import app, variants
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from llama_token_tracker import TokenCountingHandler
+from .web import app, variants, wsgi
 
 pytestmark = pytest.mark.matrix
 
@@ -46,7 +45,12 @@ BUILDS = [
     variants.by_dependency,
     variants.by_dependency_in_threads,
 ]
+IN_THREADS = [wsgi.bare, wsgi.flask, wsgi.django]
+FRAMEWORKS = {wsgi.flask: "flask", wsgi.django: "django", wsgi.django_asgi: "django"}
+"""What no locked environment has."""
+
 ABANDONABLE = [build for build in BUILDS if "threads" not in build.__name__]
+DAILY = Budget(tokens=200, per="user", window="1 day", default_max_tokens=100)
 NUMBER = re.compile(r"request (\d+),")
 
 
@@ -78,11 +82,16 @@ def start(
     """Start an app on a free port of the loopback; it is stopped after the test."""
     running = []
 
-    def serve(build: Callable[..., FastAPI], integration: str) -> Server:
-        llm = INTEGRATIONS[integration].llm(provider, manager)
-        context = serving(build(llm, handler))
+    def serve(build: Callable[..., Any], integration: str, *budgets: Budget) -> Server:
+        counting = handler
+        if budgets:
+            counting = TokenCountingHandler(budget=budgets)
+            manager.handlers = [counting]
+        built = build(INTEGRATIONS[integration].llm(provider, manager), counting)
+        is_wsgi = build in IN_THREADS
+        context = serving_in_threads(built) if is_wsgi else serving(built)
         running.append(context)
-        return Server(context.__enter__(), handler, provider)
+        return Server(context.__enter__(), counting, provider)
 
     yield serve
     for context in running:
@@ -90,7 +99,7 @@ def start(
 
 
 @contextmanager
-def serving(web: FastAPI) -> Iterator[str]:
+def serving(web: ASGIApp) -> Iterator[str]:
     """Run an app in uvicorn, in a thread and a loop of its own."""
     config = uvicorn.Config(web, host="127.0.0.1", port=0, log_level="error", backlog=1_024)
     server = uvicorn.Server(config)
@@ -101,6 +110,31 @@ def serving(web: FastAPI) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+class Threads(ThreadingMixIn, WSGIServer):
+    """The standard library's server, with a thread for each request."""
+
+    request_queue_size = 1_024
+    daemon_threads = True
+
+
+class Quiet(WSGIRequestHandler):
+    """Logs no requests."""
+
+    def log_message(self, *_: Any) -> None:
+        """Log nothing."""
+
+
+@contextmanager
+def serving_in_threads(web: WSGIApplication) -> Iterator[str]:
+    """Run an app with a thread for each request."""
+    with make_server("127.0.0.1", 0, web, Threads, Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def until(holds: Callable[[], Any], timeout_s: float = 20.0) -> None:
@@ -149,6 +183,12 @@ async def leave_all(url: str, numbers: range) -> None:
         await asyncio.gather(*[leave(client, number) for number in numbers])
 
 
+def cell(build: Any, *values: object) -> Any:
+    """A case of a build, where its framework is installed."""
+    marks = needs(FRAMEWORKS[build]) if build in FRAMEWORKS else ()
+    return pytest.param(build, *values, marks=marks)
+
+
 def invisible(integration: str) -> pytest.MarkDecorator:
     """Leave a test out where the integration itself drops the figures."""
     reason = INVISIBLE.get((integration, "astream_chat", "normal"))
@@ -181,7 +221,10 @@ def check(server: Server, bills: dict[str, list[Usage]]) -> None:
     [
         (app.build, "openai", 200),
         (variants.in_threads, "openai", 200),
-        *[(build, "openai", SOME) for build in BUILDS[2:]],
+        (variants.in_middleware, "openai", 200),
+        *[cell(build, "openai", 200) for build in (variants.in_starlette, wsgi.django_asgi)],
+        *[cell(build, "openai", 200) for build in IN_THREADS],
+        *[(build, "openai", SOME) for build in BUILDS[3:]],
         *[
             pytest.param(build, integration, SOME, marks=invisible(integration))
             for build in BUILDS[:2]
@@ -241,9 +284,16 @@ def test_a_client_that_hangs_up_is_counted_in_its_request(
     assert all(rows[str(n)].total_tokens == bills[str(n)][0].total_tokens for n in range(100, 110))
 
 
-def test_a_client_that_hangs_up_on_a_thread_is_counted_in_its_request(start: Start, run: Run):
+@pytest.mark.parametrize(
+    "build",
+    [cell(build) for build in (variants.in_threads, *IN_THREADS)],
+    ids=lambda build: build.__name__,
+)
+def test_a_client_that_hangs_up_on_a_thread_is_counted_in_its_request(
+    build: Any, start: Start, run: Run
+):
     """A plain generator is dropped between two of its steps."""
-    server = start(variants.in_threads, "gemini")
+    server = start(build, "gemini")
     server.provider.script(*[Reply(text="word " * 20_000, chunks=20_000)] * 4)
     run(leave_all(server.url, range(4)))
     # Whoever is cancelled leaves it to the garbage collector, which is off in these tests.
@@ -271,3 +321,27 @@ def test_background_tasks_count_in_their_request(start: Start, run: Run):
     bills = server.billed()
     assert {len(bill) for bill in bills.values()} == {2}
     check(server, bills)
+
+
+@pytest.mark.parametrize("path", ["/ask", "/whole"], ids=["streamed", "whole"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        *[variants.in_middleware, variants.refused_below_another],
+        *[cell(build) for build in (wsgi.django_asgi, *IN_THREADS)],
+    ],
+    ids=lambda build: build.__name__,
+)
+def test_a_refused_call_is_a_429(build: Any, path: str, start: Start):
+    """Streamed or not, the response has the budget's text, and says when to come again."""
+    server = start(build, "openai", DAILY)
+    server.provider.script(Reply(usage=Usage(input_tokens=150, output_tokens=20)), repeat=True)
+    first, second, third = (
+        httpx.get(server.url + path, params=parameters(number)) for number in (0, 5, 1)
+    )
+    assert (first.status_code, second.status_code, third.status_code) == (200, 429, 200)
+    assert second.text.startswith("Budget exceeded for user 'ada': the call may use ")
+    assert second.headers["content-type"] == "text/plain; charset=utf-8"
+    assert 0 < int(second.headers["retry-after"]) <= 86_400
+    # Nothing was sent for it.
+    assert set(server.billed()) == {"0", "1"}

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from llama_token_tracker._names import from_extra
+
 if TYPE_CHECKING:
     import httpx
 else:
@@ -16,7 +18,8 @@ else:
         # Clients of either generation take a transport of the newer one's class.
         import httpx2 as httpx
     except ImportError:
-        import httpx
+        with from_extra("httpx", "httpx"):
+            import httpx
 
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.wire.httpx.requests import answered, leave

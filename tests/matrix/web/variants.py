@@ -7,22 +7,23 @@ from typing import Annotated, Any
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from llama_index.core.llms import LLM, ChatMessage
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as ConnectionScope
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from llama_token_tracker import TokenCountingHandler
+from llama_token_tracker.web import ASGIApp, Connection, ScopeMiddleware
 
 from .app import event
 
-Open = Callable[[Request], AbstractContextManager[Any]]
+Open = Callable[[Connection], AbstractContextManager[Any]]
 """Opens the scope of a request."""
 
 
 def opener(token_counter: TokenCountingHandler) -> Open:
     """Give what opens a scope, with the user and the number that a request names."""
 
-    def open_scope(request: Request) -> AbstractContextManager[Any]:
-        query = request.query_params
+    def open_scope(connection: Connection) -> AbstractContextManager[Any]:
+        query = Request(connection).query_params
         return token_counter.scope("ask", user=query["user"], request=query["number"])
 
     return open_scope
@@ -63,7 +64,7 @@ def in_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
     @app.get("/ask")
     def ask(question: str, request: Request) -> StreamingResponse:
         def answer() -> Iterator[str]:
-            with open_scope(request) as scope:
+            with open_scope(request.scope) as scope:
                 for chunk in llm.stream_chat([ChatMessage(question)]):
                     yield event(text=chunk.delta)
             yield last(scope)
@@ -73,40 +74,54 @@ def in_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
     return app
 
 
-class Scoped:
-    """Middleware that opens a scope around each request, until its last background task."""
-
-    def __init__(self, app: ASGIApp, open_scope: Open) -> None:
-        """Take the app that it's put around."""
-        self.app = app
-        self.open_scope = open_scope
-
-    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
-        """Serve one request in its scope."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        request = Request(scope)
-        with self.open_scope(request) as counts:
-            request.state.counts = counts
-            return await self.app(scope, receive, send)
-
-
-def in_middleware(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
-    """Endpoints that know of no scope."""
-    app = FastAPI()
-    app.add_middleware(Scoped, open_scope=opener(token_counter))
+def _endpoints(app: FastAPI, llm: LLM) -> FastAPI:
+    """Add endpoints that know of no scope and no budget."""
 
     @app.get("/ask")
     async def ask(question: str, request: Request) -> StreamingResponse:
         return stream(llm, question, request)
 
+    @app.get("/whole")
+    async def whole(question: str) -> str:
+        return (await llm.achat([ChatMessage(question)])).message.content or ""
+
     return app
+
+
+def in_middleware(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Endpoints that know of no scope."""
+    app = FastAPI()
+    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
+    return _endpoints(app, llm)
+
+
+def in_starlette(llm: LLM, token_counter: TokenCountingHandler) -> ASGIApp:
+    """An endpoint without FastAPI, below the middleware as it is."""
+
+    async def ask(request: Request) -> StreamingResponse:
+        return stream(llm, request.query_params["question"], request)
+
+    return ScopeMiddleware(Starlette(routes=[Route("/ask", ask)]), opener(token_counter))
+
+
+def refused_below_another(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
+    """Another middleware between it and the endpoints, which ends streams that have failed."""
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def hands_on(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        return await call_next(request)
+
+    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
+    return _endpoints(app, llm)
 
 
 def in_middleware_and_threads(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
     """Plain endpoints that know of no scope."""
     app = FastAPI()
-    app.add_middleware(Scoped, open_scope=opener(token_counter))
+    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
 
     @app.get("/ask")
     def ask(question: str, request: Request) -> StreamingResponse:
@@ -124,7 +139,7 @@ def in_decorated_middleware(llm: LLM, token_counter: TokenCountingHandler) -> Fa
     async def scoped(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        with open_scope(request) as request.state.counts:
+        with open_scope(request.scope) as request.state.counts:
             return await call_next(request)
 
     @app.get("/ask")
@@ -140,7 +155,7 @@ def by_dependency(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
     open_scope = opener(token_counter)
 
     async def counts(request: Request) -> AsyncIterator[Any]:
-        with open_scope(request) as request.state.counts:
+        with open_scope(request.scope) as request.state.counts:
             yield request.state.counts
 
     @app.get("/ask", dependencies=[Depends(counts)])
@@ -156,7 +171,7 @@ def by_dependency_in_threads(llm: LLM, token_counter: TokenCountingHandler) -> F
     open_scope = opener(token_counter)
 
     async def counts(request: Request) -> AsyncIterator[Any]:
-        with open_scope(request) as request.state.counts:
+        with open_scope(request.scope) as request.state.counts:
             yield request.state.counts
 
     @app.get("/ask")
@@ -171,7 +186,7 @@ def by_dependency_in_threads(llm: LLM, token_counter: TokenCountingHandler) -> F
 def with_background(llm: LLM, token_counter: TokenCountingHandler) -> FastAPI:
     """An endpoint that answers at once, and leaves two calls for later."""
     app = FastAPI()
-    app.add_middleware(Scoped, open_scope=opener(token_counter))
+    app.add_middleware(ScopeMiddleware, open_scope=opener(token_counter))
 
     @app.get("/ask")
     async def ask(question: str, tasks: BackgroundTasks) -> dict[str, bool]:

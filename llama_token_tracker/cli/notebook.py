@@ -17,8 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from IPython.core import display_functions, inputtransformer2
-
+from llama_token_tracker._names import from_extra
 from llama_token_tracker.tracking.scopes import (
     SharedScope,
     current_shared_scope,
@@ -26,6 +25,9 @@ from llama_token_tracker.tracking.scopes import (
     set_current,
 )
 from llama_token_tracker.tracking.tracker import Tracker
+
+with from_extra("notebook", "ipython"):
+    from IPython.core import display_functions, inputtransformer2
 
 # IPython types these only in part.
 _display: Final[Any] = display_functions

@@ -80,7 +80,7 @@ def kernel() -> Iterator[Kernel]:
         # A kernel may send what is printed in pieces.
         coalesce_streams=True,
         # From here the kernel imports `tests.scripted`.
-        resources={"metadata": {"path": str(Path(__file__).parents[1])}},
+        resources={"metadata": {"path": str(Path(__file__).parents[2])}},
     )
     with client.setup_kernel():
         kernel = Kernel(client)
@@ -272,7 +272,7 @@ def test_a_terminal_shows_the_table():
         capture_output=True,
         text=True,
         encoding="utf-8",
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         check=True,
         timeout=120,
     )

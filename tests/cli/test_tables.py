@@ -1,13 +1,13 @@
-"""The table as text."""
+"""The table of steps as text."""
 
 import io
 
 import pytest
 from rich.console import Console
 
+from llama_token_tracker.cli import tables
+from llama_token_tracker.cli.tables import Step, StepTable
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.views import text
-from llama_token_tracker.views.table import Step, StepTable
 
 
 def table(*rows: Step, heading: tuple[str, ...] = ()) -> StepTable:
@@ -18,7 +18,7 @@ def table(*rows: Step, heading: tuple[str, ...] = ()) -> StepTable:
 def printed(table: StepTable, **options: object) -> str:
     """What a file would hold."""
     file = io.StringIO()
-    text.show(table, Console(file=file, width=80, **options))
+    tables.show(table, Console(file=file, width=80, **options))
     return file.getvalue()
 
 
@@ -86,6 +86,6 @@ def test_a_terminal_without_unicode_gets_ascii():
     """Where box-drawing characters can't be encoded, the table does without."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    text.show(table(Step(label="Ask", total=1)), Console(file=file, width=80))
+    tables.show(table(Step(label="Ask", total=1)), Console(file=file, width=80))
     file.flush()
     assert b"Ask" in raw.getvalue()
