@@ -178,7 +178,7 @@ def _render(table: StepTable) -> RenderableType:
 
 
 def _grid(table: StepTable) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=False)
+    grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=False)
     grid.add_column("Step")
     for name in _FIGURES:
         grid.add_column(name, justify="right", no_wrap=True)

@@ -248,19 +248,19 @@ class Report:
         """The most important figures as text of at most 80 columns; `print(...)` shows it too."""
         # Late: rich takes longer to load than all the rest, and not everybody prints.
         with LOADING:
-            from llama_token_tracker.views import card_text
+            from llama_token_tracker.views import text
 
-        return card_text.safely(lambda: card_text.card(self._card()), self._title)
+        return text.safely(lambda: text.card(self._card()), self._title)
 
     def __str__(self) -> str:
         return self.summary()
 
     def __repr__(self) -> str:
         with LOADING:
-            from llama_token_tracker.views import card_text
+            from llama_token_tracker.views import text
 
         name = plain(type(self).__name__, _LONGEST_NAME)
-        return card_text.safely(lambda: f"<{name}: {card_text.short(self._card())}>", name)
+        return text.safely(lambda: f"<{name}: {text.short(self._card())}>", name)
 
     def _repr_html_(self) -> str:
         """The same figures as HTML, for a notebook."""

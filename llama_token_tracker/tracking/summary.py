@@ -144,10 +144,10 @@ class Rows(dict[str | None, Row]):
     def __repr__(self) -> str:
         # Late: see `Report.summary`.
         with LOADING:
-            from llama_token_tracker.views import card_text
+            from llama_token_tracker.views import text
 
         name = plain(self.name, LABEL_LENGTH)
-        return card_text.safely(lambda: card_text.rows(name, *self._lines()), f"by {name}")
+        return text.safely(lambda: text.rows(name, *self._lines()), f"by {name}")
 
     def _repr_html_(self) -> str:
         """The same as HTML, for a notebook."""
