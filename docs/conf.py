@@ -4,7 +4,7 @@ project = "llama-token-tracker"
 author = "The llama-token-tracker authors"
 copyright = "2026, the llama-token-tracker authors"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
@@ -18,7 +18,8 @@ html_theme = "furo"
 html_title = "llama-token-tracker"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
-html_js_files = ["copy.js"]
+# What a block prints has no button.
+copybutton_selector = "div[class*='highlight-']:not(.highlight-text) pre"
 
 
 def keep_colons(_app, what, _name, _found, _options, lines):
