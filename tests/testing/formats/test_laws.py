@@ -15,6 +15,8 @@ from llama_token_tracker.testing.formats import ROUTES
 COUNTS = st.integers(0, 10**9)
 PATHS = {
     "anthropic": "/anthropic/v1/messages",
+    "vertex claude": "/anthropic/v1/projects/acme/locations/us-east5/publishers/anthropic/models/"
+    "claude-sonnet-4-5:rawPredict",
     "bedrock claude": "/bedrock/model/anthropic.claude-3-haiku-20240307-v1:0/invoke",
     "bedrock converse": "/bedrock/model/m/converse",
     "bedrock llama": "/bedrock/model/meta.llama3-8b-instruct-v1:0/invoke",
