@@ -343,7 +343,7 @@ URLS: Final[dict[str, str]] = {}
 
 def url_of(span_id: str | None) -> str | None:
     """The URL that the model of a span asks, if that tells more than its class."""
-    return URLS.get(span_id or "") if URLS else None
+    return URLS.get(span_id or "")
 
 
 def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
@@ -366,7 +366,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {}
 
 def settings_of(span_id: str | None) -> dict[str, Any] | None:
     """What the model of a span is set to that may add to its prompts' tokens."""
-    return SETTINGS.get(span_id or "") if SETTINGS else None
+    return SETTINGS.get(span_id or "")
 
 
 def _learn_settings(kind: type) -> tuple[str, ...]:
