@@ -4,6 +4,7 @@
     ├── BudgetError (ValueError)         a budget that makes no sense, or a figure that is none
     ├── BudgetExceededError (ValueError) a call that would pass the limit of a budget
     ├── CountRefusedError                a provider that was asked for a count gave none
+    ├── LedgerError (ValueError)         a ledger that can't be opened, read or changed
     ├── LoopbackError (ValueError)       a loopback provider told to do what it can't
     ├── PriceError (ValueError)          a price that can't be one
     ├── SinkError (TypeError)            a sink that can't be called
@@ -76,6 +77,10 @@ class PriceError(LlamaTokenTrackerError, ValueError):
 
 class TokenizerError(LlamaTokenTrackerError, ValueError):
     """A tokenizer can't count tokens, or its vocabulary isn't on this machine."""
+
+
+class LedgerError(LlamaTokenTrackerError, ValueError):
+    """A ledger can't be opened, read or changed as asked."""
 
 
 class LoopbackError(LlamaTokenTrackerError, ValueError):

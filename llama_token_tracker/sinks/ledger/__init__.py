@@ -1,0 +1,1 @@
+"""A ledger: calls written to a database, SQLite or PostgreSQL, that outlives the process."""

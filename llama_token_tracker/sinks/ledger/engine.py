@@ -1,0 +1,204 @@
+"""From what a user names, a path or an SQLAlchemy URL, to a connected database."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import printable
+from llama_token_tracker.errors import LedgerError
+from llama_token_tracker.sinks.ledger.schema import ensure
+
+DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
+"""Which databases hold a ledger, and by which driver."""
+
+BUSY_S: Final = 30.0
+"""So long a write waits for another process's on the same file, before it's put aside."""
+
+_CONNECT_S: Final = 5
+_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs"})
+
+
+def url_of(target: object) -> URL:
+    """Where a ledger is.
+
+    Args:
+        target: A file's path, or an SQLAlchemy URL as text or as such.
+
+    Raises:
+        LedgerError: It's neither, or of a database that can't hold one.
+    """
+    if isinstance(target, URL):
+        url = target
+    elif isinstance(target, str) and "://" in target:
+        try:
+            url = make_url(target)
+        except (ArgumentError, ValueError) as error:
+            msg = f"the ledger's URL can't be read ({error}); {_EXAMPLES}."
+            raise LedgerError(msg) from None
+    elif isinstance(target, str | os.PathLike) and (path := os.fspath(target)):
+        url = URL.create("sqlite", database=os.fsdecode(path))
+    else:
+        msg = f"ledger is {printable(target)}; {_EXAMPLES}."
+        raise LedgerError(msg)
+    return _checked(url)
+
+
+_EXAMPLES: Final = (
+    'give a file\'s path, such as "usage.db", or a URL, such as '
+    '"postgresql+psycopg://user@host/database"'
+)
+
+
+def _checked(url: URL) -> URL:
+    backend = url.get_backend_name()
+    if backend not in DRIVERS:
+        msg = f"a ledger can't be kept in {printable(backend)}; {_EXAMPLES}."
+        raise LedgerError(msg)
+    if backend == "sqlite":
+        if url.database in (None, "", ":memory:") or "mode" in url.query:
+            msg = f"a ledger in memory would outlive nothing; {_EXAMPLES}."
+            raise LedgerError(msg)
+        # Absolute, as a program may change its folder.
+        url = url.set(database=str(Path(str(url.database)).expanduser().absolute()))
+    return url.set(drivername=f"{backend}+{DRIVERS[backend]}")
+
+
+def place_of(url: URL) -> str:
+    """A ledger as people read it: a path, or a URL without its password."""
+    if url.get_backend_name() == "sqlite":
+        return printable(str(url.database), 300)
+    return printable(url.render_as_string(hide_password=True), 300)
+
+
+def connect(url: URL, *, is_durable: bool = False) -> Engine:
+    """Open a ledger, and make its tables if there are none.
+
+    Args:
+        url: What `url_of` gave.
+        is_durable: Whether what is committed survives the machine's end, not the process's alone.
+
+    Raises:
+        LedgerError: It can't be opened, or is none.
+    """
+    place = place_of(url)
+    try:
+        engine = engine_of(url, is_durable=is_durable)
+        with writing(engine) as connection:
+            ensure(connection, place)
+    except (NoSuchModuleError, ImportError) as error:
+        msg = (
+            f"the ledger {place} needs a driver that isn't installed ({error}); "
+            'pip install ".[postgres]" in a clone of llama-token-tracker.'
+        )
+        raise LedgerError(msg) from None
+    except DBAPIError as error:
+        msg = f"the ledger {place} can't be opened: {reason_of(error)}"
+        raise LedgerError(msg) from error
+    return engine
+
+
+def engine_of(url: URL, *, is_durable: bool = False) -> Engine:
+    """An engine for a ledger, which connects when it's first used."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url, is_durable=is_durable)
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=2,
+        connect_args={"connect_timeout": _CONNECT_S, "application_name": "llama-token-tracker"},
+    )
+    if not is_durable:
+        # Like SQLite's: a crash of the server may lose the last moment, a crash of ours nothing.
+        event.listen(engine, "connect", _commit_soon)
+    return engine
+
+
+def _commit_soon(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
+    connection.commit()
+
+
+def _sqlite(url: URL, *, is_durable: bool) -> Engine:
+    path = Path(str(url.database))
+    if path.is_dir() or not path.parent.is_dir():
+        found = "is a folder" if path.is_dir() else f"is in no folder: there is no {path.parent}"
+        msg = f"the ledger {place_of(url)} {found}; name a file in a folder that is there."
+        raise LedgerError(msg)
+    _warn_of_network(path)
+    engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+    synchronous = "FULL" if is_durable else "NORMAL"
+
+    def prepare(connection: Any, _record: object) -> None:
+        # Transactions begin when `_begin` says so, not when the driver thinks they should.
+        connection.isolation_level = None
+        _use_wal(connection)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA cache_size=-16384")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _use_wal(connection: Any) -> None:
+    """Have readers and a writer not wait for each other; another process may be doing the same."""
+    until = time.monotonic() + BUSY_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+def _begin(connection: Connection) -> None:
+    # One that means to write says so at once: to be told only at its first write that another
+    # process has written meanwhile, would be to begin again.
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A connection within a transaction that writes, and is committed at the end."""
+    with engine.execution_options(writes=True).begin() as connection:
+        yield connection
+
+
+def reason_of(error: DBAPIError) -> str:
+    """What the driver says, in one line."""
+    return printable(" ".join(str(error.orig).split()), 300)
+
+
+def _warn_of_network(path: Path) -> None:
+    """Say once that SQLite's locks don't hold over a network."""
+    kind = _file_system(path)
+    if kind in _NETWORK or str(path).startswith("\\\\"):
+        notice(
+            "the ledger {} is on a network drive",
+            f"{kind}, on which SQLite's locks may not hold",
+            "keep it on a local disk, or in PostgreSQL",
+            str(path),
+        )
+
+
+def _file_system(path: Path) -> str:
+    """The kind of the file system that a path is on, as Linux names it; else nothing."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = ("", "")
+    for _, folder, kind, *_ in (line.split(" ") for line in mounts):
+        if path.resolve().is_relative_to(folder) and len(folder) >= len(found[0]):
+            found = (folder, kind)
+    return found[1]
