@@ -11,6 +11,7 @@ from llama_token_tracker.errors import (
     BudgetError,
     BudgetExceededError,
     CountRefusedError,
+    LedgerError,
     LlamaTokenTrackerError,
     PriceError,
     SinkError,
@@ -31,6 +32,7 @@ from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
     from llama_token_tracker.llama_index.handler import TokenCountingHandler
+    from llama_token_tracker.sinks.ledger import Ledger
     from llama_token_tracker.wire import (
         AsyncWatchingTransport,
         Watch,
@@ -45,6 +47,8 @@ __all__ = [
     "BudgetExceededError",
     "Cost",
     "CountRefusedError",
+    "Ledger",
+    "LedgerError",
     "LlamaTokenTrackerError",
     "Price",
     "PriceError",
@@ -76,12 +80,13 @@ __version__ = "0.1.0"
 
 _LATE = {
     "TokenCountingHandler": "llama_token_tracker.llama_index.handler",
+    "Ledger": "llama_token_tracker.sinks.ledger.ledger",
     "AsyncWatchingTransport": "llama_token_tracker.wire.httpx",
     "WatchingTransport": "llama_token_tracker.wire.httpx",
     "Watch": "llama_token_tracker.wire.watching",
     "watch": "llama_token_tracker.wire.watching",
 }
-"""What is loaded when it's first asked for, as it brings LlamaIndex, or httpx, along."""
+"""What is loaded when it's first asked for, as it brings LlamaIndex, httpx or SQLAlchemy along."""
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from llama_token_tracker.events.call import Settings
 from llama_token_tracker.langchain.recorder import RunRecorder
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.sinks import Sink
+from llama_token_tracker.sinks.ledger import LedgerLike
 from llama_token_tracker.tokenizers.selection import Tokenizers
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
 
@@ -65,11 +66,13 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
 
         sinks: Functions that take each finished call's event; see LlamaIndex's
             `TokenCountingHandler`. Those of a tracker that is given get them in any case.
+        ledger: Where each call is written down: a `Ledger`, or its path or URL.
 
     Raises:
         TypeError: `tracker` is none.
         ValueError: `tracker` comes with an argument that only a new one takes.
         SinkError: `sinks` holds something that can't be called.
+        LedgerError: The ledger can't be opened.
         TokenizerError: `tokenizer` can't count tokens.
         BudgetError: `budget` holds something that is no budget.
     """
@@ -91,6 +94,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
         models: Mapping[str, str] | None = None,
         budget: Budget | Iterable[Budget] | None = None,
         sinks: Iterable[Sink] = (),
+        ledger: LedgerLike | None = None,
     ) -> None:
         super().__init__()
         if tracker is None:
@@ -100,6 +104,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
                 prices=Prices(prices, models),
                 budget=budget,
                 sinks=sinks,
+                ledger=ledger,
             )
         else:
             _check(
@@ -110,6 +115,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
                 models=models,
                 budget=budget,
                 sinks=sinks or None,
+                ledger=ledger,
             )
         self.tracker = tracker
         tokenizers = Tokenizers(tokenizer, _no_other)

@@ -30,6 +30,7 @@ from llama_token_tracker.llama_index.recorder import LlamaIndexEvent, call_of
 from llama_token_tracker.llama_index.spans import SpanRecorder
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.sinks import Sink
+from llama_token_tracker.sinks.ledger import LedgerLike
 from llama_token_tracker.tokenizers.selection import Tokenizers
 from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
@@ -74,6 +75,9 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         sinks: Functions that take each finished call's event, exactly once, failed and abandoned
             calls included: within a second of its end, in the order of ending, on a thread of
             their own. One that raises or hangs harms nobody. `flush()` waits for them.
+        ledger: Where each call is written down, so that it outlives the process: a file's path,
+            an SQLAlchemy URL of PostgreSQL, or a `Ledger`. `refresh()` reads what other processes
+            of the same run have written.
         watch: Whether to count whatever this process sends to a provider, as `watch(handler)`
             does; `handler.watching.stop()` ends it.
         everywhere: Whether to count every call that LlamaIndex's models make in this process,
@@ -85,6 +89,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         TokenizerError: `tokenizer` can't count tokens.
         BudgetError: `budget` holds something that is no budget.
         SinkError: `sinks` holds something that can't be called.
+        LedgerError: The ledger can't be opened.
     """
 
     watching: Watch | None = None
@@ -105,6 +110,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         models: Mapping[str, str] | None = None,
         budget: Budget | Iterable[Budget] | None = None,
         sinks: Iterable[Sink] = (),
+        ledger: LedgerLike | None = None,
         watch: bool = False,
         everywhere: bool = False,
     ) -> None:
@@ -120,6 +126,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             prices=Prices(prices, models),
             budget=budget,
             sinks=sinks,
+            ledger=ledger,
         )
         self.token_budget = token_budget
         self._verbose = verbose

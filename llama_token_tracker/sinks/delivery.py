@@ -1,6 +1,6 @@
 """Hands events to one sink, one after the other, on a thread of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -9,9 +9,37 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import SinkError
 from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.pricing import Prices
 
 Sink: TypeAlias = Callable[[TokenCountingEvent], object]
 """Takes each finished call's event, once. What it returns is ignored."""
+
+
+class BatchingSink:
+    """A sink that keeps events for a while, and comes along into other processes.
+
+    Attributes:
+        is_sync: Whether the end of a call waits until its event is kept for good.
+    """
+
+    is_sync: bool = False
+
+    def __call__(self, event: TokenCountingEvent) -> None:
+        """Take one event."""
+        raise NotImplementedError
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all that was taken is kept for good; `False` if the time didn't suffice."""
+        raise NotImplementedError
+
+    def news(self, prices: Prices) -> Sequence[TokenCountingEvent]:
+        """Events that other processes of this run have kept since this was asked last.
+
+        Args:
+            prices: What says how a cost is split between input and output.
+        """
+        raise NotImplementedError
+
 
 MAX_WAITING: Final = 100_000
 """So many events wait for a sink that hangs; further ones are dropped, which is said once."""
@@ -24,6 +52,7 @@ class Delivery:
         sink: What takes them.
 
     Attributes:
+        sink: What takes them.
         worker: The thread.
 
     Raises:
@@ -37,7 +66,7 @@ class Delivery:
                 "one event, such as sinks=[print]."
             )
             raise SinkError(msg)
-        self._sink = sink
+        self.sink = sink
         self._name = getattr(sink, "__qualname__", type(sink).__qualname__)
         self.worker = Worker(f"llama-token-tracker sink {self._name}"[:60])
 
@@ -64,6 +93,6 @@ class Delivery:
 
     def _hand_over(self, event: TokenCountingEvent) -> None:
         try:
-            self._sink(event)
+            self.sink(event)
         except BaseException as error:  # noqa: BLE001 - a sink is the user's, and may raise anything
             notice("the sink {} raised", error, "its event is left out there", self._name)

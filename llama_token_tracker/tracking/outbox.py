@@ -5,12 +5,16 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 from llama_token_tracker._background import WORKER, Worker
 from llama_token_tracker._lock import Change
 from llama_token_tracker.events.event import TokenCountingEvent
-from llama_token_tracker.sinks import Delivery, Sink
+from llama_token_tracker.sinks import BatchingSink, Delivery, Sink
 from llama_token_tracker.tracking.account import Account
+
+Flushed: TypeAlias = Delivery | BatchingSink
+"""What can be waited for."""
 
 
 class Outbox:
@@ -21,13 +25,16 @@ class Outbox:
 
     Attributes:
         has_sinks: Whether there are any.
+        batching: Those of them that keep events for a while.
 
     Raises:
         SinkError: One can't be called.
     """
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
-        self._deliveries = [Delivery(sink) for sink in sinks]
+        given = list(sinks)
+        self._deliveries = [Delivery(sink) for sink in given]
+        self.batching = [sink for sink in given if isinstance(sink, BatchingSink)]
         self._pricing: dict[Account, Callable[[Account], object]] = {}
         self.has_sinks = bool(self._deliveries)
         if self.has_sinks:
@@ -59,19 +66,30 @@ class Outbox:
                 account, price = self._pricing.popitem()
                 WORKER.ask(partial(price, account))
 
-    def flush(self, timeout_s: float | None) -> bool:
-        """Wait until the sinks have taken all that waits; `False` if the time didn't suffice."""
+    @property
+    def awaited(self) -> list[Flushed]:
+        """What the end of a call waits for, until it has kept that for good."""
+        sinks = [sink for sink in self.batching if sink.is_sync]
+        return [*[one for one in self._deliveries if one.sink in sinks], *sinks] if sinks else []
+
+    def flush(self, timeout_s: float | None, awaited: Iterable[Flushed] = ()) -> bool:
+        """Wait until the sinks have taken all that waits; `False` if the time didn't suffice.
+
+        Args:
+            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
+            awaited: Only for these.
+        """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         done = [
-            delivery.flush(None if until is None else max(0.0, until - time.monotonic()))
-            for delivery in self._deliveries
+            one.flush(None if until is None else max(0.0, until - time.monotonic()))
+            for one in awaited or (*self._deliveries, *self.batching)
         ]
         return all(done)
 
     def close(self) -> None:
         """Give no further events to sinks."""
         if self.has_sinks:
-            self._deliveries, self.has_sinks = [], False
+            self._deliveries, self.batching, self.has_sinks = [], [], False
             self._stop()
 
 

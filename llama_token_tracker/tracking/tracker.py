@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llama_token_tracker._background import WORKER, run_late
@@ -19,7 +20,8 @@ from llama_token_tracker.errors import PriceError
 from llama_token_tracker.events.call import Call, Settings
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
-from llama_token_tracker.sinks import Sink
+from llama_token_tracker.sinks import BatchingSink, Sink
+from llama_token_tracker.sinks.ledger import LedgerLike, opened
 from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.answers import KnownAnswers
 from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
@@ -96,7 +98,70 @@ class _Charging(Report):
             notice("a call could not be charged to its budget", error, "it is left out")
 
 
-class Tracker(_Charging):
+class _Delivering(_Charging):
+    """Has the events of a tracker reach its sinks, and those of other processes reach it."""
+
+    deferred: DeferredCalls
+    has_sinks: bool
+    _outbox: Outbox
+
+    @property
+    def ledgers(self) -> Sequence[BatchingSink]:
+        """The sinks that keep events for good, and that other processes share."""
+        return self._outbox.batching
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all calls that have ended by now are counted, and given to all sinks.
+
+        Args:
+            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
+
+        Returns:
+            Whether that was done in time; `False` if a sink hangs.
+        """
+        self.catch_up()
+        return self._outbox.flush(timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """The same, and then give no further events to sinks. Counting goes on.
+
+        Calls whose answers weren't retrieved by now are recorded as `unanswered`.
+        """
+        self.deferred.give_up()
+        is_done = self.flush(timeout_s)
+        self.has_sinks = False
+        self._outbox.close()
+        return is_done
+
+    def refresh(self) -> int:
+        """Take in what other processes of this run have written to the ledger.
+
+        Those are forked children, workers of `multiprocessing` and of whatever else was given a
+        pickled copy of the handler. Their calls are listed and added up like those of this
+        process, each once, at the cost that the ledger says; scopes that are open here don't get
+        them, tags and paths of scopes do. Budgets have been charged for them where they were made.
+
+        Returns:
+            How many calls there were.
+        """
+        self.catch_up()
+        found = [event for ledger in self.ledgers for event in ledger.news(self.prices)]
+        if found:
+            with LOCK:
+                make(partial(self._account.add, found))
+        return len(found)
+
+    def _keep_for_good(self) -> None:
+        """Wait for those sinks that keep a call for good before its end returns."""
+        awaited = self._outbox.awaited
+        if awaited:
+            self.catch_up()
+            if not self._outbox.flush(_SYNC_S, awaited):
+                found = f"it took longer than {_SYNC_S:g} s"
+                notice("a call wasn't written before its end returned", found, "it will be")
+
+
+class Tracker(_Delivering):
     """Records events and adds them up, from any number of threads at once.
 
     Args:
@@ -107,6 +172,7 @@ class Tracker(_Charging):
         prices: What tokens cost; by default what genai-prices knows.
         budget: A limit, or several, that calls are held to before they're sent.
         sinks: Functions that take each finished call's event; see `TokenCountingHandler`.
+        ledger: Where each call is written down: a `Ledger`, or its path or URL.
 
     Attributes:
         is_limited: Whether it has a budget, which all calls are subject to.
@@ -122,6 +188,7 @@ class Tracker(_Charging):
         PriceError: `prices` is none of `Prices`.
         BudgetError: `budget` holds something that is no budget.
         SinkError: `sinks` holds something that can't be called.
+        LedgerError: The ledger can't be opened.
     """
 
     def __init__(
@@ -132,6 +199,7 @@ class Tracker(_Charging):
         prices: Prices | None = None,
         budget: Budget | Iterable[Budget] | None = None,
         sinks: Iterable[Sink] = (),
+        ledger: LedgerLike | None = None,
     ) -> None:
         if max_events is not None and max_events < 0:
             msg = f"max_events is {max_events}; give a number from 0 on, or None for no limit."
@@ -142,7 +210,7 @@ class Tracker(_Charging):
         self.prices = prices or Prices()
         self._budgets: tuple[Accounts, ...] = accounts_of(budget)
         self.is_limited = bool(self._budgets)
-        self._outbox = Outbox(sinks)
+        self._outbox = Outbox([*sinks, *([] if ledger is None else [opened(ledger)])])
         self.has_sinks = self._outbox.has_sinks
         self.deferred = DeferredCalls()
         self._account = self.new_account(max_events=max_events, include_failed=include_failed)
@@ -238,6 +306,8 @@ class Tracker(_Charging):
             except BaseException:
                 self.pending.is_taken_up = False
                 raise
+        if self.has_sinks:
+            self._keep_for_good()
 
     def note_uncounted(self, place: str, context: Context | None) -> None:
         """Note a call to a provider that can't be counted.
@@ -307,35 +377,10 @@ class Tracker(_Charging):
             change = make(self._account.reset)
         del change  # without the lock: an event's finalizer may be the user's
 
-    # --- sinks -----------------------------------------------------------------------------
-
-    def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until all calls that have ended by now are counted, and given to all sinks.
-
-        Args:
-            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
-
-        Returns:
-            Whether that was done in time; `False` if a sink hangs.
-        """
-        self.catch_up()
-        return self._outbox.flush(timeout_s)
-
-    def close(self, timeout_s: float | None = None) -> bool:
-        """The same, and then give no further events to sinks. Counting goes on.
-
-        Calls whose answers weren't retrieved by now are recorded as `unanswered`.
-        """
-        self.deferred.give_up()
-        is_done = self.flush(timeout_s)
-        self.has_sinks = False
-        self._outbox.close()
-        return is_done
-
     # --- copies ----------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """What was counted, as it stands at one moment; sinks and scopes stay behind."""
+        """What was counted, as it stands at one moment; scopes and most sinks stay behind."""
         self.catch_up()
         with LOCK:
             return {
@@ -343,6 +388,7 @@ class Tracker(_Charging):
                 "include_failed": self._account.include_failed,
                 "prices": self.prices,
                 "accounts": self._budgets,
+                "ledgers": self._outbox.batching,
                 "account": self._account.state(),
             }
 
@@ -352,6 +398,7 @@ class Tracker(_Charging):
             max_events=state["max_events"],
             include_failed=state["include_failed"],
             prices=state["prices"],
+            sinks=state["ledgers"],
         )
         self._budgets = state["accounts"]
         self.is_limited = bool(self._budgets)
@@ -359,6 +406,9 @@ class Tracker(_Charging):
 
 
 _trackers: "Final[weakref.WeakSet[Tracker]]" = weakref.WeakSet()
+
+_SYNC_S: Final = 60.0
+"""So long the end of a call waits at the most until it's written."""
 
 _EXIT_S: Final = 5.0
 """So long the interpreter's end waits for sinks, all together."""
@@ -430,6 +480,18 @@ class Tracking(Report, Generic[_Recorder]):
     @property
     def _budgets(self) -> tuple[Accounts, ...]:  # type: ignore[override]  # the tracker's
         return self.tracker.accounts
+
+    def refresh(self) -> int:
+        """Take in what other processes of this run have written to the ledger.
+
+        Those are forked children, workers of `multiprocessing`, and whatever else was given a
+        pickled copy of this handler. Their calls are listed and added up like those of this
+        process, each once.
+
+        Returns:
+            How many calls there were.
+        """
+        return self.tracker.refresh()
 
     def scope(
         self, name: str, /, *, budget: Budget | Iterable[Budget] | None = None, **tags: object

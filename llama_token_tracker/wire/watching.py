@@ -6,6 +6,8 @@ from typing import Any, Final, Self
 
 from llama_token_tracker._names import HOLD_CLIENTS
 from llama_token_tracker.errors import WatchError
+from llama_token_tracker.sinks.ledger import LedgerLike
+from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire.botocore import emitter_of
 from llama_token_tracker.wire.listening import Listening, start, stop
 from llama_token_tracker.wire.transcript import Recorder
@@ -36,7 +38,10 @@ class Watch:
 
 
 def watch(
-    token_counter: Any, *clients: Any, ask_for_usage: bool | Collection[str] = False
+    token_counter: Any = None,
+    *clients: Any,
+    ask_for_usage: bool | Collection[str] = False,
+    ledger: LedgerLike | None = None,
 ) -> Watch:
     """Count all that this process sends to a known provider, as the provider reports it.
 
@@ -50,7 +55,8 @@ def watch(
     unless you `ask_for_usage`.
 
     Args:
-        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`.
+        token_counter: Who counts: a `TokenCountingHandler`, or a `Tracker`. With a `ledger` none
+            is needed.
         clients: Only these: clients of boto3, aioboto3 and aiobotocore, or sessions, for the
             clients they make from now on; clients of SDKs, of httpx, aiohttp and requests; models
             of LlamaIndex or LangChain that have one of them. All of the process if none is given.
@@ -58,13 +64,21 @@ def watch(
             like it, are asked on the way for their usage where the program doesn't say anything of
             it, as they don't report it else. What comes of that is taken out of the answer again.
             The names of hosts ask those alone.
+        ledger: Where each call is written down, if nobody else counts: a `Ledger`, or its path or
+            URL. What `token_counter` counts, its own ledger gets.
 
     Returns:
         The watch, to `stop()` it. Whoever watches twice counts once; several may count.
 
     Raises:
         WatchError: `token_counter` doesn't count, or a client can't be watched.
+        LedgerError: The ledger can't be opened.
     """
+    if ledger is not None:
+        if token_counter is not None:
+            msg = "token_counter and ledger were given; give it TokenCountingHandler(ledger=…)."
+            raise WatchError(msg)
+        token_counter = Tracker(ledger=ledger)
     recorder = Recorder(token_counter)
     if not clients:
         listening = Listening(recorder, None, ask_for_usage)

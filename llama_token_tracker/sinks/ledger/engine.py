@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._printable import printable
+from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.sinks.ledger.schema import ensure
 
@@ -42,8 +43,8 @@ def url_of(target: object) -> URL:
         except (ArgumentError, ValueError) as error:
             msg = f"the ledger's URL can't be read ({error}); {_EXAMPLES}."
             raise LedgerError(msg) from None
-    elif isinstance(target, str | os.PathLike) and (path := os.fspath(target)):
-        url = URL.create("sqlite", database=os.fsdecode(path))
+    elif isinstance(target, str | Path) and str(target):
+        url = URL.create("sqlite", database=str(target))
     else:
         msg = f"ledger is {printable(target)}; {_EXAMPLES}."
         raise LedgerError(msg)
@@ -73,8 +74,8 @@ def _checked(url: URL) -> URL:
 def place_of(url: URL) -> str:
     """A ledger as people read it: a path, or a URL without its password."""
     if url.get_backend_name() == "sqlite":
-        return printable(str(url.database), 300)
-    return printable(url.render_as_string(hide_password=True), 300)
+        return plain(str(url.database), 300)
+    return plain(url.render_as_string(hide_password=True), 300)
 
 
 def connect(url: URL, *, is_durable: bool = False) -> Engine:
@@ -107,7 +108,14 @@ def connect(url: URL, *, is_durable: bool = False) -> Engine:
 def engine_of(url: URL, *, is_durable: bool = False) -> Engine:
     """An engine for a ledger, which connects when it's first used."""
     if url.get_backend_name() == "sqlite":
-        return _sqlite(url, is_durable=is_durable)
+        engine = _sqlite(url, is_durable=is_durable)
+    else:
+        engine = _postgresql(url, is_durable=is_durable)
+    _engines.add(engine)
+    return engine
+
+
+def _postgresql(url: URL, *, is_durable: bool) -> Engine:
     engine = create_engine(
         url,
         pool_pre_ping=True,
@@ -168,7 +176,7 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine) -> Generator[Connection]:
     """A connection within a transaction that writes, and is committed at the end."""
     with engine.execution_options(writes=True).begin() as connection:
         yield connection
@@ -202,3 +210,23 @@ def _file_system(path: Path) -> str:
         if path.resolve().is_relative_to(folder) and len(folder) >= len(found[0]):
             found = (folder, kind)
     return found[1]
+
+
+# --- forks -------------------------------------------------------------------------------------
+
+_engines: "Final[weakref.WeakSet[Engine]]" = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """Close what is open and idle: a child may neither use a parent's connection, nor close it."""
+    for engine in list(_engines):
+        engine.dispose()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -21,13 +21,16 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    column,
     inspect,
     select,
+    table,
     text,
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.expression import ColumnClause
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from llama_token_tracker.errors import LedgerError
@@ -195,7 +198,7 @@ DAY_US: Final = 24 * HOUR_US
 ROLLUPS: Final = MappingProxyType({HOUR_US: HOURS, DAY_US: DAYS})
 """By their length in microseconds."""
 
-_EVENTS: Final = f"""
+_VIEW: Final = f"""
 CREATE VIEW ledger_events AS SELECT
     calls.id, calls.started_us, calls.duration_us,
     kinds.provider, kinds.model, kinds.model_served, kinds.operation, kinds.status,
@@ -211,8 +214,40 @@ JOIN ledger_processes processes ON processes.id = calls.process_id
 LEFT JOIN ledger_prices prices ON prices.id = calls.price_id
 """
 
-# Of this package's, so that no other program's lock is meant.
-_LOCK_KEY: Final = 0x6C74745F6C656467
+
+LOCK_KEY: Final = 0x6C74745F6C656467
+"""What PostgreSQL's advisory lock is taken on while tables are made; no other program's."""
+
+
+def _plain(name: str) -> ColumnClause[Any]:
+    return column(name)
+
+
+EVENTS: Final = table(
+    "ledger_events",
+    column("id", EventId),
+    *[
+        _plain(name)
+        for name in (
+            "started_us",
+            "duration_us",
+            *[one.name for one in KINDS.columns if one.name != "id"],
+            *MEASURES,
+            "price_source",
+            "price_as_of",
+            "scope",
+            "tags",
+            "units",
+            "not_understood",
+            "request_id",
+            "run",
+            "host",
+            "pid",
+            "number",
+        )
+    ],
+)
+"""The view, for queries."""
 
 INSERTS: Final[dict[str, Callable[[Table], Any]]] = {
     "sqlite": sqlite_insert,
@@ -232,12 +267,12 @@ def ensure(connection: Connection, place: str) -> None:
         LedgerError: They are newer than this package, or somebody else's.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
     names = set(inspect(connection).get_table_names())
     if META.name not in names:
         _refuse_foreign(names, connection, place)
         METADATA.create_all(connection)
-        connection.execute(text(_EVENTS))
+        connection.execute(text(_VIEW))
         connection.execute(META.insert(), {"name": "schema", "value": str(VERSION)})
         return
     found = connection.scalar(select(META.c.value).where(META.c.name == "schema"))

@@ -1,0 +1,256 @@
+"""Records that wait to be written, and the thread that does it: to the database, or aside."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import URL, Engine
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from llama_token_tracker._background import Worker
+from llama_token_tracker._lock import fresh_in_children
+from llama_token_tracker._log_once import notice
+from llama_token_tracker.sinks.ledger.engine import connect, place_of
+from llama_token_tracker.sinks.ledger.records import Record
+from llama_token_tracker.sinks.ledger.spill import (
+    REJECTED,
+    SpillFile,
+    leftovers,
+    places_of,
+    write_back,
+)
+from llama_token_tracker.sinks.ledger.writing import writer_of
+
+BATCH: Final = 5_000
+"""Records that are written at once; so many don't wait for the time to come."""
+
+MAX_WAITING_BYTES: Final = 64 << 20
+"""More don't wait in memory; then they're put aside in a file."""
+
+_AWAY_S: Final = (0.25, 5.0)
+"""So soon, and later so seldom, it's tried again whether a database is back, in seconds."""
+
+
+class Database:
+    """A ledger's database, which may be removed, or be away for a while.
+
+    Args:
+        url: Where it is.
+        is_durable: Whether what is committed survives the machine's end.
+
+    Raises:
+        LedgerError: It can't be opened.
+    """
+
+    def __init__(self, url: URL, *, is_durable: bool) -> None:
+        self._url = url
+        self._is_durable = is_durable
+        self._open()
+
+    def _open(self) -> None:
+        self.engine: Engine = connect(self._url, is_durable=self._is_durable)
+        self._writer = writer_of(self.engine)
+        self._file = self._file_id()
+
+    def write(self, records: Sequence[Record], reject: Callable[[Record], None]) -> None:
+        """Write records, each once.
+
+        Args:
+            records: What is to be written.
+            reject: Takes one that the database won't have, whatever is done.
+
+        Raises:
+            Exception: It's away. Of the records some may have been written, or none.
+        """
+        if self._file_id() != self._file:
+            # Removed or replaced, and nobody reads the file that is open.
+            self.engine.dispose()
+            self._open()
+        try:
+            self._writer.write(records)
+        except (DataError, IntegrityError, ValueError, OverflowError) as error:
+            if len(records) > 1:
+                # The others shall not suffer for one of them.
+                for record in records:
+                    self.write([record], reject)
+                return
+            place = place_of(self._url)
+            notice("the ledger {} won't have a call", error, "it is put aside", place)
+            reject(records[0])
+
+    def _file_id(self) -> tuple[int, int] | None:
+        if self._url.get_backend_name() != "sqlite":
+            return None
+        try:
+            found = Path(str(self._url.database)).stat()
+        except OSError:
+            return (0, 0)
+        return found.st_dev, found.st_ino
+
+
+class Batches:
+    """The records that wait for one database.
+
+    Args:
+        database: Where they go.
+        url: Where that is.
+        every_s: How long they wait for others to be written with, in seconds.
+        is_sync: Whether they don't, as somebody waits for them.
+
+    Attributes:
+        lost: How many could be written nowhere.
+    """
+
+    def __init__(self, database: Database, url: URL, every_s: float, *, is_sync: bool) -> None:
+        self._database = database
+        self._place = place_of(url)
+        self._every_s = every_s
+        self._is_sync = is_sync
+        self.lost = 0
+        self._waiting: list[Record] = []
+        self._bytes = 0
+        self._flushers: list[threading.Event] = []
+        self._is_working = self._is_closing = False
+        self._due = threading.Event()
+        self._lock = fresh_in_children(threading.Lock())
+        self._files = fresh_in_children(threading.Lock())
+        self._worker = Worker("llama-token-tracker ledger")
+        self._folders, self._stem = places_of(url)
+        self._spill = SpillFile(self._folders, self._stem)
+        self._rejected = SpillFile(self._folders, self._stem, REJECTED)
+        self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
+
+    def put(self, record: Record) -> None:
+        """Have a record written soon."""
+        with self._lock:
+            self._waiting.append(record)
+            self._bytes += record.size
+            is_much = len(self._waiting) >= BATCH
+            is_too_much = self._bytes > MAX_WAITING_BYTES
+        if is_much or self._is_sync:
+            self._due.set()
+        self._work_soon()
+        if is_too_much:
+            # Whoever writes hangs: what waits goes into a file, by this thread.
+            self._put_aside(self._take()[0])
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until all that waits is written, or put aside; `False` if that took longer."""
+        done = threading.Event()
+        with self._lock:
+            self._flushers.append(done)
+        self._due.set()
+        self._work_soon()
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float | None) -> bool:
+        """The same, and then wait for a database that is away no longer."""
+        self._is_closing = True
+        return self.flush(timeout_s)
+
+    def take_over(self) -> None:
+        """Have what processes that have ended put aside be written, if there is any."""
+        if leftovers(self._folders, self._stem):
+            self.flush(0)
+
+    def leave_to_parent(self) -> None:
+        """Let go, in a forked child, of what is the parent's."""
+        self._spill.close()
+        self._rejected.close()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _work_soon(self) -> None:
+        with self._lock:
+            is_working, self._is_working = self._is_working, True
+        if not is_working:
+            self._worker.ask(self._work)
+
+    def _work(self) -> None:
+        """Write what comes until nothing waits, neither here nor in a file."""
+        try:
+            while self._is_more_to_do():
+                self._due.wait(self._pause())
+                self._due.clear()
+                records, flushers = self._take()
+                try:
+                    for start in range(0, len(records), BATCH):
+                        self._write(records[start : start + BATCH])
+                    self._write_back()
+                finally:
+                    for flusher in flushers:
+                        flusher.set()
+        except BaseException:
+            self._is_working = False
+            raise
+
+    def _is_more_to_do(self) -> bool:
+        with self._lock:
+            is_awaited = bool(self._waiting or self._flushers)
+            self._is_working = is_awaited or (self._spill.is_open and not self._is_closing)
+            self._is_closing = self._is_closing and is_awaited
+            return self._is_working
+
+    def _pause(self) -> float:
+        if not self._spill.is_open:
+            return self._every_s
+        return min(self._every_s or _AWAY_S[0], max(0.0, self._retry_at - time.monotonic()))
+
+    def _take(self) -> tuple[list[Record], list[threading.Event]]:
+        with self._lock:
+            records, self._waiting = self._waiting, []
+            flushers, self._flushers = self._flushers, []
+            self._bytes = 0
+        return records, flushers
+
+    def _write(self, records: Sequence[Record]) -> None:
+        if time.monotonic() < self._retry_at or not self._is_written(records):
+            self._put_aside(records)
+
+    def _is_written(self, records: Sequence[Record]) -> bool:
+        """Write records; `False` if the database is away."""
+        try:
+            self._database.write(records, self._reject)
+        except Exception as error:  # noqa: BLE001 - whatever a database or its driver raises
+            self._retry_at = time.monotonic() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, _AWAY_S[1])
+            found = error.orig if isinstance(error, DBAPIError) else error
+            consequence = "calls are put aside in a file until it can"
+            notice("the ledger {} can't be written", found, consequence, self._place)
+            return False
+        self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
+        return True
+
+    def _reject(self, record: Record) -> None:
+        self._keep(self._rejected, [record])
+
+    def _put_aside(self, records: Sequence[Record]) -> None:
+        if records:
+            self._keep(self._spill, records)
+
+    def _keep(self, file: SpillFile, records: Sequence[Record]) -> None:
+        with self._files:
+            is_kept = file.add(records, is_durable=self._is_sync)
+        if not is_kept:
+            self.lost += len(records)
+            notice(
+                "calls can be written nowhere, for the ledger {}",
+                f"{len(records)} of them",
+                "they are lost there; totals in memory have them",
+                self._place,
+            )
+
+    def _write_back(self) -> None:
+        """Write to the database what was put aside, by this process or by one that has ended."""
+        if time.monotonic() < self._retry_at:
+            return
+        with self._files:
+            self._spill.close()
+            self._spill = SpillFile(self._folders, self._stem)
+        for path in leftovers(self._folders, self._stem):
+            try:
+                write_back(path, lambda records: self._database.write(records, self._reject))
+            except Exception as error:  # noqa: BLE001 - whatever a database or its driver raises
+                notice("what is in {} can't be written back yet", error, "it stays", path.name)

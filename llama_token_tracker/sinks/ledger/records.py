@@ -1,0 +1,275 @@
+"""From an event to the rows that a ledger holds of it, in plain values, and back."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import date
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlalchemy import Table
+
+from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.pricing import Cost, Served
+from llama_token_tracker.pricing.rates import billed_cost
+from llama_token_tracker.sinks.ledger.schema import (
+    CALLS,
+    KINDS,
+    LABELS,
+    MEASURES,
+    PRICES,
+    PROCESSES,
+)
+from llama_token_tracker.usage import BUCKETS, Usage
+
+Values: TypeAlias = tuple[Any, ...]
+"""One row, in the order of its table's columns."""
+
+LONGEST: Final = 4_096
+"""Characters of a name, a scope, a tag or a list that are kept; of more, the beginning."""
+
+_NANO: Final = Decimal(10**9)
+_MOST: Final = 10**17
+"""Of tokens, nanodollars or microseconds, so that sums of many still fit into 64 bits."""
+
+_MONEY: Final = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[])
+
+
+class Record(NamedTuple):
+    """What a ledger holds of one call, by table.
+
+    Attributes:
+        call: Its row of `ledger_calls`.
+        kind: The row of `ledger_kinds` that it points to.
+        label: That of `ledger_labels`.
+        price: That of `ledger_prices`, if its price is known.
+        process: That of `ledger_processes`.
+        texts: Prompt and completion, if they're kept.
+    """
+
+    call: Values
+    kind: Values
+    label: Values
+    price: Values | None
+    process: Values
+    texts: tuple[str, str] | None
+
+    @property
+    def id(self) -> str:
+        """The event's id."""
+        return str(self.call[_ID])
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from all others."""
+        return self.call[_STARTED], self.call[_ID]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes in memory, roughly."""
+        texts = self.texts
+        return _SIZE if texts is None else _SIZE + 2 * (len(texts[0]) + len(texts[1]))
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps(self, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "Record":
+        """What `to_json` made.
+
+        Raises:
+            ValueError: It's something else, or cut off.
+        """
+        parts: Any = json.loads(line)
+        rows: Any = [None if part is None else tuple(part) for part in parts or ()]
+        if len(rows) != len(cls._fields) or len(rows[0]) != len(CALLS.columns):
+            msg = "no record of this release"
+            raise ValueError(msg)
+        return cls._make(rows)
+
+
+_SIZE: Final = 600
+_COLUMNS: Final = {column.name: place for place, column in enumerate(CALLS.columns)}
+_ID, _STARTED = _COLUMNS["id"], _COLUMNS["started_us"]
+
+
+def column(name: str) -> Callable[[Record], Any]:
+    """What reads one column of a call."""
+    place = _COLUMNS[name]
+    return lambda record: record.call[place]
+
+
+def identified(*values: object) -> Values:
+    """A row with an id that is a hash of what it says, which fits into 63 bits."""
+    said = json.dumps(values, separators=(",", ":"))
+    digest = blake2b(said.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 1, *values)
+
+
+@lru_cache(maxsize=4_096)
+def _kind(*names: str | None) -> Values:
+    return identified(*map(fitting, names))
+
+
+@lru_cache(maxsize=4_096)
+def _label(scope: str | None, tags: tuple[tuple[str, str], ...]) -> Values:
+    kept = {str(fitting(name)): str(fitting(value)) for name, value in tags}
+    return identified(fitting(scope), json.dumps(kept, ensure_ascii=False))
+
+
+@lru_cache(maxsize=256)
+def _price(source: str, as_of: date | None) -> Values:
+    return identified(fitting(source), None if as_of is None else as_of.isoformat())
+
+
+def fitting(text: str | None, longest: int | None = LONGEST) -> str | None:
+    """A text that every database takes: no NUL, no half of a character, no book."""
+    if text is None:
+        return None
+    text = text[:longest].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts: bool) -> Record:
+    """What a ledger holds of an event.
+
+    Args:
+        event: The event; its price is looked up.
+        process: The row of the process that writes.
+        number: The how-manieth of this process it is.
+        texts: Whether its texts are kept.
+    """
+    served, cost = event.served, event.cost
+    kind = _kind(
+        event.provider,
+        event.model,
+        served.model,
+        event.operation,
+        event.status,
+        event.prompt_source,
+        event.completion_source,
+        served.service_tier,
+        served.speed,
+        served.region,
+    )
+    label = _label(event.scope, tuple(sorted(event.tags.items())))
+    price = None if cost is None else _price(cost.source, cost.as_of)
+    started_us, duration_us = _times(event)
+    counts = event.usage.__dict__
+    call = (
+        event.id,
+        started_us,
+        duration_us,
+        process[0],
+        number,
+        kind[0],
+        label[0],
+        None if price is None else price[0],
+        *[counts.get(name) for name in BUCKETS],
+        *_money(event, cost),
+        None,
+        None if not served.units else _json(dict(served.units)),
+        None if not event.not_understood else _json(event.not_understood),
+    )
+    kept = None
+    if texts:
+        kept = (str(fitting(event.prompt, None)), str(fitting(event.completion, None)))
+    return Record(call, kind, label, price, process, kept)
+
+
+def _times(event: TokenCountingEvent) -> tuple[int, int | None]:
+    """When it started and how long it took, in microseconds."""
+    duration_s = event.duration_s
+    started_s = event.started_s
+    if started_s is None:
+        started_s = time.time() - (duration_s or 0.0)
+    duration_us = None if duration_s is None else _bounded(duration_s * 1e6)
+    return _bounded(started_s * 1e6), duration_us
+
+
+def _bounded(number: float) -> int:
+    return int(min(max(number, 0), _MOST)) if number == number else 0
+
+
+def _money(event: TokenCountingEvent, cost: Cost | None) -> tuple[int | None, int]:
+    """What it cost in nanodollars, and how much of that is surely the bill."""
+    if cost is None:
+        return (0 if event.is_free else None), 0
+    nano = min(int(_MONEY.to_integral_value(_MONEY.multiply(cost.usd, _NANO))), _MOST)
+    is_sure = cost.is_whole and event.source == "reported" and event.status == "complete"
+    return nano, nano if is_sure else 0
+
+
+def _json(value: object) -> str | None:
+    return fitting(json.dumps(value, separators=(",", ":")))
+
+
+# --- and back --------------------------------------------------------------------------------
+
+
+def event_of(values: Mapping[str, Any]) -> TokenCountingEvent:
+    """An event again, of a row of `ledger_events` and its texts.
+
+    Its cost is what the ledger says, split between input and output as the price list does.
+    """
+    counts = {name: values[name] for name in BUCKETS if values[name] is not None}
+    duration_us = values["duration_us"]
+    units = values["units"]
+    return TokenCountingEvent(
+        prompt=values.get("prompt") or "",
+        completion=values.get("completion") or "",
+        prompt_token_count=counts.get("input_tokens", 0),
+        completion_token_count=counts.get("output_tokens", 0),
+        usage=Usage.of(counts),
+        prompt_source=values["input_source"],
+        completion_source=values["output_source"],
+        status=values["status"],
+        operation=values["operation"],
+        provider=values["provider"],
+        model=values["model"],
+        started_s=values["started_us"] / 1e6,
+        duration_s=None if duration_us is None else duration_us / 1e6,
+        scope=values["scope"],
+        served=Served(
+            values["model_served"],
+            values["service_tier"],
+            values["speed"],
+            values["region"],
+            units=None if units is None else json.loads(units),
+        ),
+        tags=json.loads(values["tags"]),
+        not_understood=tuple(json.loads(values["not_understood"] or "[]")),
+        id=values["id"],
+    )
+
+
+def set_cost(event: TokenCountingEvent, values: Mapping[str, Any]) -> None:
+    """Have an event cost what its row says, once it knows its prices."""
+    nano = values["cost_nanodollars"]
+    if nano is None or values["price_source"] is None:
+        event.__dict__["_cost"] = None
+        return
+    as_of = None if values["price_as_of"] is None else date.fromisoformat(values["price_as_of"])
+    cost = billed_cost(Decimal(nano) / _NANO, values["price_source"], event.cost)
+    is_sure = values["certain_nanodollars"] == nano
+    event.__dict__["_cost"] = replace(cost, as_of=as_of, is_whole=is_sure)
+
+
+def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
+    """The rows that calls point to, each once, in one order for all who write at once."""
+    tables = {PROCESSES: "process", KINDS: "kind", LABELS: "label", PRICES: "price"}
+    found: dict[Table, dict[int, Values]] = {table: {} for table in tables}
+    for record in records:
+        for table, name in tables.items():
+            values: Values | None = getattr(record, name)
+            if values is not None:
+                found[table][values[0]] = values
+    return {table: [rows[key] for key in sorted(rows)] for table, rows in found.items()}
+
+
+MEASURE_PLACES: Final = tuple(_COLUMNS[name] for name in MEASURES)
+"""Where a call's row holds its measures."""

@@ -1,0 +1,306 @@
+"""Records to rows: each once, whoever writes it how often, with the sums by hour and day.
+
+One transaction a batch: the rows that calls point to, the calls, and, of those calls alone that
+weren't there yet, the sums. SQLite has the calls from one prepared statement, PostgreSQL from a
+`COPY` into a table beside, which one statement then takes over.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Protocol, cast
+
+from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from llama_token_tracker.sinks.ledger.engine import writing
+from llama_token_tracker.sinks.ledger.records import (
+    MEASURE_PLACES,
+    Record,
+    Values,
+    column,
+    rows_by_table,
+)
+from llama_token_tracker.sinks.ledger.schema import (
+    CALLS,
+    HOUR_US,
+    INSERTS,
+    LOCK_KEY,
+    MEASURES,
+    ROLLUPS,
+    TEXTS,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_started_us: Final = column("started_us")
+_duration_us: Final = column("duration_us")
+_kind_id, _label_id = column("kind_id"), column("label_id")
+_cost: Final = column("cost_nanodollars")
+
+
+class Writer(Protocol):
+    """What puts batches of records into one kind of database."""
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write records, each once: in whole or, if it raises, not at all."""
+        ...
+
+
+def writer_of(engine: Engine) -> Writer:
+    """What writes to this database."""
+    return _WRITERS[engine.dialect.name](engine)
+
+
+def _unique(records: Iterable[Record]) -> list[Record]:
+    return list({record.key: record for record in records}.values())
+
+
+# --- SQLite ----------------------------------------------------------------------------------
+
+
+class SQLiteWriter:
+    """Writes to a file; it alone writes while its transaction lasts, so what it finds is so."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write records, each once: in whole or, if it raises, not at all."""
+        with writing(self._engine) as connection:
+            for table, rows in rows_by_table(records).items():
+                _put(connection, _insert_sql("sqlite", table), rows)
+            new = self._put_calls(connection, records)
+            texts = [(_id(one), _started_us(one), *one.texts) for one in new if one.texts]
+            _put(connection, _insert_sql("sqlite", TEXTS), texts)
+            rows = sums(new)
+            for length_us, table in ROLLUPS.items():
+                rows = longer(rows, length_us)
+                _put(connection, _add_sql("sqlite", table), rows)
+
+    def _put_calls(self, connection: Connection, records: Sequence[Record]) -> Sequence[Record]:
+        """Insert calls, and say which weren't there."""
+        # Nearly always all are new, and looking for each would cost as much as writing it.
+        try:
+            with connection.begin_nested():
+                _put(connection, _plain_sql(CALLS), [_sqlite_row(one) for one in records])
+        except IntegrityError:
+            new = [one for one in _unique(records) if not self._is_there(connection, one)]
+            _put(connection, _plain_sql(CALLS), [_sqlite_row(one) for one in new])
+            return new
+        return records
+
+    @staticmethod
+    def _is_there(connection: Connection, record: Record) -> bool:
+        found = connection.exec_driver_sql(
+            f"SELECT 1 FROM {CALLS.name} WHERE started_us = ? AND id = ?",
+            (_started_us(record), _id(record)),
+        )
+        return found.first() is not None
+
+
+def _id(record: Record) -> bytes:
+    return bytes.fromhex(record.id)
+
+
+def _sqlite_row(record: Record) -> Values:
+    return (_id(record), *record.call[1:])
+
+
+def sums(records: Iterable[Record]) -> list[Values]:
+    """Add calls up by the hour: rows of that rollup."""
+    found: dict[tuple[int, int, int], list[Any]] = {}
+    for record in records:
+        call = record.call
+        start = _started_us(record)
+        key = (start - start % HOUR_US, _kind_id(record), _label_id(record))
+        row = found.get(key)
+        if row is None:
+            row = found[key] = [0, 0, 0, *[None] * len(MEASURES)]
+        row[0] += 1
+        row[1] += _cost(record) is None
+        row[2] += _duration_us(record) or 0
+        for place, there in enumerate(MEASURE_PLACES, 3):
+            value = call[there]
+            if value is not None:
+                row[place] = value + (row[place] or 0)
+    return [(*key, *row) for key, row in found.items()]
+
+
+def longer(rows: Iterable[Values], length_us: int) -> list[Values]:
+    """Add rows of a rollup up to those of a longer one, sorted by what tells them apart."""
+    found: dict[tuple[Any, ...], Values] = {}
+    for start, kind, label, *values in rows:
+        key = (start - start % length_us, kind, label)
+        known = found.get(key)
+        found[key] = tuple(values) if known is None else tuple(map(_sum, known, values))
+    return [(*key, *found[key]) for key in sorted(found)]
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def _put(connection: Connection, sql: str, rows: list[Values]) -> None:
+    if rows:
+        connection.exec_driver_sql(sql, cast("Any", rows))
+
+
+# --- PostgreSQL ------------------------------------------------------------------------------
+
+_STAGE: Final = "ledger_staged"
+
+
+class PostgreSQLWriter:
+    """Writes to a server, beside any number of others."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._months: set[str] = set()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write records, each once: in whole or, if it raises, not at all."""
+        unique = _unique(records)
+        try:
+            self._make_months(unique)
+            with writing(self._engine) as connection:
+                for table, rows in rows_by_table(unique).items():
+                    self._put(connection, table, rows)
+                connection.execute(text(_MAKE_STAGE))
+                _copy(connection, _STAGE, [one.call for one in unique])
+                new = {str(one[0]) for one in connection.execute(text(_TAKE_OVER))}
+                texts = [
+                    (one.id, _started_us(one), *one.texts)
+                    for one in unique
+                    if one.texts and one.id in new
+                ]
+                self._put(connection, TEXTS, texts)
+        except BaseException:
+            # A month may have been detached meanwhile.
+            self._months.clear()
+            raise
+
+    def _put(self, connection: Connection, table: Table, rows: list[Values]) -> None:
+        _put(connection, _insert_sql("postgresql", table), rows)
+
+    def _make_months(self, records: Iterable[Record]) -> None:
+        """See to it that there is a partition for each month in which calls started."""
+        found = Counter(map(month_of, map(_started_us, records)))
+        for name, (start, end) in {part(one): bounds(one) for one in found}.items():
+            if name in self._months:
+                continue
+            with writing(self._engine) as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+                connection.execute(
+                    text(
+                        f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {CALLS.name} "
+                        f"FOR VALUES FROM ({start}) TO ({end})"
+                    )
+                )
+            self._months.add(name)
+
+
+def month_of(at_us: int) -> tuple[int, int]:
+    """The year and the month, UTC, of a time in microseconds since 1970."""
+    at = _EPOCH + timedelta(microseconds=at_us)
+    return at.year, at.month
+
+
+def part(month: tuple[int, int]) -> str:
+    """The name of a month's partition."""
+    return f"{CALLS.name}_{month[0]:04}_{month[1]:02}"
+
+
+def bounds(month: tuple[int, int]) -> tuple[int, int]:
+    """When a month begins and ends, in microseconds since 1970."""
+    year, number = month
+    later = (year + number // 12, number % 12 + 1)
+    return _microseconds(datetime(year, number, 1, tzinfo=UTC)), _microseconds(
+        datetime(*later, 1, tzinfo=UTC)
+    )
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _copy(connection: Connection, name: str, rows: Iterable[Values]) -> None:
+    columns = ", ".join(column.name for column in CALLS.columns)
+    driver: Any = connection.connection.driver_connection
+    with (
+        driver.cursor() as cursor,
+        cursor.copy(f"COPY {name} ({columns}) FROM STDIN") as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
+
+
+_MAKE_STAGE: Final = (
+    f"CREATE TEMPORARY TABLE IF NOT EXISTS {_STAGE} (LIKE {CALLS.name}) ON COMMIT DELETE ROWS"
+)
+
+
+def _added(table: Table, length_us: int, source: str) -> str:
+    """An upsert of the sums of these calls."""
+    ours = ", ".join(column.name for column in table.columns)
+    totals = ", ".join(f"sum({name})::bigint" for name in MEASURES)
+    return (
+        f"INSERT INTO {table.name} ({ours}) SELECT started_us - started_us % {length_us}, "
+        f"kind_id, label_id, count(*), count(*) - count(cost_nanodollars), "
+        f"coalesce(sum(duration_us), 0)::bigint, {totals} "
+        f"FROM {source} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {_on_conflict(table)}"
+    )
+
+
+def _on_conflict(table: Table) -> str:
+    changes = ", ".join(
+        # What nobody reports stays unreported: NULL plus NULL is NULL, plus a number the number.
+        f"{name} = coalesce({table.name}.{name} + excluded.{name}, {table.name}.{name}, "
+        f"excluded.{name})"
+        for name in (column.name for column in table.columns if not column.primary_key)
+    )
+    return f"ON CONFLICT (start_us, kind_id, label_id) DO UPDATE SET {changes}"
+
+
+_TAKE_OVER: Final = (
+    f"WITH taken AS (INSERT INTO {CALLS.name} SELECT * FROM {_STAGE} ORDER BY started_us, id "
+    "ON CONFLICT DO NOTHING RETURNING *), "
+    + ", ".join(
+        f"{table.name}_sums AS ({_added(table, length_us, 'taken')})"
+        for length_us, table in ROLLUPS.items()
+    )
+    + " SELECT replace(id::text, '-', '') FROM taken"
+)
+
+_WRITERS: Final[dict[str, Callable[[Engine], Writer]]] = {
+    "sqlite": SQLiteWriter,
+    "postgresql": PostgreSQLWriter,
+}
+
+# --- statements as drivers take them -----------------------------------------------------------
+
+_DIALECTS: Final[dict[str, Any]] = {
+    "sqlite": cast("Any", sqlite.dialect)(paramstyle="qmark"),
+    "postgresql": cast("Any", postgresql.dialect)(paramstyle="format"),
+}
+
+
+@lru_cache
+def _insert_sql(dialect: str, table: Table) -> str:
+    """An insert that leaves alone what is there."""
+    statement = INSERTS[dialect](table).on_conflict_do_nothing()
+    return str(statement.compile(dialect=_DIALECTS[dialect]))
+
+
+@lru_cache
+def _plain_sql(table: Table) -> str:
+    return str(table.insert().compile(dialect=_DIALECTS["sqlite"]))
+
+
+@lru_cache
+def _add_sql(dialect: str, table: Table) -> str:
+    """An insert that adds to what is there."""
+    return f"{table.insert().compile(dialect=_DIALECTS[dialect])} {_on_conflict(table)}"
