@@ -7,11 +7,17 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
+from uuid import uuid4
 
-from llama_token_tracker._background import WORKER, run_late
+from llama_token_tracker._background import (
+    WORKER,
+    after_start_of_worker,
+    is_worker,
+    run_late,
+)
 from llama_token_tracker._lock import LOCK, Change, is_sent, make
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import printable
@@ -161,7 +167,101 @@ class _Delivering(_Charging):
                 notice("a call wasn't written before its end returned", found, "it will be")
 
 
-class Tracker(_Delivering):
+class _Copied(_Delivering):
+    """What of a tracker goes along into copies, and into other processes."""
+
+    pending: PendingCalls
+    listen_again: Callable[[Any], object] | None = None
+    """Has whoever counts hear all of another process, too, if it heard all of this one."""
+
+    origin: str | None = None
+    """What its copies in other processes are told by."""
+
+    _account: Account
+
+    is_unseen = False
+    """Whether it's in a worker of `multiprocessing`, and no ledger carries its calls home."""
+
+    def in_worker(self) -> None:
+        """Go on in a worker of `multiprocessing`."""
+        if not self.ledgers:
+            # So that its first call is looked at.
+            self.is_unseen = self.has_sinks = True
+
+    def _say_unseen(self) -> None:
+        self.is_unseen, self.has_sinks = False, self._outbox.has_sinks
+        notice(
+            "calls are counted in a worker of multiprocessing",
+            f"process {os.getpid()}, without a ledger",
+            "its parent's totals don't have them; give TokenCountingHandler(ledger=…), and "
+            "refresh() there",
+        )
+
+    def rejoin(self, token_counter: object) -> None:
+        """Have a handler that has come from another process hear what it heard there."""
+        listen_again, self.listen_again = self.listen_again, None
+        if listen_again is not None and self.origin in _rejoined:
+            listen_again(token_counter)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A copy of its own; in another process all copies are one, if they share a ledger."""
+        if self.origin is None:
+            self.origin = uuid4().hex
+        return _copy_of, (type(self), self.origin, os.getpid(), self.__getstate__())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was counted, as it stands at one moment; scopes and most sinks stay behind."""
+        self.catch_up()
+        with LOCK:
+            return {
+                "max_events": self._account.max_events,
+                "include_failed": self._account.include_failed,
+                "prices": self.prices,
+                "accounts": self._budgets,
+                "ledgers": self.ledgers,
+                "listen_again": self.listen_again,
+                "account": self._account.state(),
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a tracker of its own, that holds what the pickled one held."""
+        tracker: Any = self
+        tracker.__init__(
+            max_events=state["max_events"],
+            include_failed=state["include_failed"],
+            prices=state["prices"],
+            sinks=state["ledgers"],
+        )
+        self._budgets = state["accounts"]
+        self.is_limited = bool(self._budgets)
+        self._account.restore(state["account"])
+
+
+_rejoined: "Final[dict[str, _Copied]]" = {}
+"""Trackers that have come from other processes, and go on with the same ledger; by origin."""
+
+
+def _copy_of(kind: type[_Copied], origin: str, process: int, state: dict[str, Any]) -> _Copied:
+    """A copy; of one from another process with a ledger the same for all who ask.
+
+    A pool hands its workers the handler anew with each task. Were each counted by itself, a client
+    that several hear would be counted as often.
+    """
+    is_elsewhere = process != os.getpid() and bool(state["ledgers"])
+    if is_elsewhere and origin in _rejoined:
+        return _rejoined[origin]
+    copied = kind.__new__(kind)
+    copied.__setstate__(state)
+    if is_worker() and process != os.getpid():
+        copied.in_worker()
+    if is_elsewhere:
+        copied.origin = origin
+        copied.listen_again = state["listen_again"]
+        copied = _rejoined.setdefault(origin, copied)
+    return copied
+
+
+class Tracker(_Copied):
     """Records events and adds them up, from any number of threads at once.
 
     Args:
@@ -352,6 +452,8 @@ class Tracker(_Delivering):
             self._is_owing = False
             self.pending.work_off(self._charge, self._list)
             self._outbox.start()
+            if self.is_unseen:
+                self._say_unseen()
 
     def _list(self, calls: Sequence[Pending], change: Change) -> None:
         """Have calls' events be added to all that they belong to; the caller holds the lock."""
@@ -377,33 +479,6 @@ class Tracker(_Delivering):
             change = make(self._account.reset)
         del change  # without the lock: an event's finalizer may be the user's
 
-    # --- copies ----------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What was counted, as it stands at one moment; scopes and most sinks stay behind."""
-        self.catch_up()
-        with LOCK:
-            return {
-                "max_events": self._account.max_events,
-                "include_failed": self._account.include_failed,
-                "prices": self.prices,
-                "accounts": self._budgets,
-                "ledgers": self._outbox.batching,
-                "account": self._account.state(),
-            }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make a tracker of its own, that holds what the pickled one held."""
-        self.__init__(  # type: ignore[misc]
-            max_events=state["max_events"],
-            include_failed=state["include_failed"],
-            prices=state["prices"],
-            sinks=state["ledgers"],
-        )
-        self._budgets = state["accounts"]
-        self.is_limited = bool(self._budgets)
-        self._account.restore(state["account"])
-
 
 _trackers: "Final[weakref.WeakSet[Tracker]]" = weakref.WeakSet()
 
@@ -418,6 +493,7 @@ def _after_fork() -> None:
     for tracker in list(_trackers):
         tracker.pending.after_fork()
         tracker.deferred.after_fork()
+        after_start_of_worker(tracker, Tracker.in_worker)
 
 
 def _flush_at_exit() -> None:
@@ -553,3 +629,4 @@ class Tracking(Report, Generic[_Recorder]):
         settings = state.pop("settings")
         vars(self).update(state)
         self._listen(settings)
+        self.tracker.rejoin(self)
