@@ -20,6 +20,11 @@ class Watch:
     def __init__(self, listening: Listening) -> None:
         self._listening = listening
 
+    @property
+    def tracker(self) -> Tracker:
+        """Who counts: totals, rows and events; `flush()` waits until its ledger has all."""
+        return self._listening.recorder.tracker
+
     def stop(self) -> None:
         """Listen no more; streams that were begun are read to their end."""
         stop(self._listening)

@@ -202,12 +202,12 @@ def _after_fork() -> None:
         ledger.after_fork()
 
 
-def _flush_at_exit() -> None:
+def _close_at_exit() -> None:
     until = time.monotonic() + _EXIT_S
     for ledger in list(_ledgers):
-        ledger.flush(max(0.0, until - time.monotonic()))
+        ledger.close(max(0.0, until - time.monotonic()))
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_flush_at_exit)
+atexit.register(_close_at_exit)

@@ -186,7 +186,8 @@ def _times(event: TokenCountingEvent) -> tuple[int, int | None]:
     duration_s = event.duration_s
     started_s = event.started_s
     if started_s is None:
-        started_s = time.time() - (duration_s or 0.0)
+        # Kept, as the same event given again is the same call.
+        started_s = event.__dict__.setdefault("_taken_s", time.time() - (duration_s or 0.0))
     duration_us = None if duration_s is None else _bounded(duration_s * 1e6)
     return _bounded(started_s * 1e6), duration_us
 
