@@ -106,12 +106,15 @@ def test_a_ledger_outlives_the_handler_and_takes_up_another(tmp_path: Path) -> N
 def test_a_watch_alone_writes_what_an_sdk_calls(tmp_path: Path) -> None:
     """`watch(ledger=…)`: nobody else counts."""
     path = tmp_path / "usage.db"
-    with LoopbackProvider(Reply(usage=USAGE)) as provider:
-        with watch(ledger=path) as watched, Client(**provider.arguments("openai")) as client:
-            client.chat.completions.create(
-                model="gpt-4o-mini", messages=[{"role": "user", "content": "hello"}]
-            )
-            assert watched.tracker.flush(30)
+    with (
+        LoopbackProvider(Reply(usage=USAGE)) as provider,
+        watch(ledger=path) as watched,
+        Client(**provider.arguments("openai")) as client,
+    ):
+        client.chat.completions.create(
+            model="gpt-4o-mini", messages=[{"role": "user", "content": "hello"}]
+        )
+        assert watched.tracker.flush(30)
     assert [row["input_tokens"] for row in _rows(path)] == [7_013]
 
 
