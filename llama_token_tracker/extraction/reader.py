@@ -14,7 +14,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
 from llama_token_tracker.extraction.fields import Fields, as_fields, field_in
 from llama_token_tracker.extraction.paths import Counts
-from llama_token_tracker.extraction.registry import WITHIN, Catalogue
+from llama_token_tracker.extraction.registry import WITHIN, Catalogue, Route
 from llama_token_tracker.extraction.reported import (
     DEFERRED,
     SILENT,
@@ -126,9 +126,9 @@ def _known_of(reported: Reported) -> int:
     return -1 if reported.usage is None else knows(reported.usage)
 
 
-UsageParts: TypeAlias = tuple[str, Any, Any, Any, Any]
-"""What a usage may stand in: the name of a field, that field, what LlamaIndex copied, and the
-fields that tell how the call was served and why its answer ended."""
+UsageParts: TypeAlias = tuple[Route, Any, Any, Any, Any]
+"""What a usage may stand in: the field's place in the body, that field, what LlamaIndex copied, and
+the fields that tell how the call was served and why its answer ended."""
 
 
 def usage_parts(response: Any) -> UsageParts | None:
@@ -155,8 +155,8 @@ def usage_parts(response: Any) -> UsageParts | None:
             usage = usage.copy()
         copy, message = answer["additional_kwargs"], answer.get("message")
         inner = message.additional_kwargs if message is not None else None
-        served = {key: body[key] for key in route.served} if route.served else {}
-        return name, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
+        served = route.take(body) if route.take is not None else ()
+        return route, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         pass_on(error)
         return None
@@ -164,11 +164,11 @@ def usage_parts(response: Any) -> UsageParts | None:
 
 def extract_parts(parts: UsageParts) -> Reported:
     """Read what `usage_parts` has taken from a response, as `extract_reported` reads that."""
-    name, usage, inner, copy, served = parts
+    route, usage, inner, copy, served = parts
+    raw = dict(zip(route.served, served, strict=False))
+    raw[route.only or ""] = usage
     message = {"additional_kwargs": inner}
-    return extract_reported(
-        {"raw": {**served, name: usage}, "message": message, "additional_kwargs": copy}
-    )
+    return extract_reported({"raw": raw, "message": message, "additional_kwargs": copy})
 
 
 def is_silent(chunk: Any) -> bool:

@@ -7,7 +7,8 @@ the tables of the package; of two registered tables, the later.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import WireFormatError
@@ -67,12 +68,14 @@ class Route(NamedTuple):
         only: The only field that may be a usage, "" if there's none at all; `None` if it takes
             more than that to read it.
         served: Which others tell how the call was served, or why its answer ended.
+        take: What takes those from a body, all at once; `None` if there are none.
     """
 
     speaks: bool
     names: tuple[str, ...]
     only: str | None
     served: tuple[str, ...] = ()
+    take: Callable[[Any], tuple[Any, ...]] | None = None
 
 
 class Catalogue:
@@ -126,7 +129,9 @@ class Catalogue:
         is_simple = not (speaks or len(names) > 1 or any(WITHIN[name] for name in names))
         only = (names or ("",))[0] if is_simple else None
         served = tuple(key for key in keys if key in _KEPT and key != only)
-        route = Route(speaks, names, only, served)
+        # Of one key alone it would give no tuple.
+        take: Any = itemgetter(*served, *served[:1]) if served else None
+        route = Route(speaks, names, only, served, take)
         return remember(self.routes, keys, route)
 
     def with_table(self, table: WireShape) -> "Catalogue":

@@ -136,7 +136,8 @@ class Recorder:
             # Most calls: neither made nor was made by another, nor streamed.
             if (
                 error is None
-                and self._may_be_elsewhere(call)
+                # As `_may_be_elsewhere`, without the call.
+                and (self.calls.by_id or self.tracker.answers.known or call.has_lost)
                 and _is_elsewhere(self, call, response)
             ):
                 return
