@@ -8,7 +8,7 @@ the tables of the package; of two registered tables, the later.
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import WireFormatError
@@ -130,7 +130,7 @@ class Catalogue:
         only = (names or ("",))[0] if is_simple else None
         served = tuple(key for key in keys if key in _KEPT and key != only)
         # Of one key alone it would give no tuple.
-        take: Any = itemgetter(*served, *served[:1]) if served else None
+        take = cast("Any", itemgetter)(*served, *served[:1]) if served else None
         route = Route(speaks, names, only, served, take)
         return remember(self.routes, keys, route)
 
