@@ -205,7 +205,7 @@ class Copied(Delivering):
                 "include_failed": self._account.include_failed,
                 "prices": self.prices,
                 "accounts": self._budgets,
-                "ledgers": self.ledgers,
+                "ledgers": self.ledgers if self.has_sinks else (),
                 "listen_again": self.listen_again,
                 "account": self._account.state(),
             }

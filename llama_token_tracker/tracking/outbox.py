@@ -89,7 +89,7 @@ class Outbox:
     def close(self) -> None:
         """Give no further events to sinks."""
         if self.has_sinks:
-            self._deliveries, self.batching, self.has_sinks = [], [], False
+            self._deliveries, self.has_sinks = [], False
             self._stop()
 
 

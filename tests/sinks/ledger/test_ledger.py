@@ -193,6 +193,7 @@ def test_what_is_read_again_is_the_event_that_was_written(tmp_path: Path) -> Non
     )
     counting.record(event)
     assert counting.flush(30)
+    assert reading.close(30)
     assert reading.refresh() == 1
     assert reading.refresh() == 0
     (read,) = reading.llm_token_counts
