@@ -1,6 +1,5 @@
 """Settings of these tests."""
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -14,5 +13,4 @@ def _connections_closed() -> Iterator[None]:
     """Have what a test has dropped be closed before the next one."""
     forget_notices()
     yield
-    gc.collect()
     run_late()
