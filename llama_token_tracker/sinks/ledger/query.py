@@ -63,6 +63,15 @@ class Query(Frames):
             zone=self.zone,
         )
 
+    def last(self, period: timedelta) -> Sums:
+        """Add up those that started within the last so much time.
+
+        Raises:
+            LedgerError: The ledger can't be read, or no call has such a tag.
+        """
+        since_us = microseconds(datetime.now(UTC) - period)
+        return sums(self.engine, (), since_us=since_us, where=self.where)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Each call as `to_dicts` has it, oldest first, as it's read.
 
