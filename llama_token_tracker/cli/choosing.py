@@ -85,8 +85,7 @@ def query(options: argparse.Namespace, *, writes: bool = False) -> "Query":
     said: dict[str, Any] = {"since": options.since, "until": options.until, "where": where}
     zone = zone_of(options.zone)
     found = Query(existing(place(options), writes=writes), zone=zone, **said)
-    if found.since_us is not None and found.until_us is not None:
-        if found.until_us <= found.since_us:
-            msg = "--until is no later than --since; nothing lies between them."
-            raise LedgerError(msg)
+    if found.until_us is not None and found.until_us <= (found.since_us or 0):
+        msg = "--until is no later than --since; nothing lies between them."
+        raise LedgerError(msg)
     return found

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from llama_token_tracker._printable import cleaned
 from llama_token_tracker.cli.output import usd_text
-from llama_token_tracker.usage import BUCKETS
 from llama_token_tracker.views.figures import dollars, mark, plural
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def _cost(total: "Sum") -> str:
     return mark("reported" if is_sure else "estimated") + dollars(total.cost_usd)
 
 
-FIGURES: Final = {
+FIGURES: Final[dict[str, Figure]] = {
     "calls": Figure("Calls", lambda total: f"{total.calls:,}"),
     "failed": Figure("Failed", lambda total: f"{total.failed:,}"),
     "unanswered": Figure("Unanswered", lambda total: f"{total.unanswered:,}"),
@@ -172,7 +171,11 @@ PLAIN: Final = (
     "failed",
     "unanswered",
     "unpriced_calls",
-    *(name for name in BUCKETS if not name.startswith("seen_")),
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
     "cost_usd",
     "certain_usd",
 )

@@ -112,7 +112,10 @@ def _table(query: "Query", options: argparse.Namespace) -> LedgerTable:
         if at is not None
     ]
     where = ", ".join(f"{name}={value}" for name, value in getattr(options, "where", ()))
-    heading = [f"Ledger: {place}", f"Time:   {' '.join(edges) or 'all'}, by the clocks of {options.zone}"]
+    heading = [
+        f"Ledger: {place}",
+        f"Time:   {' '.join(edges) or 'all'}, by the clocks of {options.zone}",
+    ]
     if where:
         heading.append(f"Where:  {where}")
     said = {

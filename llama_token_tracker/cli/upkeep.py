@@ -45,9 +45,7 @@ def _add_export(commands: Any) -> None:
         ("jsonl", "a JSON object a line"),
         ("parquet", "needs the extra parquet"),
     ):
-        shape.add_argument(
-            f"--{name}", dest="format", action="store_const", const=name, help=said
-        )
+        shape.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=said)
     export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: stdout")
     export.add_argument(
         "--focus",
@@ -82,10 +80,10 @@ def _export(options: argparse.Namespace) -> int:
 
 def _keep_ledger(target: Path | None, database: str | None) -> None:
     """Refuse to write over the ledger itself."""
-    if target is not None and database and target.exists() and Path(database).exists():
-        if target.samefile(database):
-            msg = f"{target} is the ledger itself; name another file."
-            raise LedgerError(msg)
+    ledger = Path(database or "")
+    if target is not None and target.exists() and ledger.exists() and target.samefile(ledger):
+        msg = f"{target} is the ledger itself; name another file."
+        raise LedgerError(msg)
 
 
 # --- reprice -----------------------------------------------------------------------------------

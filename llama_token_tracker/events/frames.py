@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from llama_token_tracker._lock import LOADING
@@ -11,7 +12,6 @@ from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.usage import BUCKETS
 
 if TYPE_CHECKING:
-    import pandas as pd
     import polars as pl
 
 Type: TypeAlias = Literal["text", "integer", "number", "money", "time", "json"]
@@ -62,8 +62,8 @@ class Frames:
         """
         raise NotImplementedError
 
-    def to_pandas(self) -> "pd.DataFrame":
-        """The same as a frame of pandas: `Int64`, `datetime64[us, UTC]`, and dollars as `Decimal`.
+    def to_pandas(self) -> Any:
+        """The same as a `pandas.DataFrame`: `Int64`, `datetime64[us, UTC]`, dollars as `Decimal`.
 
         Raises:
             ModuleNotFoundError: pandas isn't installed.
@@ -71,7 +71,7 @@ class Frames:
         return pandas_of(self.to_dicts(), COLUMNS)
 
     def to_polars(self) -> "pl.DataFrame":
-        """The same as a frame of polars, dollars as `Decimal`; tags and lists are JSON.
+        """The same as a `polars.DataFrame`, dollars as `Decimal`; tags and lists are JSON.
 
         Raises:
             ModuleNotFoundError: polars isn't installed.
@@ -111,14 +111,14 @@ def row_of(event: TokenCountingEvent) -> dict[str, Any]:
     }
 
 
-def pandas_of(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Type]) -> "pd.DataFrame":
+def pandas_of(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Type]) -> Any:
     """Rows as a frame of pandas.
 
     Raises:
         ModuleNotFoundError: It isn't installed.
     """
     with LOADING, from_extra("pandas", "pandas"):
-        import pandas as pd
+        pd: Any = import_module("pandas")
     types: dict[Type, str] = {
         "text": "object",
         "integer": "Int64",
@@ -128,7 +128,7 @@ def pandas_of(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Type]) ->
         "json": "object",
     }
     series = {
-        name: pd.Series([row[name] for row in rows], dtype=types[kind])  # pyright: ignore
+        name: pd.Series([row[name] for row in rows], dtype=types[kind])
         for name, kind in columns.items()
     }
     return pd.DataFrame(series)

@@ -99,7 +99,9 @@ def check_tags(connection: Connection, names: Iterable[str]) -> None:
         if name in NAMES:
             continue
         statement = Statement(connection.dialect.name)
-        found = f"SELECT 1 FROM ledger_labels WHERE {statement.expression(name)} IS NOT NULL LIMIT 1"
+        found = (
+            f"SELECT 1 FROM ledger_labels WHERE {statement.expression(name)} IS NOT NULL LIMIT 1"
+        )
         if connection.scalar(text(found), statement.values) is None:
             tags = connection.scalars(text(_TAG_NAMES[connection.dialect.name])).all()
             known = ", ".join(printable(tag) for tag in tags) or "none"

@@ -72,7 +72,9 @@ def _sqlite(url: URL) -> Engine:
     path = Path(str(url.database))
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "there is no such file"
-        msg = f"there is no ledger at {place_of(url)}: {found}; name one that something has written."
+        msg = (
+            f"there is no ledger at {place_of(url)}: {found}; name one that something has written."
+        )
         raise LedgerError(msg)
     address = f"{path.as_uri()}?{_mode(path)}"
 
@@ -94,7 +96,7 @@ def _mode(path: Path) -> str:
 
 def _read_only(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA query_only=ON")
-    connection.execute("PRAGMA cache_size=-16384")
+    connection.execute("PRAGMA cache_size=-2048")
 
 
 _READERS: dict[str, Callable[[URL], Engine]] = {"sqlite": _sqlite, "postgresql": _postgresql}

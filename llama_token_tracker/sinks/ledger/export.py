@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
@@ -70,7 +71,8 @@ def _in_json(value: Any) -> Any:
 def _write_jsonl(rows: Rows, _columns: Columns, file: IO[bytes]) -> int:
     """Dollars are texts, so that no digit is lost."""
     number = 0
-    for number, row in enumerate(rows, 1):
+    for row in rows:
+        number += 1
         line = json.dumps(row, default=_in_json, ensure_ascii=False, separators=(",", ":"))
         file.write(f"{line}\n".encode())
     return number
@@ -88,28 +90,31 @@ class _Encoded:
 
 
 def _in_csv(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return as_json(value)
     if isinstance(value, str):
         # A name is anybody's; a spreadsheet shows what follows the sign, and runs nothing.
         return f"'{value}" if value.startswith(_OBEYED) else value
     return _in_json(value) if isinstance(value, datetime | Decimal) else value
 
 
+def _cell(kind: Type, value: Any) -> Any:
+    """A value where there are no dicts."""
+    return as_json(value) if kind == "json" and value is not None else value
+
+
 def _write_csv(rows: Rows, columns: Columns, file: IO[bytes]) -> int:
     lines = csv.writer(_Encoded(file), lineterminator="\n")
     lines.writerow(columns)
     number = 0
-    for number, row in enumerate(rows, 1):
-        lines.writerow([_in_csv(row[name]) for name in columns])
+    for row in rows:
+        number += 1
+        lines.writerow([_in_csv(_cell(kind, row[name])) for name, kind in columns.items()])
     return number
 
 
 def _write_parquet(rows: Rows, columns: Columns, file: IO[bytes]) -> int:
     with LOADING, from_extra("parquet", "pyarrow"):
-        import pyarrow as pa  # pyright: ignore
-        import pyarrow.parquet as pq  # pyright: ignore
-    arrow: Any = pa
+        arrow: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
     types: dict[Type, Any] = {
         "text": arrow.string(),
         "integer": arrow.int64(),
@@ -120,20 +125,15 @@ def _write_parquet(rows: Rows, columns: Columns, file: IO[bytes]) -> int:
     }
     schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
     number = 0
-    writer: Any = pq.ParquetWriter(file, schema)  # pyright: ignore
-    with writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         for batch in _batches(rows):
             number += len(batch)
             arrays = [
-                arrow.array([_in_parquet(kind, row[name]) for row in batch], types[kind])
+                arrow.array([_cell(kind, row[name]) for row in batch], types[kind])
                 for name, kind in columns.items()
             ]
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
     return number
-
-
-def _in_parquet(kind: Type, value: Any) -> Any:
-    return as_json(value) if kind == "json" and value is not None else value
 
 
 def _batches(rows: Rows) -> Iterator[list[Mapping[str, Any]]]:

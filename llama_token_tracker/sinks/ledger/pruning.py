@@ -1,4 +1,4 @@
-"""Calls that are too old to be kept, deleted; what they add up to stays in the sums by hour and day."""
+"""Old calls deleted from a ledger; what they add up to stays in its sums by hour and day."""
 
 import re
 from dataclasses import dataclass

@@ -103,7 +103,9 @@ class Query(Frames):
 def _moment(said: datetime | str | None, zone: tzinfo, now: datetime) -> int | None:
     if isinstance(said, str):
         return moment(said, zone, now)
-    return None if said is None else microseconds(said if said.tzinfo else said.replace(tzinfo=zone))
+    return (
+        None if said is None else microseconds(said if said.tzinfo else said.replace(tzinfo=zone))
+    )
 
 
 def row_of(values: Mapping[Any, Any]) -> dict[str, Any]:

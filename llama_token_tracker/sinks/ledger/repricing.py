@@ -146,9 +146,7 @@ class Repricing:
         while last is not None:
             last = do(last).last
 
-    def _write(
-        self, last: tuple[int, str] | None, changes: dict[str | None, Change]
-    ) -> _Batch:
+    def _write(self, last: tuple[int, str] | None, changes: dict[str | None, Change]) -> _Batch:
         with writing(self._engine) as connection:
             if connection.dialect.name == "postgresql":
                 # Two at once would both add what changes to the sums.
@@ -234,9 +232,7 @@ def _note(batch: _Batch, values: Any, old: Price, new: Price) -> None:
     added[2] += new.certain - old.certain
 
 
-def _longer(
-    sums: dict[tuple[int, int, int], list[int]], length_us: int
-) -> list[dict[str, int]]:
+def _longer(sums: dict[tuple[int, int, int], list[int]], length_us: int) -> list[dict[str, int]]:
     """What is added to the sums of one length, in one order for all who write at once."""
     found: dict[tuple[int, int, int], list[int]] = {}
     for (start, kind, label), added in sums.items():

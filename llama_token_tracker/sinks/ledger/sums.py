@@ -4,10 +4,11 @@ Whole days and hours come from the rollups, what is left at the edges from the c
 of it by one statement, of which Python sees a row a group and kind of call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select, text
@@ -27,7 +28,6 @@ from llama_token_tracker.sinks.ledger.schema import (
     DAY_US,
     HOUR_US,
     KINDS,
-    MEASURES,
     META,
     ROLLUPS,
 )
@@ -36,7 +36,17 @@ PRUNED: Final = "pruned_before_us"
 """Under this name a ledger says up to when its calls were deleted, and only their sums are left."""
 
 NANO: Final = Decimal(10**9)
-_FAILED: Final = ("failed", "unanswered")
+
+MEASURES: Final = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_nanodollars",
+    "certain_nanodollars",
+)
+"""What is added up of calls."""
 
 
 @dataclass(slots=True)
@@ -57,12 +67,12 @@ class Sum:
     unanswered: int = 0
     measures: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(MEASURES))
 
-    def add(self, calls: int, unpriced: int, status: str, measures: Sequence[int | None]) -> None:
+    def add(self, status: str, calls: int, unpriced: int, *measures: int | None) -> None:
         """Add calls of one status."""
         self.calls += calls
         self.unpriced += unpriced
-        if status in _FAILED:
-            setattr(self, status, getattr(self, status) + calls)
+        self.failed += calls * (status == "failed")
+        self.unanswered += calls * (status == "unanswered")
         for name, value in zip(MEASURES, measures, strict=True):
             if value is not None:
                 self.measures[name] = value + (self.measures[name] or 0)
@@ -180,12 +190,14 @@ class _Question:
         self._by = by
         self._statement = Statement(connection.dialect.name)
         self._conditions = self._statement.conditions(where)
-        self._tables = {table_of(name) for name in by}
+        self._names = [(name, table_of(name)) for name in by]
+        self._tables = {table for _, table in self._names}
         units = [CALENDAR[name][0] for name in by if name in CALENDAR]
         self._unit_us = min(units, default=0)
         self._offsets = offsets(zone, *span) if units else [(span[0], 0)]
         self._pruned_us = pruned_before_us(connection)
         self._parts, self.notes = self._find_parts(span)
+        self._times = lru_cache(maxsize=None)(self._time)
 
     def _find_parts(self, span: tuple[int, int]) -> tuple[list[Part], tuple[str, ...]]:
         """Where the sums come from, and what a reader must know of that."""
@@ -200,7 +212,10 @@ class _Question:
             return found, (f"calls before {day} were pruned, and are left out here",)
         # What is left of them are sums by the hour, which count where they begin.
         hours = lengths or [HOUR_US]
-        before = [part._replace(length_us=part.length_us or HOUR_US) for part in parts(start, pruned, hours)]
+        before = [
+            part._replace(length_us=part.length_us or HOUR_US)
+            for part in parts(start, pruned, hours)
+        ]
         note = f"calls before {day} were pruned: until then by whole hours, UTC"
         is_exact = all(part.length_us for part in parts(start, pruned, lengths))
         return [*before, *found], () if is_exact else (note,)
@@ -217,29 +232,43 @@ class _Question:
 
     def answer(self) -> Sums:
         """Ask it, and add up what comes."""
-        kinds = {row.id: row for row in self._connection.execute(select(KINDS))}
         groups: dict[Group, Sum] = {}
+        kinds = {kind.id: kind for kind in self._connection.execute(select(KINDS))}
+        for at, kind_id, said, values in self._rows():
+            kind = kinds[kind_id]
+            groups.setdefault(self._group(at, kind, said), Sum()).add(kind.status, *values)
         total = Sum()
-        if self._parts:
-            found = self._connection.execution_options(yield_per=1_000).execute(
-                text(self._sql()), self._statement.values
-            )
-            for row in found:
-                said: Mapping[str, Any] = row._mapping
-                kind = kinds[said["kind_id"]]
-                measures = [said[name] for name in MEASURES]
-                group = tuple(self._value(place, name, said, kind) for place, name in enumerate(self._by))
-                for one in (total, groups.setdefault(group, Sum())):
-                    one.add(said["calls"], said["unpriced"], kind.status, measures)
-        rows = sorted(groups.items(), key=self._order)
-        return Sums(tuple(self._by), rows, total, self.notes)
+        for one in groups.values():
+            total.add("", one.calls, one.unpriced, *one.measures.values())
+            total.failed += one.failed
+            total.unanswered += one.unanswered
+        return Sums(tuple(self._by), sorted(groups.items(), key=self._order), total, self.notes)
 
-    def _value(self, place: int, name: str, said: Mapping[str, Any], kind: Any) -> str | None:
-        table = table_of(name)
-        if table == "times":
-            return CALENDAR[name][1](datetime.fromtimestamp(said["at"] * self._unit_us / 1e6, UTC))
-        found = getattr(kind, name) if table == "kinds" else said[f"g{place}"]
-        return None if found is None else str(found)
+    def _rows(self) -> Iterator[tuple[int, int, Sequence[Any], Sequence[Any]]]:
+        """When, which kind, what else is grouped by, and the sums."""
+        if not self._parts:
+            return
+        found = self._connection.execution_options(yield_per=1_000).execute(
+            text(self._sql()), self._statement.values
+        )
+        first = 1 if self._unit_us else 0
+        for row in found:
+            at = row[0] if first else 0
+            yield at, row[first], row[first + 1 : -_VALUES], row[-_VALUES:]
+
+    def _group(self, at: int, kind: Any, said: Sequence[Any]) -> Group:
+        others = iter(said)
+        return tuple(
+            self._times(name, at)
+            if table == "times"
+            else getattr(kind, name)
+            if table == "kinds"
+            else next(others)
+            for name, table in self._names
+        )
+
+    def _time(self, name: str, at: int) -> str:
+        return CALENDAR[name][1](datetime.fromtimestamp(at * self._unit_us / 1e6, UTC))
 
     def _order(self, row: tuple[Group, Sum]) -> tuple[Any, ...]:
         group, total = row
@@ -250,39 +279,40 @@ class _Question:
     # --- SQL ---------------------------------------------------------------------------------
 
     def _sql(self) -> str:
-        inner = " UNION ALL ".join(map(self._part_sql, self._parts))
         groups = {
             f"g{place}": self._statement.expression(name)
-            for place, name in enumerate(self._by)
-            if table_of(name) in ("labels", "processes")
+            for place, (name, table) in enumerate(self._names)
+            if table in ("labels", "processes")
         }
-        keys = [*(["at"] if self._unit_us else []), "kind_id"]
-        named = [*keys, *(f"{expression} AS {name}" for name, expression in groups.items())]
-        numbers = ", ".join(str(place) for place in range(1, len(named) + 1))
-        totals = ", ".join(_added(name, name) for name in ("calls", "unpriced", *MEASURES))
+        times = ["at" if "labels" in self._tables else f"{self._unit('start_us')} AS at"]
+        keys = [
+            *(times if self._unit_us else []),
+            "kind_id",
+            *(f"{said} AS {name}" for name, said in groups.items()),
+        ]
+        totals = ", ".join(
+            f"{_SUM.format(name)} AS {name}" for name in ("calls", "unpriced", *MEASURES)
+        )
         joins = "".join(
-            f" JOIN ledger_{table} {table} ON {table}.id = {_ID[table]}"
+            f" JOIN ledger_{table} ON ledger_{table}.id = {_ID[table]}"
             for table in ("labels", "processes")
             if table in self._tables
         )
         return (
-            f"WITH found AS ({inner}) SELECT {', '.join(named)}, {totals} "
-            f"FROM found{joins} GROUP BY {numbers}"
+            f"WITH found AS ({' UNION ALL '.join(map(self._part_sql, self._parts))}) "
+            f"SELECT {', '.join(keys)}, {totals} FROM found{joins} GROUP BY {_first(len(keys))}"
         )
 
     def _part_sql(self, part: Part) -> str:
-        table = ROLLUPS.get(part.length_us, CALLS)
-        is_calls = table is CALLS
-        at = "started_us" if is_calls else "start_us"
-        ids = [_ID[table] for table in ("labels", "processes") if table in self._tables]
-        keys = [*([f"{self._unit(at)} AS at"] if self._unit_us else []), "kind_id", *ids]
-        numbers = ", ".join(str(place) for place in range(1, len(keys) + 1))
-        counts = (
-            "count(*) AS calls, count(*) - count(cost_nanodollars) AS unpriced"
-            if is_calls
-            else f"{_added('calls', 'calls')}, {_added('unpriced_calls', 'unpriced')}"
-        )
-        totals = ", ".join(_added(name, name) for name in MEASURES)
+        table = ROLLUPS.get(part.length_us)
+        ids = [_ID[name] for name in ("labels", "processes") if name in self._tables]
+        if table is None:
+            # No zone's clocks differ by less from UTC.
+            at, start = "started_us", f"started_us - started_us % {HOUR_US // 4}"
+            counts = "count(*)", "count(*) - count(cost_nanodollars)"
+        else:
+            start = at = "start_us"
+            counts = _SUM.format("calls"), _SUM.format("unpriced_calls")
         conditions = [
             f"{at} >= {part.start_us} AND {at} < {part.end_us}",
             *(
@@ -290,9 +320,15 @@ class _Question:
                 for name, said in self._conditions.items()
             ),
         ]
+        # Rollups are sorted by time and kind, so that to add these up takes no room; with labels
+        # they'd stay as many as they are, and each would have its tags looked up.
+        time = f"{self._unit(start)} AS at" if "labels" in self._tables else f"{start} AS start_us"
+        keys = [*([time] if self._unit_us else []), "kind_id", *ids]
+        totals = ", ".join(f"{_SUM.format(name)} AS {name}" for name in MEASURES)
         return (
-            f"SELECT {', '.join(keys)}, {counts}, {totals} FROM {table.name} "
-            f"WHERE {' AND '.join(conditions)} GROUP BY {numbers}"
+            f"SELECT {', '.join(keys)}, {counts[0]} AS calls, {counts[1]} AS unpriced, {totals} "
+            f"FROM {table.name if table is not None else CALLS.name} "
+            f"WHERE {' AND '.join(conditions)} GROUP BY {_first(len(keys))}"
         )
 
     def _unit(self, at: str) -> str:
@@ -302,11 +338,16 @@ class _Question:
         if later:
             cases = " ".join(f"WHEN {at} >= {start} THEN {offset}" for start, offset in later[::-1])
             ahead = f"CASE {cases} ELSE {first[1]} END"
-        return f"({at} + {ahead}) / {self._unit_us}"
+        return f"({at} + {ahead}) / {self._unit_us or 1}"
 
 
 _ID: Final = {"kinds": "kind_id", "labels": "label_id", "processes": "process_id"}
 
 
-def _added(name: str, called: str) -> str:
-    return f"CAST(sum({name}) AS BIGINT) AS {called}"
+_VALUES: Final = 2 + len(MEASURES)
+_SUM: Final = "CAST(sum({}) AS BIGINT)"
+
+
+def _first(count: int) -> str:
+    """So many first columns, as GROUP BY names them."""
+    return ", ".join(str(place) for place in range(1, count + 1))
