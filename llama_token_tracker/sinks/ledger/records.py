@@ -171,7 +171,7 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
         None if price is None else price[0],
         *[counts.get(name) for name in BUCKETS],
         *_money(event, cost),
-        None,
+        fitting(event.request_id),
         None if not served.units else _json(dict(served.units)),
         None if not event.not_understood else _json(event.not_understood),
     )
@@ -243,6 +243,7 @@ def event_of(values: Mapping[str, Any]) -> TokenCountingEvent:
             units=None if units is None else json.loads(units),
         ),
         tags=json.loads(values["tags"]),
+        request_id=values["request_id"],
         not_understood=tuple(json.loads(values["not_understood"] or "[]")),
         id=values["id"],
     )

@@ -115,7 +115,23 @@ def test_a_watch_alone_writes_what_an_sdk_calls(tmp_path: Path) -> None:
             model="gpt-4o-mini", messages=[{"role": "user", "content": "hello"}]
         )
         assert watched.tracker.flush(30)
-    assert [row["input_tokens"] for row in _rows(path)] == [7_013]
+        (event,) = watched.tracker.llm_token_counts
+    (row,) = _rows(path)
+    assert row["input_tokens"] == 7_013
+    assert row["request_id"] == event.request_id == event.event_id != ""
+
+
+def test_a_frameworks_call_has_its_requests_id_if_its_client_is_watched(tmp_path: Path) -> None:
+    """What the provider said in a header, beside LlamaIndex's own ids."""
+    handler = TokenCountingHandler(ledger=tmp_path / "usage.db", watch=True)
+    assert handler.watching is not None
+    with handler.watching, LoopbackProvider(Reply(usage=USAGE)) as provider:
+        _model(provider, handler).chat(MESSAGES)
+    assert handler.flush(30)
+    (row,) = _rows(tmp_path / "usage.db")
+    (event,) = handler.llm_token_counts
+    assert row["request_id"] == event.request_id is not None
+    assert event.request_id != event.event_id
 
 
 def test_the_same_event_given_twice_is_written_once(tmp_path: Path) -> None:
