@@ -39,9 +39,8 @@ def export(rows: Rows, columns: Columns, format: str, target: Path | None) -> in
         How many there were.
 
     Raises:
-        LedgerError: The rows can't be read, or can't be shown on a terminal.
+        LedgerError: The rows can't be read, or the file can't be written.
         ModuleNotFoundError: pyarrow isn't installed.
-        OSError: The file can't be written.
     """
     write = FORMATS[format]
     if target is None:
@@ -50,10 +49,23 @@ def export(rows: Rows, columns: Columns, format: str, target: Path | None) -> in
             msg = "Parquet is nothing for a terminal; name a file with -o."
             raise LedgerError(msg)
         return write(rows, columns, stdout)
+    try:
+        if target.exists() and not target.is_file():
+            # A pipe, or a device.
+            with target.open("wb") as file:
+                return write(rows, columns, file)
+        return _replace(target, lambda file: write(rows, columns, file))
+    except OSError as error:
+        msg = f"{target} can't be written: {error.strerror}"
+        raise LedgerError(msg) from error
+
+
+def _replace(target: Path, write: Callable[[IO[bytes]], int]) -> int:
+    """Write a file beside it, which takes its place once it's whole."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:
-            number = write(rows, columns, file)
+            number = write(file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
@@ -102,7 +114,8 @@ def _cell(kind: Type, value: Any) -> Any:
 
 
 def _write_csv(rows: Rows, columns: Columns, file: IO[bytes]) -> int:
-    lines = csv.writer(_Encoded(file), lineterminator="\n")
+    # With both signs at a line's end, both are quoted within a cell.
+    lines = csv.writer(_Encoded(file), lineterminator="\r\n")
     lines.writerow(columns)
     number = 0
     for row in rows:
