@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_token_tracker._lock import LOADING
@@ -65,8 +67,9 @@ def place(options: argparse.Namespace) -> str:
     return str(options.ledger or os.environ.get(VARIABLE) or DEFAULT)
 
 
-def query(options: argparse.Namespace, *, writes: bool = False) -> "Query":
-    """The calls that are meant.
+@contextmanager
+def chosen(options: argparse.Namespace, *, writes: bool = False) -> "Generator[Query]":
+    """The calls that are meant, of a ledger that is open meanwhile.
 
     Args:
         options: What was said.
@@ -84,7 +87,14 @@ def query(options: argparse.Namespace, *, writes: bool = False) -> "Query":
         where.setdefault(name, []).append(value)
     said: dict[str, Any] = {"since": options.since, "until": options.until, "where": where}
     zone = zone_of(options.zone)
-    found = Query(existing(place(options), writes=writes), zone=zone, **said)
+    engine = existing(place(options), writes=writes)
+    try:
+        yield _checked(Query(engine, zone=zone, **said))
+    finally:
+        engine.dispose()
+
+
+def _checked(found: "Query") -> "Query":
     if found.until_us is not None and found.until_us <= (found.since_us or 0):
         msg = "--until is no later than --since; nothing lies between them."
         raise LedgerError(msg)

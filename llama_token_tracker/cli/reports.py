@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -92,9 +93,9 @@ def _seconds(said: str) -> float:
 def _report(options: argparse.Namespace) -> int:
     if options.live:
         return _watch(options)
-    query = choosing.query(options)
     show: Callable[[LedgerTable], None] = options.shape or _show
-    show(_table(query, options))
+    with choosing.chosen(options) as query:
+        show(_table(query, options))
     return OK
 
 
@@ -155,15 +156,12 @@ _SHAPES: Final = {"json": _print_json, "csv": _print_csv, "markdown": _print_mar
 
 
 def _watch(options: argparse.Namespace) -> int:
-    query = choosing.query(options)
     found = table_console()
-    try:
+    with suppress(KeyboardInterrupt), choosing.chosen(options) as query:
         if found.is_terminal:
             _redraw(query, options, found)
         else:
             _print_lines(query, options)
-    except KeyboardInterrupt:
-        pass
     return OK
 
 

@@ -16,9 +16,11 @@ from llama_token_tracker._printable import cleaned
 from llama_token_tracker.cli import choosing
 from llama_token_tracker.cli.output import OK, note, table_console
 from llama_token_tracker.errors import LedgerError
+from llama_token_tracker.events.frames import COLUMNS
 from llama_token_tracker.views.figures import dollars, plural
 
 if TYPE_CHECKING:
+    from llama_token_tracker.sinks.ledger.query import Query
     from llama_token_tracker.sinks.ledger.repricing import Change
 
 _NANO: Final = Decimal(10**9)
@@ -60,19 +62,18 @@ def _add_export(commands: Any) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     with LOADING:
-        from llama_token_tracker.events.frames import COLUMNS
         from llama_token_tracker.sinks.ledger import focus
         from llama_token_tracker.sinks.ledger.export import export
-    query = choosing.query(options)
     target: Path | None = options.output
-    _keep_ledger(target, query.engine.url.database)
-    if options.focus:
-        rows, columns = focus.rows(query, options.billing_account), focus.COLUMNS
-        if options.billing_account is None:
+    with choosing.chosen(options) as query:
+        _keep_ledger(target, query.engine.url.database)
+        if options.focus and options.billing_account is None:
             note("BillingAccountId is empty, and FOCUS asks for it: name it with --billing-account")
-    else:
-        rows, columns = iter(query), COLUMNS
-    number = export(rows, columns, options.format, target)
+        if options.focus:
+            rows, columns = focus.rows(query, options.billing_account), focus.COLUMNS
+        else:
+            rows, columns = iter(query), COLUMNS
+        number = export(rows, columns, options.format, target)
     if target is not None:
         note(f"{plural(number, 'row')} written to {target}")
     return OK
@@ -122,27 +123,24 @@ def _date(said: str) -> date:
 
 def _reprice(options: argparse.Namespace) -> int:
     with LOADING:
-        from llama_token_tracker.sinks.ledger.periods import FIRST_US, LAST_US
         from llama_token_tracker.sinks.ledger.repricing import Repricing
-    query = choosing.query(options, writes=options.write)
-    until_us = LAST_US if query.until_us is None else query.until_us
-    repricing = Repricing(
-        query.engine,
-        as_of=options.as_of,
-        since_us=query.since_us or FIRST_US,
-        until_us=until_us,
-        is_all=options.all,
-    )
-    changes = repricing.preview()
-    table_console().print(_changes(changes), highlight=False)
-    number = sum(change.changed for change in changes.values())
-    if not number:
-        note("nothing changes")
-    elif options.write:
-        written = sum(change.changed for change in repricing.write().values())
-        note(f"the costs of {plural(written, 'call')} were written")
-    else:
-        note(f"nothing was written; --write changes the costs of {plural(number, 'call')}")
+    with choosing.chosen(options, writes=options.write) as query:
+        repricing = Repricing(
+            query.engine,
+            as_of=options.as_of,
+            since_us=query.since_us,
+            until_us=query.until_us,
+            is_all=options.all,
+        )
+        changes = repricing.preview()
+        table_console().print(_changes(changes), highlight=False)
+        calls = plural(sum(change.changed for change in changes.values()), "call")
+        if options.write:
+            written = repricing.write().values()
+            calls = plural(sum(change.changed for change in written), "call")
+            note(f"the costs of {calls} were written")
+        else:
+            note(f"nothing was written; --write changes the costs of {calls}")
     return OK
 
 
@@ -197,12 +195,12 @@ def _prune(options: argparse.Namespace) -> int:
     at_us = moment(options.before, UTC, datetime.now(UTC))
     before_us = at_us - at_us % _DAY_US
     options.until = datetime.fromtimestamp(before_us / 1e6, UTC)
-    query = choosing.query(options, writes=not options.dry_run)
-    if options.dry_run:
-        found, word = pruning.preview(query.engine, before_us), "would be deleted"
-    else:
-        expected = _copied(options, query)
-        found, word = pruning.prune(query.engine, before_us, expected=expected), "were deleted"
+    with choosing.chosen(options, writes=not options.dry_run) as query:
+        if options.dry_run:
+            found, word = pruning.preview(query.engine, before_us), "would be deleted"
+        else:
+            expected = _copied(options.parquet, query)
+            found, word = pruning.prune(query.engine, before_us, expected=expected), "were deleted"
     months = f" with {plural(len(found.months), 'partition')}" if found.months else ""
     calls = plural(found.calls, "call")
     print(f"{calls} before {options.until:%Y-%m-%d} UTC {word}{months}; their sums stay.")
@@ -210,16 +208,14 @@ def _prune(options: argparse.Namespace) -> int:
     return OK
 
 
-def _copied(options: argparse.Namespace, query: Any) -> int | None:
+def _copied(target: Path | None, query: "Query") -> int | None:
     """How many calls were written to a file, if one is named."""
-    target: Path | None = options.parquet
     if target is None:
         return None
     if target.exists():
         msg = f"{target} is there already; name a new file."
         raise LedgerError(msg)
     with LOADING:
-        from llama_token_tracker.events.frames import COLUMNS
         from llama_token_tracker.sinks.ledger.export import export
     number = export(query, COLUMNS, "parquet", target)
     note(f"{plural(number, 'row')} written to {target}")

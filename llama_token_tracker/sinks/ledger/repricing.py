@@ -17,6 +17,7 @@ from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.sinks.ledger.engine import place_of, reason_of, writing
 from llama_token_tracker.sinks.ledger.existing import reading
+from llama_token_tracker.sinks.ledger.periods import FIRST_US, LAST_US
 from llama_token_tracker.sinks.ledger.records import event_of, identified, record_of
 from llama_token_tracker.sinks.ledger.schema import (
     CALLS,
@@ -104,14 +105,14 @@ class Repricing:
         engine: Engine,
         *,
         as_of: date | None = None,
-        since_us: int,
-        until_us: int,
+        since_us: int | None = None,
+        until_us: int | None = None,
         is_all: bool = False,
         prices: Prices | None = None,
     ) -> None:
         self._engine = engine
         self._as_of = as_of
-        self._span = since_us, until_us
+        self._span = since_us or FIRST_US, LAST_US if until_us is None else until_us
         self._is_all = is_all
         self._prices = prices or Prices()
 

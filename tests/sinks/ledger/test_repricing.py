@@ -58,7 +58,7 @@ def totals(engine: Engine) -> list[tuple[Any, ...]]:
 
 def repricing(engine: Engine, **options: Any) -> Repricing:
     """Of all calls."""
-    return Repricing(engine, since_us=0, until_us=10**17, **options)
+    return Repricing(engine, **options)
 
 
 def test_what_changes_is_told_before_it_is_written(opened: Opened) -> None:
