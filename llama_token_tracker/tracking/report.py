@@ -6,13 +6,14 @@ Nothing is kept here: every figure comes out of an account's lists and running s
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from llama_token_tracker._lock import LOADING, LOCK, make
 from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.budgets import Accounts
 from llama_token_tracker.events.event import TokenCountingEvent
+from llama_token_tracker.events.frames import Frames, rows_of
 from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.row import Row
 from llama_token_tracker.tracking.summary import Rows, Snapshot
@@ -40,7 +41,7 @@ def price(account: Account) -> None:
     del change  # without the lock
 
 
-class Report:
+class Report(Frames):
     """Figures of recorded calls."""
 
     _account: Account
@@ -117,6 +118,16 @@ class Report:
         """
         self._catch_up()
         return self._account.pending_calls
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict a call that is still listed, oldest first; what failed for nothing included."""
+        self._catch_up()
+        with LOCK:
+            lists = (self._account.llm.events, self._account.embedding.events, self._account.failed)
+            # By identity, as a failed call may be in two of them.
+            events = {id(event): event for one in lists for event in one}
+        # Outside the lock: looking up a price takes time.
+        return rows_of(events.values())
 
     # --- tokens ----------------------------------------------------------------------------
 

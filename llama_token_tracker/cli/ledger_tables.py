@@ -1,0 +1,214 @@
+"""Sums of a ledger as people and programs read them: a table, Markdown, CSV, JSON."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table as Grid
+from rich.text import Text
+
+from llama_token_tracker._printable import cleaned
+from llama_token_tracker.cli.output import usd_text
+from llama_token_tracker.views.figures import dollars, mark, plural
+
+if TYPE_CHECKING:
+    from llama_token_tracker.sinks.ledger.sums import Sum, Sums
+
+NOBODY: Final = "(none)"
+"""Stands for the calls that have no value of what is grouped by."""
+
+_WIDE: Final = 100
+_UNBOUNDED: Final = 10_000
+_LONGEST_GROUP: Final = 26
+"""So wide a group is at the most on a terminal that isn't wide; more goes on in the next line."""
+
+
+class Figure(NamedTuple):
+    """One column: its title and what a sum has there."""
+
+    title: str
+    of: Callable[["Sum"], str]
+
+
+def _measure(name: str) -> Callable[["Sum"], str]:
+    def show(total: "Sum") -> str:
+        value = total.measures[name]
+        return "" if value is None else f"{value:,}"
+
+    return show
+
+
+def _cost(total: "Sum") -> str:
+    if total.cost_usd is None:
+        return dollars(None if total.calls else Decimal(0))
+    is_sure = total.cost_usd == total.certain_usd and not total.unpriced
+    return mark("reported" if is_sure else "estimated") + dollars(total.cost_usd)
+
+
+FIGURES: Final[dict[str, Figure]] = {
+    "calls": Figure("Calls", lambda total: f"{total.calls:,}"),
+    "failed": Figure("Failed", lambda total: f"{total.failed:,}"),
+    "unanswered": Figure("Unanswered", lambda total: f"{total.unanswered:,}"),
+    "input": Figure("Input", _measure("input_tokens")),
+    "cache_read": Figure("Cache read", _measure("cache_read_tokens")),
+    "cache_write": Figure("Cache write", _measure("cache_write_tokens")),
+    "output": Figure("Output", _measure("output_tokens")),
+    "reasoning": Figure("Reasoning", _measure("reasoning_tokens")),
+    "cost": Figure("Cost", _cost),
+    "certain": Figure("Certain", lambda total: dollars(total.certain_usd)),
+}
+
+_DROPPED: Final = (
+    "unanswered",
+    "reasoning",
+    "cache_write",
+    "failed",
+    "certain",
+    "cache_read",
+    "calls",
+)
+"""Which columns a narrow terminal does without, the first one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTable:
+    """What a report shows.
+
+    Attributes:
+        heading: Lines that say what was asked.
+        sums: The answer.
+        said: The question, as JSON has it.
+    """
+
+    heading: tuple[str, ...]
+    sums: "Sums"
+    said: dict[str, Any]
+
+    # --- a table -----------------------------------------------------------------------------
+
+    def render(self, console: Console) -> RenderableType:
+        """A table of what there is room for, and what it leaves out."""
+        heading = [Text(cleaned(line)) for line in self.heading]
+        if not self.sums.total.calls:
+            return Group(*heading, Text("No calls."))
+        names = list(FIGURES)
+        dropped = list(_DROPPED)
+        grid = self._grid(names, console)
+        wide = console.options.update(max_width=_UNBOUNDED)
+        while dropped and Measurement.get(console, wide, grid).maximum > console.width:
+            names.remove(dropped.pop(0))
+            grid = self._grid(names, console)
+        left_out = [figure.title for name, figure in FIGURES.items() if name not in names]
+        notes = [*self._notes()]
+        if left_out:
+            notes.append(f"{console.width} columns leave no room for: {', '.join(left_out)}")
+        return Group(*heading, grid, *(Text(cleaned(one), style="dim") for one in notes))
+
+    def _grid(self, names: Sequence[str], console: Console) -> Grid:
+        widest = None if console.width >= _WIDE else _LONGEST_GROUP
+        grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        for name in self.sums.by:
+            grid.add_column(Text(_title(name)), overflow="fold", max_width=widest)
+        for name in names:
+            grid.add_column(FIGURES[name].title, justify="right", no_wrap=True)
+        for group, total in self.sums.rows:
+            grid.add_row(*(_group(value) for value in group), *_cells(total, names))
+        grid.add_section()
+        all_of_it = [Text("Total"), *[Text("")] * (len(self.sums.by) - 1)][: len(self.sums.by)]
+        grid.add_row(*all_of_it, *_cells(self.sums.total, names), style="bold")
+        return grid
+
+    def _notes(self) -> Iterator[str]:
+        yield from self.sums.notes
+        total = self.sums.total
+        if total.unpriced:
+            yield f"{plural(total.unpriced, 'call')} of unknown price: the cost is without them"
+        if total.cost_usd is not None and total.cost_usd != total.certain_usd:
+            yield f"{mark('estimated')} not all of it is surely the bill"
+
+    # --- for programs ------------------------------------------------------------------------
+
+    def markdown(self) -> str:
+        """A table in Markdown."""
+        titles = [*map(_title, self.sums.by), *(figure.title for figure in FIGURES.values())]
+        lines = [
+            [_escaped(title) for title in titles],
+            ["---"] * len(self.sums.by) + ["---:"] * len(FIGURES),
+            *(
+                [*(_escaped(NOBODY if value is None else value) for value in group), *_texts(total)]
+                for group, total in self.sums.rows
+            ),
+        ]
+        if self.sums.by:
+            total = ["**Total**", *[""] * (len(self.sums.by) - 1), *_texts(self.sums.total)]
+            lines.append(total)
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """A dict a row, for CSV; a total would be added up with the rest."""
+        for group, total in self.sums.rows:
+            yield {**dict(zip(self.sums.by, group, strict=True)), **_plain(total)}
+
+    def json(self) -> str:
+        """All of it."""
+        rows = [
+            {"group": dict(zip(self.sums.by, group, strict=True)), **_plain(total)}
+            for group, total in self.sums.rows
+        ]
+        total = _plain(self.sums.total)
+        answer = {**self.said, "rows": rows, "total": total, "notes": [*self._notes()]}
+        return json.dumps(answer, indent=2)
+
+
+PLAIN: Final = (
+    "calls",
+    "failed",
+    "unanswered",
+    "unpriced_calls",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "certain_usd",
+)
+"""The figures of a row, for programs."""
+
+
+def _plain(total: "Sum") -> dict[str, Any]:
+    said = {
+        "calls": total.calls,
+        "failed": total.failed,
+        "unanswered": total.unanswered,
+        "unpriced_calls": total.unpriced,
+        "cost_usd": usd_text(total.cost_usd),
+        "certain_usd": usd_text(total.certain_usd),
+    }
+    return {name: said[name] if name in said else total.measures[name] for name in PLAIN}
+
+
+def _title(name: str) -> str:
+    return cleaned(name).capitalize() if name.islower() else cleaned(name)
+
+
+def _group(value: str | None) -> Text:
+    return Text(NOBODY, style="dim") if value is None else Text(cleaned(value))
+
+
+def _texts(total: "Sum") -> list[str]:
+    return [figure.of(total) for figure in FIGURES.values()]
+
+
+def _cells(total: "Sum", names: Sequence[str]) -> list[Text]:
+    return [Text(FIGURES[name].of(total)) for name in names]
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", cleaned(text))
