@@ -143,7 +143,13 @@ class Recorder:
                 return
             if error is not None or not self._record_later(call, response):
                 self.record(outcome_of(call, response, error))
-            return
+        else:
+            self._end_others(payload, event_id, response, error)
+
+    def _end_others(
+        self, payload: dict[str, Any], event_id: str, response: object, error: BaseException | None
+    ) -> None:
+        """Record a call that isn't plain, and those that are settled with it."""
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
             for one in outcomes:

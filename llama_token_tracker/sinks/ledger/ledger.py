@@ -6,7 +6,8 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -24,6 +25,7 @@ from llama_token_tracker.sinks.delivery import BatchingSink
 from llama_token_tracker.sinks.ledger.batches import Batches, Database
 from llama_token_tracker.sinks.ledger.engine import place_of, reason_of, url_of
 from llama_token_tracker.sinks.ledger.news import News
+from llama_token_tracker.sinks.ledger.query import Query
 from llama_token_tracker.sinks.ledger.records import identified, record_of
 
 Durability: TypeAlias = Literal["batched", "sync"]
@@ -145,6 +147,36 @@ class Ledger(BatchingSink):
     def lost(self) -> int:
         """How many calls of this process could be written nowhere: neither there nor aside."""
         return self._batches.lost
+
+    def query(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        zone: tzinfo = UTC,
+    ) -> Query:
+        """Calls that it holds, of all processes and runs: sums, dicts, frames of pandas and polars.
+
+        Example::
+
+            ledger.query(since="7d", where={"user": "ada"}).sums("day", "model")
+            ledger.query(since="today").to_pandas()
+
+        What waits is written first.
+
+        Args:
+            since: The first moment: an aware `datetime`, or text such as "7d", "today" or
+                "2026-11-29".
+            until: The first one that is meant no more.
+            where: What calls must have: `{"model": "gpt-4o", "user": ["ada", "bob"]}`.
+            zone: Whose calendar is meant.
+
+        Raises:
+            LedgerError: A time can't be read.
+        """
+        self.flush()
+        return Query(self.engine, since=since, until=until, where=where, zone=zone)
 
     def news(self, prices: Prices) -> Sequence[TokenCountingEvent]:
         """Events that other processes of this run have written since this was asked last.
