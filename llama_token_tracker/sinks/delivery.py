@@ -42,7 +42,8 @@ class BatchingSink:
 
 
 MAX_WAITING: Final = 100_000
-"""So many events wait for a sink that hangs; further ones are dropped, which is said once."""
+"""So many events wait for a sink that hangs; further ones are dropped, which is said once. One that
+keeps events for a while takes them at once, and bounds what it keeps."""
 
 
 class Delivery:
@@ -77,7 +78,7 @@ class Delivery:
             event: The event.
             do: Has a function be called with arguments, as part of a change.
         """
-        if self.worker.waiting >= MAX_WAITING:
+        if self.worker.waiting >= MAX_WAITING and not isinstance(self.sink, BatchingSink):
             found = f"{MAX_WAITING} that wait"
             notice("the sink {} takes no events", found, "further ones are dropped", self._name)
             return

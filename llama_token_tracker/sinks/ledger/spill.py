@@ -74,7 +74,7 @@ class SpillFile:
         Returns:
             Whether they're kept; `False` if no folder takes them.
         """
-        data = b"".join(record.to_json().encode() + b"\\n" for record in records)
+        data = b"".join(record.to_json().encode() + b"\n" for record in records)
         while self._folders:
             try:
                 self._add(data, is_durable=is_durable)
