@@ -4,12 +4,13 @@ It is started when there is work and ends when there is none; most programs neve
 """
 
 import os
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from llama_token_tracker._log_once import notice
 
@@ -143,6 +144,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_worker() -> bool:
+    """Whether `multiprocessing` has started this process, which may be ended at any time."""
+    # Not imported for this: where it isn't there, it has started nothing.
+    processes: Any = sys.modules.get("multiprocessing.process")
+    return processes is not None and processes.parent_process() is not None
+
+
+_Thing = TypeVar("_Thing")
+
+
+def after_start_of_worker(thing: _Thing, do: Callable[[_Thing], object]) -> None:
+    """Have something done in this forked child once it's known that it is such a worker."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.register_after_fork(thing, do)
 
 
 WORKER: Final = Worker("llama-token-tracker")

@@ -11,7 +11,7 @@ from llama_index.llms.openai import OpenAI
 
 from llama_token_tracker import TokenCountingHandler
 
-handler = TokenCountingHandler()
+handler = TokenCountingHandler(ledger=os.environ.get("LEDGER"))
 llm = OpenAI(
     model="gpt-4o-mini",
     api_key="none",

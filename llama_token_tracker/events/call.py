@@ -79,6 +79,7 @@ class Call:
 
     Attributes:
         event_id: Its id, as whoever told of it names it.
+        request_id: What its provider calls the request, where a watched client has told that.
         span_id: The span of LlamaIndex's dispatcher that it runs in.
         provider: The provider's name in OpenTelemetry's list, or `None` if unknown.
         model: The model's id, or `None` if unknown.
@@ -92,6 +93,7 @@ class Call:
     """
 
     event_id: str = ""
+    request_id: str | None = None
     span_id: str | None = None
     provider: str | None = None
     model: str | None = None

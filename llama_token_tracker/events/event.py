@@ -64,6 +64,8 @@ class TokenCountingEvent:
         tags: What the scopes and LlamaIndex's `instrument_tags` said of it.
         not_understood: What the provider said of its tokens that no table knows, as paths in its
             usage, and names of figures that another one contradicts. Its cost isn't whole then.
+        request_id: What its provider calls the request, in a header of the answer: by it a bill's
+            line, or the provider's support, can be asked for. Known where a client was watched.
         id: The event's own id, which no other has: a UUID, as 32 hexadecimal digits.
     """
 
@@ -89,6 +91,7 @@ class TokenCountingEvent:
     served: Served = UNSAID
     tags: dict[str, str] = field(default_factory=dict[str, str])
     not_understood: tuple[str, ...] = ()
+    request_id: str | None = None
     id: str = field(default_factory=_new_id, compare=False)
 
     def __post_init__(self) -> None:
@@ -183,6 +186,7 @@ class TokenCountingEvent:
             **self.served.to_dict(),
             "tags": dict(self.tags),
             "not_understood": list(self.not_understood),
+            "request_id": self.request_id,
             "prompt": self.prompt,
             "completion": self.completion,
         }

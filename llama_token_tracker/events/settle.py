@@ -199,6 +199,7 @@ def _facts(call: Call, status: Status, ending: Ending) -> dict[str, Any]:
     return {
         "event_id": outermost.event_id,
         "inner_event_id": call.event_id,
+        "request_id": call.request_id,
         "span_id": outermost.span_id,
         "inner_span_id": call.span_id,
         "provider": call.provider,

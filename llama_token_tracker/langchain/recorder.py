@@ -396,6 +396,7 @@ def _by_wire(run: Run, told: Reported) -> Reported:
     # Of several that were sent at once, the requests can't be told apart.
     if request is None or (told.covers_call and not run.batch.is_alone):
         return told
+    run.request_id = request.request_id
     return believed(request.reported(), told)
 
 

@@ -731,6 +731,8 @@ def outcome_of(call: OpenCall, response: object, error: BaseException | None) ->
 def _by_wire(outcome: Outcome) -> Outcome:
     """Put what the wire said in the place of what LlamaIndex left of it, unless that is more."""
     requests = outcome.call.requests or ()
+    for request in requests:
+        outcome.call.request_id = request.request_id or outcome.call.request_id
     wire, known = combined(request.reported() for request in requests), outcome.reported
     if outcome.status == "complete" and any(request.is_broken_off for request in requests):
         known = known._replace(output_is_complete=False)

@@ -26,9 +26,11 @@ class AnsweredRequest(SentRequest, Protocol):
 
     Attributes:
         is_broken_off: Whether its answer ended well, but before what its format ends with.
+        request_id: What its provider calls it, in a header of the answer.
     """
 
     is_broken_off: bool
+    request_id: str | None
 
     def reported(self) -> Reported:
         """What the wire has said of its tokens so far."""

@@ -8,160 +8,34 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from llama_token_tracker._background import WORKER, run_late
-from llama_token_tracker._lock import LOCK, Change, is_sent, make
-from llama_token_tracker._log_once import notice
+from llama_token_tracker._background import (
+    WORKER,
+    after_start_of_worker,
+    run_late,
+)
+from llama_token_tracker._lock import LOCK, Change, make
 from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets import Accounts, Budget
 from llama_token_tracker.errors import PriceError
-from llama_token_tracker.events.call import Call, Settings
+from llama_token_tracker.events.call import Settings
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
-from llama_token_tracker.sinks import BatchingSink, Sink
+from llama_token_tracker.sinks import Sink
 from llama_token_tracker.sinks.ledger import LedgerLike, opened
 from llama_token_tracker.tracking.account import Account
 from llama_token_tracker.tracking.answers import KnownAnswers
-from llama_token_tracker.tracking.charging import accounts_of, is_covered, reserve, spend
+from llama_token_tracker.tracking.charging import accounts_of
 from llama_token_tracker.tracking.correlation import DeferredCall, DeferredCalls, Owners
+from llama_token_tracker.tracking.delivering import Copied
 from llama_token_tracker.tracking.outbox import Outbox
 from llama_token_tracker.tracking.pending import MAX_WAITING, Pending, PendingCalls
 from llama_token_tracker.tracking.report import Report, price
 from llama_token_tracker.tracking.scopes import Context, Scope, current_context
 
 
-class _Charging(Report):
-    """Holds calls to the budgets of a tracker: reserved at a call's start, charged at its end."""
-
-    prices: Prices
-    is_limited: bool
-    _budgets: tuple[Accounts, ...]
-    _is_owing: bool
-
-    def catch_up(self) -> None:
-        """Make the events of all calls that have ended by now."""
-        raise NotImplementedError
-
-    def limits(self, context: Context | None) -> bool:
-        """Whether a call with this context is subject to any budget."""
-        return self.is_limited or (context is not None and bool(context.accounts))
-
-    def reserve(self, call: Call) -> None:
-        """Reserve what a call may use, before it's sent, unless one around it has.
-
-        Args:
-            call: The call, which holds it from then on.
-
-        Raises:
-            BudgetExceededError: It would pass a limit. Nothing is reserved.
-        """
-        if not self.limits(call.context) or is_covered(call):
-            return
-        if self._is_owing:
-            # Calls that ended without a figure still hold all that they reserved.
-            self.catch_up()
-        reserve(call, self._budgets_of(call.context), self.prices)
-
-    def _budgets_of(self, context: Context | None) -> tuple[Accounts, ...]:
-        return (*self._budgets, *(() if context is None else context.accounts))
-
-    def _charge_if_reported(self, pending: Pending) -> None:
-        """Spend what a call used at once, if that needs no counting: the next one may be near."""
-        if pending.reservation is None and not self.limits(pending.context):
-            return
-        if pending.needs_counting:
-            self._is_owing = True
-        else:
-            self._charge(pending)
-
-    def _charge(self, pending: Pending) -> None:
-        """Tell budgets what a call used, outside of any lock: clocks are users'."""
-        reservation, context = pending.reservation, pending.context
-        if pending.is_charged or (reservation is None and not self.limits(context)):
-            return
-        events = pending.events()
-        try:
-            if not pending.take_charge():
-                return
-            if reservation is not None:
-                reservation.settle(events)
-            else:
-                for event in events:
-                    spend(self._budgets_of(context), event)
-        except BaseException as error:
-            if is_sent(error):
-                pending.is_charged = False  # what is settled already isn't settled again
-                raise
-            # The answer is there already.
-            notice("a call could not be charged to its budget", error, "it is left out")
-
-
-class _Delivering(_Charging):
-    """Has the events of a tracker reach its sinks, and those of other processes reach it."""
-
-    deferred: DeferredCalls
-    has_sinks: bool
-    _outbox: Outbox
-
-    @property
-    def ledgers(self) -> Sequence[BatchingSink]:
-        """The sinks that keep events for good, and that other processes share."""
-        return self._outbox.batching
-
-    def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until all calls that have ended by now are counted, and given to all sinks.
-
-        Args:
-            timeout_s: How long to wait at the most, in seconds; `None` for as long as it takes.
-
-        Returns:
-            Whether that was done in time; `False` if a sink hangs.
-        """
-        self.catch_up()
-        return self._outbox.flush(timeout_s)
-
-    def close(self, timeout_s: float | None = None) -> bool:
-        """The same, and then give no further events to sinks. Counting goes on.
-
-        Calls whose answers weren't retrieved by now are recorded as `unanswered`.
-        """
-        self.deferred.give_up()
-        is_done = self.flush(timeout_s)
-        self.has_sinks = False
-        self._outbox.close()
-        return is_done
-
-    def refresh(self) -> int:
-        """Take in what other processes of this run have written to the ledger.
-
-        Those are forked children, workers of `multiprocessing` and of whatever else was given a
-        pickled copy of the handler. Their calls are listed and added up like those of this
-        process, each once, at the cost that the ledger says; scopes that are open here don't get
-        them, tags and paths of scopes do. Budgets have been charged for them where they were made.
-
-        Returns:
-            How many calls there were.
-        """
-        self.catch_up()
-        found = [event for ledger in self.ledgers for event in ledger.news(self.prices)]
-        if found:
-            with LOCK:
-                make(partial(self._account.add, found))
-        return len(found)
-
-    def _keep_for_good(self) -> None:
-        """Wait for those sinks that keep a call for good before its end returns."""
-        awaited = self._outbox.awaited
-        if awaited:
-            self.catch_up()
-            if not self._outbox.flush(_SYNC_S, awaited):
-                found = f"it took longer than {_SYNC_S:g} s"
-                notice("a call wasn't written before its end returned", found, "it will be")
-
-
-class Tracker(_Delivering):
+class Tracker(Copied):
     """Records events and adds them up, from any number of threads at once.
 
     Args:
@@ -352,6 +226,8 @@ class Tracker(_Delivering):
             self._is_owing = False
             self.pending.work_off(self._charge, self._list)
             self._outbox.start()
+            if self.is_unseen:
+                self._say_unseen()
 
     def _list(self, calls: Sequence[Pending], change: Change) -> None:
         """Have calls' events be added to all that they belong to; the caller holds the lock."""
@@ -377,38 +253,8 @@ class Tracker(_Delivering):
             change = make(self._account.reset)
         del change  # without the lock: an event's finalizer may be the user's
 
-    # --- copies ----------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What was counted, as it stands at one moment; scopes and most sinks stay behind."""
-        self.catch_up()
-        with LOCK:
-            return {
-                "max_events": self._account.max_events,
-                "include_failed": self._account.include_failed,
-                "prices": self.prices,
-                "accounts": self._budgets,
-                "ledgers": self._outbox.batching,
-                "account": self._account.state(),
-            }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make a tracker of its own, that holds what the pickled one held."""
-        self.__init__(  # type: ignore[misc]
-            max_events=state["max_events"],
-            include_failed=state["include_failed"],
-            prices=state["prices"],
-            sinks=state["ledgers"],
-        )
-        self._budgets = state["accounts"]
-        self.is_limited = bool(self._budgets)
-        self._account.restore(state["account"])
-
 
 _trackers: "Final[weakref.WeakSet[Tracker]]" = weakref.WeakSet()
-
-_SYNC_S: Final = 60.0
-"""So long the end of a call waits at the most until it's written."""
 
 _EXIT_S: Final = 5.0
 """So long the interpreter's end waits for sinks, all together."""
@@ -418,6 +264,7 @@ def _after_fork() -> None:
     for tracker in list(_trackers):
         tracker.pending.after_fork()
         tracker.deferred.after_fork()
+        after_start_of_worker(tracker, Tracker.in_worker)
 
 
 def _flush_at_exit() -> None:
@@ -553,3 +400,4 @@ class Tracking(Report, Generic[_Recorder]):
         settings = state.pop("settings")
         vars(self).update(state)
         self._listen(settings)
+        self.tracker.rejoin(self)

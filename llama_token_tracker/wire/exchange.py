@@ -260,6 +260,10 @@ class Exchange(_Answer):
 
     # --- what the client's watch tells -----------------------------------------------------
 
+    def told_id(self, name: str) -> None:
+        """Note what its provider calls the request."""
+        self.event_id, self.request_id = name, name or None
+
     def answered(self) -> None:
         """Note that the answer has begun."""
         if self._owner is not None:

@@ -67,7 +67,7 @@ class Sent:
         if exchange is None or dialect is None:
             return None
         ids = [headers[name] for name in _IDS if name in headers]
-        exchange.event_id = ids[0].decode("latin-1") if ids else ""
+        exchange.told_id(ids[0].decode("latin-1") if ids else "")
         if status >= FIRST_ERROR:
             exchange.settle("failed")
             return None

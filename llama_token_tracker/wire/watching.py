@@ -1,6 +1,7 @@
 """`watch`: counts what this process sends to providers, or some clients alone."""
 
 from collections.abc import Collection, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,9 +20,15 @@ class Watch:
     def __init__(self, listening: Listening) -> None:
         self._listening = listening
 
+    @property
+    def tracker(self) -> Tracker:
+        """Who counts: totals, rows and events; `flush()` waits until its ledger has all."""
+        return self._listening.recorder.tracker
+
     def stop(self) -> None:
         """Listen no more; streams that were begun are read to their end."""
         stop(self._listening)
+        self._listening.recorder.tracker.listen_again = None
 
     def __enter__(self) -> Self:
         """Listen until the end of the block."""
@@ -83,6 +90,7 @@ def watch(
     if not clients:
         listening = Listening(recorder, None, ask_for_usage)
         start(listening)
+        recorder.tracker.listen_again = partial(watch, ask_for_usage=ask_for_usage)
         return Watch(listening)
     found = [inner for client in clients for inner in _clients_in(client)]
     emitters = [emitter_of(inner) for inner in found if not _is_heard(inner)]

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -83,9 +83,11 @@ class WithLedger(Ours):
     """Ours, with a ledger in a file of its own."""
 
     folder: str
+    made: ClassVar[list["WithLedger"]] = []
 
     def __init__(self) -> None:
         super().__init__(ledger=Path(tempfile.mkdtemp(dir=self.folder)) / "usage.db")
+        self.made.append(self)
 
 
 def caller(rounds: int, calls: int) -> Iterable[tuple[str, dict[str, float]]]:
@@ -111,8 +113,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--postgres", metavar="URL", default=None)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as WithLedger.folder:
+    with tempfile.TemporaryDirectory() as WithLedger.folder:
         figures = list(caller(options.rounds, options.calls))
+        for handler in WithLedger.made:
+            handler.close()
     show("A call with a ledger", figures, [("SQLite", "no ledger")])
     table = Table("database", title=f"Rows a second that are on disk, of {options.rows:,}")
     for name in ("1 process", "4 processes"):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from llama_token_tracker._background import Worker
+from llama_token_tracker._background import Worker, soon
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.sinks.ledger.engine import connect, place_of
@@ -53,6 +54,8 @@ class Database:
         self.engine: Engine = connect(self._url, is_durable=self._is_durable)
         self._writer = writer_of(self.engine)
         self._file = self._file_id()
+        # By whoever counts next, as it takes locks, and this a finalizer.
+        weakref.finalize(self, soon, self.engine.dispose).atexit = False
 
     def write(self, records: Sequence[Record], reject: Callable[[Record], None]) -> None:
         """Write records, each once.

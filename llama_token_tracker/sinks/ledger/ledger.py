@@ -15,6 +15,7 @@ from uuid import uuid4
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 
+from llama_token_tracker._background import after_start_of_worker, is_worker
 from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.events.event import TokenCountingEvent
@@ -88,10 +89,7 @@ class Ledger(BatchingSink):
         self._process = identified(
             self.run, socket.gethostname(), os.getpid(), time.time_ns() // 1_000, _version()
         )
-        # One that multiprocessing started may be ended at any time.
-        processes: Any = sys.modules.get("multiprocessing.process")
-        is_worker = processes is not None and processes.parent_process() is not None
-        self.is_sync = self.durability == "sync" or is_worker
+        self.is_sync = self.durability == "sync" or is_worker()
         self._numbers = count(1)
         self._batches = Batches(self._database, self.url, self.flush_every_s, is_sync=self.is_sync)
         self._news = News(self.run, self._process[0])
@@ -167,6 +165,7 @@ class Ledger(BatchingSink):
         """Go on as a child: what waits is the parent's to write."""
         self._batches.leave_to_parent()
         self._begin()
+        after_start_of_worker(self, Ledger._begin)
 
     def __repr__(self) -> str:
         return f"Ledger({self.place!r})"
@@ -203,12 +202,12 @@ def _after_fork() -> None:
         ledger.after_fork()
 
 
-def _flush_at_exit() -> None:
+def _close_at_exit() -> None:
     until = time.monotonic() + _EXIT_S
     for ledger in list(_ledgers):
-        ledger.flush(max(0.0, until - time.monotonic()))
+        ledger.close(max(0.0, until - time.monotonic()))
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_flush_at_exit)
+atexit.register(_close_at_exit)

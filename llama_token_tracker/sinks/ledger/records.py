@@ -171,7 +171,7 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
         None if price is None else price[0],
         *[counts.get(name) for name in BUCKETS],
         *_money(event, cost),
-        None,
+        fitting(event.request_id),
         None if not served.units else _json(dict(served.units)),
         None if not event.not_understood else _json(event.not_understood),
     )
@@ -186,7 +186,8 @@ def _times(event: TokenCountingEvent) -> tuple[int, int | None]:
     duration_s = event.duration_s
     started_s = event.started_s
     if started_s is None:
-        started_s = time.time() - (duration_s or 0.0)
+        # Kept, as the same event given again is the same call.
+        started_s = event.__dict__.setdefault("_taken_s", time.time() - (duration_s or 0.0))
     duration_us = None if duration_s is None else _bounded(duration_s * 1e6)
     return _bounded(started_s * 1e6), duration_us
 
@@ -242,6 +243,7 @@ def event_of(values: Mapping[str, Any]) -> TokenCountingEvent:
             units=None if units is None else json.loads(units),
         ),
         tags=json.loads(values["tags"]),
+        request_id=values["request_id"],
         not_understood=tuple(json.loads(values["not_understood"] or "[]")),
         id=values["id"],
     )

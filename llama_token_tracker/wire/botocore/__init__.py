@@ -157,7 +157,7 @@ class Listener:
                 exchange = self._stubbed(model, context.get(self._asked_key, {}))
             if exchange is None:
                 return
-            exchange.event_id = parsed.get("ResponseMetadata", {}).get("RequestId", "")
+            exchange.told_id(parsed.get("ResponseMetadata", {}).get("RequestId", ""))
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
