@@ -5,7 +5,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -54,6 +54,11 @@ class Database:
         self.engine: Engine = connect(self._url, is_durable=self._is_durable)
         self._writer = writer_of(self.engine)
         self._file = self._file_id()
+        driver: Any = self.engine.dialect.dbapi
+        self._refusals: tuple[type[Exception], ...] = (
+            *(DataError, IntegrityError, ValueError, OverflowError),
+            *(driver.DataError, driver.IntegrityError),
+        )
         # By whoever counts next, as it takes locks, and this a finalizer.
         weakref.finalize(self, soon, self.engine.dispose).atexit = False
 
@@ -73,15 +78,23 @@ class Database:
             self._open()
         try:
             self._writer.write(records)
-        except (DataError, IntegrityError, ValueError, OverflowError) as error:
-            if len(records) > 1:
-                # The others shall not suffer for one of them.
-                for record in records:
-                    self.write([record], reject)
-                return
-            place = place_of(self._url)
-            notice("the ledger {} won't have a call", error, "it is put aside", place)
-            reject(records[0])
+        except self._refusals as error:
+            self._write_apart(records, reject, error)
+        else:
+            if self._file_id() != self._file:
+                self.write(records, reject)  # it was removed meanwhile
+
+    def _write_apart(
+        self, records: Sequence[Record], reject: Callable[[Record], None], error: Exception
+    ) -> None:
+        """Write one half and the other: they shall not suffer for one of them."""
+        half = len(records) // 2
+        if half:
+            self.write(records[:half], reject)
+            self.write(records[half:], reject)
+            return
+        notice("the ledger {} won't have a call", error, "it is put aside", place_of(self._url))
+        reject(records[0])
 
     def _file_id(self) -> tuple[int, int] | None:
         if self._url.get_backend_name() != "sqlite":
@@ -114,8 +127,11 @@ class Batches:
         self.lost = 0
         self._waiting: list[Record] = []
         self._bytes = 0
+        self._in_hand: Sequence[Record] = ()
         self._flushers: list[threading.Event] = []
-        self._is_working = self._is_closing = False
+        self._is_working = self._is_closing = self._is_ending = self._is_hanging = False
+        # Whether anything is aside that is to be written back; whether nothing takes what waits.
+        self._is_behind = self._is_full = False
         self._due = threading.Event()
         self._lock = fresh_in_children(threading.Lock())
         self._files = fresh_in_children(threading.Lock())
@@ -124,6 +140,7 @@ class Batches:
         self._spill = SpillFile(self._folders, self._stem)
         self._rejected = SpillFile(self._folders, self._stem, REJECTED)
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
+        self._look_at = time.monotonic() + _AWAY_S[1]
 
     def put(self, record: Record) -> None:
         """Have a record written soon."""
@@ -134,29 +151,49 @@ class Batches:
             is_too_much = self._bytes > MAX_WAITING_BYTES
         if is_much or self._is_sync:
             self._due.set()
-        self._work_soon()
         if is_too_much:
             # Whoever writes hangs: what waits goes into a file, by this thread.
-            self._put_aside(self._take()[0])
+            self._put_aside(self._take())
+        self._work_soon()
 
     def flush(self, timeout_s: float | None) -> bool:
-        """Wait until all that waits is written, or put aside; `False` if that took longer."""
+        """Wait until all that waits is written, or put aside.
+
+        Returns:
+            Whether that was done in time, and there was a place for all.
+        """
         done = threading.Event()
         with self._lock:
             self._flushers.append(done)
         self._due.set()
         self._work_soon()
-        return done.wait(timeout_s)
+        is_done = done.wait(0 if self._is_hanging else timeout_s) and not self._is_full
+        if not is_done and self._is_ending:
+            self._is_hanging = True
+            self._leave()
+        return is_done
 
     def close(self, timeout_s: float | None) -> bool:
         """The same, and then wait for a database that is away no longer."""
         self._is_closing = True
         return self.flush(timeout_s)
 
+    def end(self, timeout_s: float) -> bool:
+        """The same at the interpreter's end: what isn't written in time is put aside, or lost."""
+        self._is_ending = True
+        return self.close(timeout_s)
+
+    def _leave(self) -> None:
+        in_hand, self._in_hand = self._in_hand, ()
+        records = [*in_hand, *self._take()]
+        if records and not self._is_aside(records):
+            self._lose(records)
+
     def take_over(self) -> None:
         """Have what processes that have ended put aside be written, if there is any."""
         if leftovers(self._folders, self._stem):
-            self.flush(0)
+            self._is_behind = True
+            self._work_soon()
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of what is the parent's."""
@@ -177,10 +214,10 @@ class Batches:
             while self._is_more_to_do():
                 self._due.wait(self._pause())
                 self._due.clear()
-                records, flushers = self._take()
+                with self._lock:
+                    flushers, self._flushers = self._flushers, []
                 try:
-                    for start in range(0, len(records), BATCH):
-                        self._write(records[start : start + BATCH])
+                    self._write_all(self._take())
                     self._write_back()
                 finally:
                     for flusher in flushers:
@@ -192,25 +229,31 @@ class Batches:
     def _is_more_to_do(self) -> bool:
         with self._lock:
             is_awaited = bool(self._waiting or self._flushers)
-            self._is_working = is_awaited or (self._spill.is_open and not self._is_closing)
+            self._is_working = is_awaited or (self._is_behind and not self._is_closing)
             self._is_closing = self._is_closing and is_awaited
-            return self._is_working
+            is_working = self._is_working
+        if not is_working:
+            with self._files:
+                self._spill.close()  # for whoever opens the ledger next
+        return is_working
 
     def _pause(self) -> float:
-        if not self._spill.is_open:
+        if not self._is_behind and not self._is_full:
             return self._every_s
         return min(self._every_s or _AWAY_S[0], max(0.0, self._retry_at - time.monotonic()))
 
-    def _take(self) -> tuple[list[Record], list[threading.Event]]:
+    def _take(self) -> list[Record]:
         with self._lock:
-            records, self._waiting = self._waiting, []
-            flushers, self._flushers = self._flushers, []
-            self._bytes = 0
-        return records, flushers
+            records, self._waiting, self._bytes = self._waiting, [], 0
+        return records
 
-    def _write(self, records: Sequence[Record]) -> None:
-        if time.monotonic() < self._retry_at or not self._is_written(records):
-            self._put_aside(records)
+    def _write_all(self, records: Sequence[Record]) -> None:
+        for start in range(0, len(records), BATCH):
+            self._in_hand = records[start:]
+            batch = records[start : start + BATCH]
+            if time.monotonic() < self._retry_at or not self._is_written(batch):
+                self._put_aside(batch)
+        self._in_hand = ()
 
     def _is_written(self, records: Sequence[Record]) -> bool:
         """Write records; `False` if the database is away."""
@@ -224,36 +267,66 @@ class Batches:
             notice("the ledger {} can't be written", found, consequence, self._place)
             return False
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
+        self._is_full = False
         return True
 
     def _reject(self, record: Record) -> None:
-        self._keep(self._rejected, [record])
+        with self._files:
+            is_kept = self._rejected.add([record], is_durable=self._is_sync)
+        if not is_kept:
+            self._lose([record])
 
     def _put_aside(self, records: Sequence[Record]) -> None:
-        if records:
-            self._keep(self._spill, records)
+        """Put records into a file, or else have them wait on while there's room in memory."""
+        if not records or self._is_aside(records):
+            return
+        size = sum(record.size for record in records)
+        with self._lock:
+            self._is_full = size + self._bytes <= MAX_WAITING_BYTES
+            if self._is_full:
+                self._waiting[:0] = records
+                self._bytes += size
+        if not self._is_full:
+            self._lose(records)
 
-    def _keep(self, file: SpillFile, records: Sequence[Record]) -> None:
+    def _is_aside(self, records: Sequence[Record]) -> bool:
         with self._files:
-            is_kept = file.add(records, is_durable=self._is_sync)
-        if not is_kept:
-            self.lost += len(records)
-            notice(
-                "calls can be written nowhere, for the ledger {}",
-                f"{len(records)} of them",
-                "they are lost there; totals in memory have them",
-                self._place,
-            )
+            is_kept = self._spill.add(records, is_durable=self._is_sync)
+            if is_kept:
+                self._is_behind, self._is_full = True, False
+        return is_kept
+
+    def _lose(self, records: Sequence[Record]) -> None:
+        self.lost += len(records)
+        notice(
+            "calls can be written nowhere, for the ledger {}",
+            f"{len(records)} of them",
+            "they are lost there; totals in memory have them",
+            self._place,
+        )
 
     def _write_back(self) -> None:
         """Write to the database what was put aside, by this process or by one that has ended."""
-        if time.monotonic() < self._retry_at:
+        now = time.monotonic()
+        if now < self._retry_at or not (self._is_behind or now >= self._look_at):
             return
+        self._look_at = now + _AWAY_S[1]
         with self._files:
             self._spill.close()
-            self._spill = SpillFile(self._folders, self._stem)
+            self._is_behind = False
         for path in leftovers(self._folders, self._stem):
             try:
-                write_back(path, lambda records: self._database.write(records, self._reject))
-            except Exception as error:  # noqa: BLE001 - whatever a database or its driver raises
-                notice("what is in {} can't be written back yet", error, "it stays", path.name)
+                write_back(path, self._write_again)
+            except _AwayError:
+                self._is_behind = True
+                return
+            except OSError as error:
+                notice("what is in {} can't be written back", error, "it stays", path.name)
+
+    def _write_again(self, records: Sequence[Record]) -> None:
+        if not self._is_written(records):
+            raise _AwayError
+
+
+class _AwayError(Exception):
+    """The database is away."""

@@ -14,12 +14,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.errors import LedgerError
-from llama_token_tracker.sinks.ledger.schema import ensure
+from llama_token_tracker.sinks.ledger.schema import META, ensure
 
 DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 """Which databases hold a ledger, and by which driver."""
 
-BUSY_S: Final = 30.0
+BUSY_S: Final = 10.0
 """So long a write waits for another process's on the same file, before it's put aside."""
 
 _CONNECT_S: Final = 5
@@ -40,8 +40,9 @@ def url_of(target: object) -> URL:
     elif isinstance(target, str) and "://" in target:
         try:
             url = make_url(target)
-        except (ArgumentError, ValueError) as error:
-            msg = f"the ledger's URL can't be read ({error}); {_EXAMPLES}."
+        except (ArgumentError, ValueError):
+            # What was found may be a part of a password.
+            msg = f"the ledger's URL can't be read; {_EXAMPLES}."
             raise LedgerError(msg) from None
     elif isinstance(target, str | Path) and str(target):
         url = URL.create("sqlite", database=str(target))
@@ -75,7 +76,8 @@ def place_of(url: URL) -> str:
     """A ledger as people read it: a path, or a URL without its password."""
     if url.get_backend_name() == "sqlite":
         return plain(str(url.database), 300)
-    return plain(url.render_as_string(hide_password=True), 300)
+    hidden = {name: "***" for name in url.query if "pass" in name.lower()}
+    return plain(url.update_query_dict(hidden).render_as_string(hide_password=True), 300)
 
 
 def connect(url: URL, *, is_durable: bool = False) -> Engine:
@@ -120,18 +122,24 @@ def _postgresql(url: URL, *, is_durable: bool) -> Engine:
         url,
         pool_pre_ping=True,
         pool_size=2,
-        connect_args={"connect_timeout": _CONNECT_S, "application_name": "llama-token-tracker"},
+        connect_args={
+            "connect_timeout": _CONNECT_S,
+            # A server that is gone without a word is noticed, too.
+            "tcp_user_timeout": int(BUSY_S * 1_000),
+            "application_name": "llama-token-tracker",
+        },
     )
-    if not is_durable:
-        # Like SQLite's: a crash of the server may lose the last moment, a crash of ours nothing.
-        event.listen(engine, "connect", _commit_soon)
+
+    def prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{BUSY_S:g}s'")
+            if not is_durable:
+                # Like SQLite's: a crash of the server may lose the last moment, of ours nothing.
+                cursor.execute("SET synchronous_commit = off")
+        connection.commit()
+
+    event.listen(engine, "connect", prepare)
     return engine
-
-
-def _commit_soon(connection: Any, _record: object) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET synchronous_commit = off")
-    connection.commit()
 
 
 def _sqlite(url: URL, *, is_durable: bool) -> Engine:
@@ -147,13 +155,20 @@ def _sqlite(url: URL, *, is_durable: bool) -> Engine:
     def prepare(connection: Any, _record: object) -> None:
         # Transactions begin when `_begin` says so, not when the driver thinks they should.
         connection.isolation_level = None
-        _use_wal(connection)
+        if _is_free_or_ours(connection):
+            _use_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA cache_size=-16384")
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _is_free_or_ours(connection: Any) -> bool:
+    """Whether a file may be changed: one that is somebody else's is refused as it is."""
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    return not names or META.name in names
 
 
 def _use_wal(connection: Any) -> None:

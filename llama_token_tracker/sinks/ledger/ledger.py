@@ -122,6 +122,14 @@ class Ledger(BatchingSink):
         self.engine.dispose()
         return is_done
 
+    def end(self, timeout_s: float) -> bool:
+        """The same at the interpreter's end: what isn't written in time is put aside.
+
+        Returns:
+            Whether it was written in time.
+        """
+        return self._batches.end(timeout_s)
+
     def __enter__(self) -> Self:
         return self
 
@@ -237,7 +245,7 @@ def _after_fork() -> None:
 def _close_at_exit() -> None:
     until = time.monotonic() + _EXIT_S
     for ledger in list(_ledgers):
-        ledger.close(max(0.0, until - time.monotonic()))
+        ledger.end(max(0.0, until - time.monotonic()))
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,16 +1,18 @@
 """From an event to the rows that a ledger holds of it, in plain values, and back."""
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import Table
+from sqlalchemy import BigInteger, Column, Table
 
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Cost, Served
@@ -22,6 +24,8 @@ from llama_token_tracker.sinks.ledger.schema import (
     MEASURES,
     PRICES,
     PROCESSES,
+    TEXTS,
+    EventId,
 )
 from llama_token_tracker.usage import BUCKETS, Usage
 
@@ -84,12 +88,42 @@ class Record(NamedTuple):
         Raises:
             ValueError: It's something else, or cut off.
         """
-        parts: Any = json.loads(line)
-        rows: Any = [None if part is None else tuple(part) for part in parts or ()]
-        if len(rows) != len(cls._fields) or len(rows[0]) != len(CALLS.columns):
+        found: Any = json.loads(line)
+        if not (
+            isinstance(found, list)
+            and len(found) == len(cls._fields)
+            and all(map(_is_row, found, _TABLES, (False, False, False, True, False, True)))
+        ):
             msg = "no record of this release"
             raise ValueError(msg)
-        return cls._make(rows)
+        return cls._make(None if part is None else tuple(part) for part in found)
+
+
+_TABLES: Final = (
+    *[tuple(table.columns) for table in (CALLS, KINDS, LABELS, PRICES, PROCESSES)],
+    (TEXTS.c.prompt, TEXTS.c.completion),
+)
+
+
+def _is_row(values: Any, columns: Sequence[Column[Any]], may_lack: bool) -> bool:
+    """Whether JSON holds what these columns take."""
+    if values is None:
+        return may_lack
+    return (
+        isinstance(values, list)
+        and len(values) == len(columns)
+        and all(map(_is_value, values, columns))
+    )
+
+
+def _is_value(value: object, column: Column[Any]) -> bool:
+    if value is None:
+        return bool(column.nullable)
+    if isinstance(column.type, BigInteger):
+        return type(value) is int and abs(value) < 2**63
+    if not isinstance(value, str) or fitting(value, None) != value:
+        return False
+    return not isinstance(column.type, EventId) or re.fullmatch("[0-9a-f]{32}", value) is not None
 
 
 _SIZE: Final = 600
@@ -262,10 +296,17 @@ def set_cost(event: TokenCountingEvent, values: Mapping[str, Any]) -> None:
 
 
 def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
-    """The rows that calls point to, each once, in one order for all who write at once."""
+    """The rows that calls point to, each once, in one order for all who write at once.
+
+    Raises:
+        OverflowError: A call has a figure that sums have no room for.
+    """
     tables = {PROCESSES: "process", KINDS: "kind", LABELS: "label", PRICES: "price"}
     found: dict[Table, dict[int, Values]] = {table: {} for table in tables}
     for record in records:
+        if max(filter(None, _measures_of(record.call)), default=0) > _MOST:
+            msg = f"more than {_MOST:,} tokens"
+            raise OverflowError(msg)
         for table, name in tables.items():
             values: Values | None = getattr(record, name)
             if values is not None:
@@ -275,3 +316,4 @@ def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
 
 MEASURE_PLACES: Final = tuple(_COLUMNS[name] for name in MEASURES)
 """Where a call's row holds its measures."""
+_measures_of: Final = itemgetter(*MEASURE_PLACES)

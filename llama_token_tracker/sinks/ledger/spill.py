@@ -7,8 +7,10 @@ record is written once whoever writes it how often, nothing is doubled if two do
 
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +41,7 @@ def places_of(url: URL) -> tuple[list[Path], str]:
     temporary = Path(tempfile.gettempdir()) / f"llama-token-tracker-{owner}"
     if url.get_backend_name() == "sqlite":
         path = Path(str(url.database))
-        return [path.parent, temporary], f"{path.name}-{key}"
+        return [path.parent, temporary], f"{path.name[:60]}-{key}"
     return [temporary], f"{url.get_backend_name()}-{key}"
 
 
@@ -75,26 +77,26 @@ class SpillFile:
             Whether they're kept; `False` if no folder takes them.
         """
         data = b"".join(record.to_json().encode() + b"\n" for record in records)
-        while self._folders:
-            try:
-                self._add(data, is_durable=is_durable)
-            except OSError as error:
-                # What is in it already is found by whoever looks for leftovers.
-                folder = self._folders.pop(0)
-                self.close()
-                notice(
-                    "records can't be put aside in {}",
-                    error,
-                    "another folder is tried",
-                    str(folder),
-                )
-                continue
-            return True
-        return False
+        # The one that is open first; and then all, as one that was full may have space again.
+        opened = [] if self.path is None or self._file is None else [self.path.parent]
+        return any(
+            self._is_added(folder, data, is_durable=is_durable)
+            for folder in (*opened, *self._folders)
+        )
+
+    def _is_added(self, folder: Path, data: bytes, *, is_durable: bool) -> bool:
+        try:
+            if self._file is None:
+                self._open(folder)
+            self._add(data, is_durable=is_durable)
+        except OSError as error:
+            # What is in it already is found by whoever looks for leftovers.
+            self.close()
+            notice("records can't be put aside in {}", error, "another is tried", str(folder))
+            return False
+        return True
 
     def _add(self, data: bytes, *, is_durable: bool) -> None:
-        if self._file is None:
-            self._open(self._folders[0])
         file: Any = self._file
         end = os.fstat(file).st_size
         try:
@@ -105,16 +107,20 @@ class SpillFile:
                 os.fsync(file)
         except OSError:
             os.ftruncate(file, end)  # no half of a record stays
+            if not end and self.path is not None:
+                self.path.unlink(missing_ok=True)
             raise
 
     def _open(self, folder: Path) -> None:
         _make(folder)
-        name = f"{self._stem}-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}{self._ending}"
-        path = folder / name
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._file = os.open(path, flags, 0o600)
-        self.path = path
-        _lock(self._file)
+        while self._file is None:
+            host, number = socket.gethostname()[:40], uuid4().hex[:8]
+            path = folder / f"{self._stem}-{host}-{os.getpid()}-{number}{self._ending}"
+            self._file, self.path = os.open(path, flags, 0o600), path
+            if not (_lock(self._file) and path.exists()):
+                # Another process has found it before it was locked, and removed it, being empty.
+                self.close()
 
     def close(self) -> None:
         """Let others have it."""
@@ -122,26 +128,37 @@ class SpillFile:
         if file is not None:
             os.close(file)
 
+    def __del__(self) -> None:
+        self.close()
+
 
 def _make(folder: Path) -> None:
     """Make the folder of one's own among temporary ones, which nobody else may read."""
-    if folder.is_dir():
-        owner = getattr(os, "getuid", None)
-        found = folder.stat()
-        is_ours = owner is None or found.st_uid == owner()
-        if folder.parent == Path(tempfile.gettempdir()) and not is_ours:
-            msg = f"{folder} is somebody else's"
-            raise PermissionError(msg)
-        return
-    folder.mkdir(mode=0o700, parents=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(folder):
+        msg = f"{folder} is somebody else's"
+        raise PermissionError(msg)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else has made it: among temporary ones anyone may, or a link to elsewhere."""
+    if os.name == "nt" or folder.parent != Path(tempfile.gettempdir()):
+        return True
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 def _lock(file: int) -> bool:
+    """Whether it's this process's from now on; `False` if it's another's.
+
+    Raises:
+        OSError: There are no locks there.
+    """
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 
@@ -150,14 +167,12 @@ def leftovers(folders: Iterable[Path], stem: str) -> list[Path]:
     """The spill files of a ledger, those that their processes are writing included."""
     found: list[Path] = []
     for folder in folders:
-        try:
+        with suppress(OSError):  # not made yet
             found += [
                 path
                 for path in sorted(folder.iterdir())
-                if path.name.startswith(stem) and path.name.endswith(_ENDING)
+                if path.name.startswith(stem) and path.name.endswith(_ENDING) and _is_ours(folder)
             ]
-        except OSError:
-            continue  # not made yet
     return found
 
 
@@ -172,20 +187,30 @@ def write_back(path: Path, write: Callable[[Sequence[Record]], None]) -> int:
         How many records there were.
     """
     try:
-        file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        file = os.open(path, _READ)
     except FileNotFoundError:
         return 0  # another process was quicker
     try:
-        if not _lock(file):
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or not _is_own(found) or not _lock(file):
             return 0
         number = 0
         for batch in _batches(path, file):
             write(batch)
             number += len(batch)
+        # Whoever has opened it meanwhile, or can't remove it, finds nothing in it.
+        os.ftruncate(file, 0)
         path.unlink(missing_ok=True)
     finally:
         os.close(file)
     return number
+
+
+_READ: Final = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return os.name == "nt" or found.st_uid == os.getuid()
 
 
 def _batches(path: Path, file: int) -> Iterator[list[Record]]:
@@ -194,7 +219,7 @@ def _batches(path: Path, file: int) -> Iterator[list[Record]]:
         for line in lines:
             try:
                 batch.append(Record.from_json(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 notice("a line put aside in {} can't be read", error, "it is left out", path.name)
                 continue
             if len(batch) >= BATCH:

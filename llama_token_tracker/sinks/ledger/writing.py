@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from llama_token_tracker._lock import pass_on
 from llama_token_tracker.sinks.ledger.engine import writing
 from llama_token_tracker.sinks.ledger.records import (
     MEASURE_PLACES,
@@ -165,23 +166,29 @@ class PostgreSQLWriter:
         """Write records, each once: in whole or, if it raises, not at all."""
         unique = _unique(records)
         try:
-            self._make_months(unique)
-            with writing(self._engine) as connection:
-                for table, rows in rows_by_table(unique).items():
-                    self._put(connection, table, rows)
-                connection.execute(text(_MAKE_STAGE))
-                _copy(connection, _STAGE, [one.call for one in unique])
-                new = {str(one[0]) for one in connection.execute(text(_TAKE_OVER))}
-                texts = [
-                    (one.id, _started_us(one), *one.texts)
-                    for one in unique
-                    if one.texts and one.id in new
-                ]
-                self._put(connection, TEXTS, texts)
-        except BaseException:
+            self._write(unique)
+        except Exception as error:
+            pass_on(error)
             # A month may have been detached meanwhile.
             self._months.clear()
-            raise
+            if not isinstance(error, IntegrityError):
+                raise
+            self._write(unique)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        self._make_months(records)
+        with writing(self._engine) as connection:
+            for table, rows in rows_by_table(records).items():
+                self._put(connection, table, rows)
+            connection.execute(text(_MAKE_STAGE))
+            _copy(connection, _STAGE, [one.call for one in records])
+            new = {str(one[0]) for one in connection.execute(text(_TAKE_OVER))}
+            texts = [
+                (one.id, _started_us(one), *one.texts)
+                for one in records
+                if one.texts and one.id in new
+            ]
+            self._put(connection, TEXTS, texts)
 
     def _put(self, connection: Connection, table: Table, rows: list[Values]) -> None:
         _put(connection, _insert_sql("postgresql", table), rows)
