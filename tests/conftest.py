@@ -12,6 +12,9 @@ from hypothesis import settings
 
 from llama_token_tracker.testing import LoopbackProvider
 from tests.needs import leave_out, summary
+from tests.servers import postgres_uri, postgres_url, redis_server, redis_url
+
+__all__ = ["postgres_uri", "postgres_url", "redis_server", "redis_url"]
 
 # The machines of CI stall now and then: a slow example is no failure there.
 settings.register_profile("ci", deadline=None, print_blob=True)
