@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, cast
 
 from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets.amounts import count_of, dollars_of
@@ -238,7 +238,8 @@ def _thresholds(at: object) -> tuple[tuple[float, OnReach], ...]:
             f"at is {printable(at)}; give functions by parts of the limit, such as {{0.8: print}}."
         )
         raise BudgetError(msg)
-    found = {_part(threshold): _function(value) for threshold, value in at.items()}
+    given = cast("Mapping[object, object]", at)
+    found = {_part(threshold): _function(value) for threshold, value in given.items()}
     return tuple(sorted(found.items(), key=operator.itemgetter(0)))
 
 
@@ -252,8 +253,8 @@ def _part(threshold: object) -> float:
 _LARGEST_PART: Final = 1_000
 
 
-def _function(value: Any) -> OnReach:
-    if not callable(value) or inspect.iscoroutinefunction(value):
-        msg = f"at holds {printable(value)}; give plain functions that take a Reached."
-        raise BudgetError(msg)
-    return value
+def _function(value: object) -> OnReach:
+    if callable(value) and not inspect.iscoroutinefunction(value):
+        return value
+    msg = f"at holds {printable(value)}; give plain functions that take a Reached."
+    raise BudgetError(msg)

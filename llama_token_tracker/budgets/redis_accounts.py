@@ -16,6 +16,7 @@ from llama_token_tracker.budgets.store import (
     Standing,
     Used,
     check_seconds,
+    standing_of,
 )
 from llama_token_tracker.errors import BudgetError
 
@@ -86,7 +87,7 @@ elseif step == 'extend' and hold then
   if not redis.call('ZSCORE', leases, id) then take(hold) end
   lend()
 end
-if step == 'settle' and done == 1 then
+if done == 1 then
   local until_ = value('end')
   if tonumber(until_) > tonumber(redis.call('GET', window) or '0') then
     redis.call('SET', window, until_)
@@ -132,6 +133,11 @@ class RedisAccounts:
             pass_on(error)
             msg = f"no Redis answers at {self.place}: {printable(error)}"
             raise BudgetError(msg) from error
+
+    lease_s: float
+    _prefix: str
+    _url: str
+    _wait_s: float
 
     def __getstate__(self) -> dict[str, Any]:
         """Where they are: a copy connects by itself."""
@@ -181,7 +187,7 @@ class RedisAccounts:
         for name in self._client.zrange(top, 0, -1):
             account = self._keys(budget, name.decode())[0]
             self._client.hset(account, mapping={"tokens": 0, "money": 0, "unpriced": 0})
-        self._client.delete(top)
+            self._client.zadd(top, {name: 0})
 
     def close(self) -> None:
         """Let go of all connections; the next question makes new ones."""
@@ -195,8 +201,8 @@ class RedisAccounts:
         top = f"{self._base(hold.budget)}:top:"
         args = [step, hold.id, *window, *used, *limits, *lease, top, hold.key]
         found = self._script(keys=self._keys(hold.budget, hold.key), args=args)
-        *figures, is_held = map(int, found)
-        return Standing(*figures, bool(is_held))
+        now, *figures, is_held = map(int, found)
+        return standing_of(now, figures, is_held=bool(is_held))
 
     def _base(self, budget: str) -> str:
         # In braces, so that all keys of one budget are on the same node of a cluster.
@@ -231,7 +237,8 @@ def _client(url: str, wait_s: float) -> tuple[Any, str]:
         )
         raise BudgetError(msg) from None
     try:
-        client: Any = redis.Redis.from_url(
+        factory: Any = redis.Redis
+        client = factory.from_url(
             url,
             socket_timeout=wait_s,
             socket_connect_timeout=wait_s,

@@ -331,7 +331,7 @@ class SharedBudget:
 
 
 _clients: "Final[weakref.WeakSet[StoreClient]]" = weakref.WeakSet()
-_by_store: "Final[weakref.WeakValueDictionary[int, StoreClient]]" = weakref.WeakValueDictionary()
+_by_store: "weakref.WeakValueDictionary[int, StoreClient]" = weakref.WeakValueDictionary()
 """By the identity of their store, which lives as long as they do."""
 
 

@@ -269,6 +269,11 @@ class MemoryAccounts:
         return {"lease_s": self.lease_s, "_accounts": {}}
 
 
+def standing_of(now_us: int, figures: Iterable[int], *, is_held: bool = False) -> Standing:
+    """The state of an account from its figures, in the order in which `Standing` has them."""
+    return Standing._make((now_us, *figures, is_held))
+
+
 def fits(found: Standing, hold: Hold, limits: Limits) -> bool:
     """Whether a reservation is within the limits, beside all that is spent and reserved."""
     return (

@@ -41,6 +41,7 @@ from llama_token_tracker.budgets.store import (
     Used,
     check_seconds,
     fits,
+    standing_of,
 )
 from llama_token_tracker.sinks.ledger.engine import connect, engine_of, place_of, url_of, writing
 from llama_token_tracker.sinks.ledger.schema import METADATA
@@ -285,15 +286,15 @@ class SqlAccounts:
     def reserve(self, hold: Hold, limits: Limits) -> Standing:
         """Reserve, if with it nothing is beyond the limits."""
         values = _values(hold, NOTHING, limits, lease=int(self.lease_s * 1e6))
+        found = Standing(0, 0)
         for _ in range(_TRIES):
             now, row = self._run(lambda: self._steps.reserve(dict(values)))
             if row is not None:
-                return Standing(now, *row, is_held=True)
+                return standing_of(now, row, is_held=True)
             # Leases that are over are looked for when they matter.
             found = self.standing(hold.budget, hold.key, hold.id)
-            if found.is_held or not (
-                _is_now(hold, found) and fits(found.current(hold.end_us), hold, limits)
-            ):
+            is_now = hold.start_us <= found.now_us < hold.end_us
+            if found.is_held or not (is_now and fits(found.current(hold.end_us), hold, limits)):
                 break
         return found
 
@@ -303,7 +304,7 @@ class SqlAccounts:
         values = _values(hold, used, NO_LIMITS)
         now, row = self._run(lambda: self._steps.settle(values))
         if row is not None:
-            return Standing(now, *row, is_held=True)
+            return standing_of(now, row, is_held=True)
         return self.standing(hold.budget, hold.key)
 
     def release(self, hold: Hold) -> None:
@@ -313,7 +314,7 @@ class SqlAccounts:
     def extend(self, holds: Iterable[Hold]) -> None:
         """Begin the leases of these anew."""
         for hold in holds:
-            self._run(lambda hold=hold: self._extend(hold))
+            self._run(partial(self._extend, hold))
 
     def _extend(self, hold: Hold) -> None:
         with writing(self._engine) as connection:
@@ -352,7 +353,7 @@ class SqlAccounts:
                 connection.execute(_FORGOTTEN, values)
             row = connection.execute(_STANDING, values).one_or_none()
             is_held = bool(values["id"] and connection.execute(_IS_HELD, values).first())
-        return Standing(now, *(row or (0,)), is_held=is_held)
+        return standing_of(now, row or (0,) * 6, is_held=is_held)
 
     def fullest(
         self, budget: str, limits: Limits, most: int
@@ -369,7 +370,7 @@ class SqlAccounts:
             with self._engine.connect() as connection:
                 now = self._steps.now(connection)
                 rows = connection.execute(_FULLEST, {**values, "now": now}).all()
-            found = [(key, Standing(now, *figures)) for key, *figures, _ in rows]
+            found = [(key, standing_of(now, figures)) for key, *figures, _ in rows]
             return found, rows[0].number if rows else 0
 
         return self._run(read)
@@ -417,16 +418,16 @@ def _values(
     }
 
 
-def _is_now(hold: Hold, found: Standing) -> bool:
-    return hold.start_us <= found.now_us < hold.end_us
-
-
 def _engine(url: URL, wait_s: float) -> Engine:
     """An engine of which no connection waits longer than that."""
     if url.get_backend_name() == "sqlite":
         engine = engine_of(url)
         statement = f"PRAGMA busy_timeout={int(wait_s * 1_000)}"
-        event.listen(engine, "connect", lambda connection, _: connection.execute(statement))
+
+        def prepare(connection: Any, _record: object) -> None:
+            connection.execute(statement)
+
+        event.listen(engine, "connect", prepare)
         return engine
     engine = create_engine(
         url,
@@ -451,7 +452,7 @@ def _connected(
     from psycopg import Connection, OperationalError
 
     class BoundedConnection(Connection[Any]):
-        def __del__(self) -> None:
+        def __del__(self, *_: object) -> None:
             """It wasn't forgotten: its pool is gone, and libpq closes it."""
 
         def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
