@@ -30,7 +30,9 @@ from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
+    from llama_token_tracker.budgets.redis_accounts import RedisAccounts
     from llama_token_tracker.llama_index.handler import TokenCountingHandler
+    from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
     from llama_token_tracker.wire import (
         AsyncWatchingTransport,
         Watch,
@@ -49,9 +51,11 @@ __all__ = [
     "Price",
     "PriceError",
     "Prices",
+    "RedisAccounts",
     "Row",
     "Scope",
     "SinkError",
+    "SqlAccounts",
     "TokenCountingEvent",
     "TokenCountingHandler",
     "TokenizerError",
@@ -76,12 +80,14 @@ __version__ = "0.1.0"
 
 _LATE = {
     "TokenCountingHandler": "llama_token_tracker.llama_index.handler",
+    "RedisAccounts": "llama_token_tracker.budgets",
+    "SqlAccounts": "llama_token_tracker.sinks.ledger.accounts",
     "AsyncWatchingTransport": "llama_token_tracker.wire.httpx",
     "WatchingTransport": "llama_token_tracker.wire.httpx",
     "Watch": "llama_token_tracker.wire.watching",
     "watch": "llama_token_tracker.wire.watching",
 }
-"""What is loaded when it's first asked for, as it brings LlamaIndex, or httpx, along."""
+"""What is loaded when it's first asked for, as it brings LlamaIndex, httpx or SQLAlchemy along."""
 
 
 def __getattr__(name: str) -> Any:

@@ -46,8 +46,14 @@ def _settings() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.usefixtures("_settings")
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_block_runs_and_prints_what_is_shown(page: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_block_runs_and_prints_what_is_shown(
+    page: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     """A page's blocks run one after the other, as its reader would run them."""
+    monkeypatch.chdir(tmp_path)
     blocks = FENCE.findall(page.read_text(encoding="utf-8"))
     names: dict[str, object] = {"__name__": "__main__"}
     for (language, code), (following, shown) in pairwise([*blocks, ("", "")]):

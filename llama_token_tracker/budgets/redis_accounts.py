@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from llama_token_tracker._lock import LOADING, pass_on
-from llama_token_tracker._printable import printable
+from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.budgets.store import (
     KEEP_DEAD_US,
     LEASE_S,
@@ -253,4 +253,4 @@ def _client(url: str, wait_s: float) -> tuple[Any, str]:
         raise BudgetError(msg) from None
     known = client.connection_pool.connection_kwargs
     place = known.get("path") or f"{known.get('host')}:{known.get('port', 6379)}"
-    return client, printable(f"Redis {place}", 300)
+    return client, plain(f"Redis {place}", 300)

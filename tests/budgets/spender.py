@@ -17,9 +17,8 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.instrumentation.dispatcher import instrument_tags
 from llama_index.llms.openai import OpenAI
 
-from llama_token_tracker import Budget, BudgetExceededError, TokenCountingHandler
+from llama_token_tracker import Budget, BudgetExceededError, SqlAccounts, TokenCountingHandler
 from llama_token_tracker.budgets import RedisAccounts
-from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
 
 LIMIT = 1_000
 LEASE_S = 1.5

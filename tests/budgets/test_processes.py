@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 RESTARTED = """
 import sys
 from llama_token_tracker.budgets import Accounts, Budget, RedisAccounts
-from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
+from llama_token_tracker import SqlAccounts
 
 url = sys.argv[1]
 store = (RedisAccounts if url.startswith("redis") else SqlAccounts)(url)

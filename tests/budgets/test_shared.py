@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 
-from llama_token_tracker import Budget, BudgetError, BudgetExceededError, TokenCountingHandler
+from llama_token_tracker import (
+    Budget,
+    BudgetError,
+    BudgetExceededError,
+    SqlAccounts,
+    TokenCountingHandler,
+)
 from llama_token_tracker.budgets import (
     Accounts,
     MemoryAccounts,
@@ -24,7 +30,6 @@ from llama_token_tracker.budgets import (
     reserve_all,
 )
 from llama_token_tracker.errors import LedgerError
-from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
 from tests.locking import watched
 from tests.servers import RedisServer
 
@@ -231,7 +236,7 @@ def test_calls_go_on_without_their_store_and_are_charged_when_its_back(
         assert refusal(accounts, 30, user="ann").spent.tokens == 70
         assert spent(accounts, user="ann") == (70, 5)
         assert accounts.fullest(1)[0][0][0] == "ann"
-    assert [record.message.split(":")[0] for record in caplog.records] == [
+    assert [record.message.split(": found")[0] for record in caplog.records] == [
         f"the shared accounts in {store.place} can't be reached"
     ]
     assert not told
@@ -352,7 +357,7 @@ def test_a_database_that_another_writes_to_for_long_is_away(file: SqlAccounts, t
 FORKED = """
 import gc, os, sys
 from llama_token_tracker.budgets import Accounts, Budget, RedisAccounts
-from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
+from llama_token_tracker import SqlAccounts
 
 url = sys.argv[1]
 store = (RedisAccounts if url.startswith("redis") else SqlAccounts)(url)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llama_token_tracker import SqlAccounts
 from llama_token_tracker.budgets import (
     AccountStore,
     Hold,
@@ -18,7 +19,6 @@ from llama_token_tracker.budgets import (
     Standing,
     Used,
 )
-from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
 
 FOREVER = 2**62
 SOON = 0.4

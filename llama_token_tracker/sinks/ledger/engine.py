@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import LedgerError
+from llama_token_tracker.sinks.ledger import account_tables  # noqa: F401 - `ensure` makes them
 from llama_token_tracker.sinks.ledger.schema import ensure
 
 DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
