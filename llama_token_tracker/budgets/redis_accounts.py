@@ -128,7 +128,7 @@ class RedisAccounts:
         self.__setstate__({"_url": url, "lease_s": lease_s, "_wait_s": wait_s, "_prefix": prefix})
         check_seconds(lease_s=lease_s, wait_s=wait_s)
         try:
-            self._client.ping()
+            self._redis.ping()
         except Exception as error:
             pass_on(error)
             msg = f"no Redis answers at {self.place}: {printable(error)}"
@@ -146,8 +146,8 @@ class RedisAccounts:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Connect when it's first asked."""
         vars(self).update(state)
-        self._client, self.place = _client(self._url, self._wait_s)
-        self._script = self._client.register_script(_SCRIPT)
+        self._redis, self.place = _connected_to(self._url, self._wait_s)
+        self._script = self._redis.register_script(_SCRIPT)
 
     def reserve(self, hold: Hold, limits: Limits) -> Standing:
         """Reserve, if with it nothing is beyond the limits."""
@@ -176,22 +176,22 @@ class RedisAccounts:
         """Accounts that have used up most in this window, and how many there are in it."""
         del limits  # their order was found out when they settled
         top = self._top(budget)
-        names = [name.decode() for name in self._client.zrevrange(top, 0, most - 1)]
+        names = [name.decode() for name in self._redis.zrevrange(top, 0, most - 1)]
         found = [(name, self.standing(budget, name)) for name in names]
         current = [(name, one) for name, one in found if one.end_us > one.now_us]
-        return current, self._client.zcard(top) if current else 0
+        return current, self._redis.zcard(top) if current else 0
 
     def reset(self, budget: str) -> None:
         """Have nothing be spent in all accounts of a budget."""
         top = self._top(budget)
-        for name in self._client.zrange(top, 0, -1):
+        for name in self._redis.zrange(top, 0, -1):
             account = self._keys(budget, name.decode())[0]
-            self._client.hset(account, mapping={"tokens": 0, "money": 0, "unpriced": 0})
-            self._client.zadd(top, {name: 0})
+            self._redis.hset(account, mapping={"tokens": 0, "money": 0, "unpriced": 0})
+            self._redis.zadd(top, {name: 0})
 
     def close(self) -> None:
         """Let go of all connections; the next question makes new ones."""
-        self._client.close()
+        self._redis.close()
 
     def _run(
         self, step: str, hold: Hold, used: Used = NOTHING, limits: Limits = NO_LIMITS
@@ -220,11 +220,11 @@ class RedisAccounts:
         ]
 
     def _top(self, budget: str) -> str:
-        window = self._client.get(f"{self._base(budget)}:window")
+        window = self._redis.get(f"{self._base(budget)}:window")
         return f"{self._base(budget)}:top:{(window or b'0').decode()}"
 
 
-def _client(url: str, wait_s: float) -> tuple[Any, str]:
+def _connected_to(url: str, wait_s: float) -> tuple[Any, str]:
     """A client of redis-py, and where that is as people may read it."""
     try:
         with LOADING:

@@ -127,6 +127,9 @@ class StoreClient:
         if found is None:
             self._owe(debt)
             self._tend()
+        elif not found.is_held:
+            asked = f"{used.tokens:,} tokens of a call that it doesn't know any more"
+            notice("the shared accounts in {} forget", asked, "they aren't spent", self.store.place)
         return found
 
     def release(self, hold: Hold) -> None:
@@ -142,6 +145,7 @@ class StoreClient:
             known = self._debts.setdefault(name, debt)
             if known is not debt and known.hold.id != hold.id:
                 known.used = Used(*map(sum, zip(known.used, debt.used, strict=True)))
+        _indebted.add(self)
 
     def _lose(self, error: Exception) -> None:
         self.is_away = True
@@ -154,26 +158,29 @@ class StoreClient:
     def _tend(self) -> None:
         if not self._is_tended:
             self._is_tended = True
-            self._worker.ask(self._run)
+            self._worker.ask(partial(_run, weakref.ref(self)))
 
-    def _run(self) -> None:
-        idle = 0
-        while idle < _IDLE_TICKS:
-            time.sleep(_TICK_S)
-            idle = 0 if self._open or self._debts or self.is_away else idle + 1
-            self.tend()
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to do in the background."""
+        return bool(self._open or self._debts or self.is_away)
+
+    def end_tending(self) -> None:
+        """Let the thread go, unless there is something to do just now."""
         self._is_tended = False
-        if self._open:
-            self._tend()  # one that came just now
+        if self.is_busy:
+            self._tend()
 
     def tend(self) -> None:
         """Extend the leases of calls that take long, and hand in what is owed."""
+        was_away = self.is_away
         try:
             self._extend()
-            if self.is_away:
+            if was_away:
                 self.store.standing("", "-")  # whether it answers
             self._hand_in()
-            self.is_away = False
+            if was_away:
+                self.is_away = False
         except Exception as error:  # noqa: BLE001 - a store may raise anything
             self._lose(error)
 
@@ -200,6 +207,8 @@ class StoreClient:
                 self._debts[debt.hold.id] = debt
                 raise
             debt.account.look_at_thresholds(debt.hold.key, debt.used, found)
+        if not self._debts:
+            _indebted.discard(self)
 
     def hand_in_at_exit(self) -> None:
         """Hand in what is owed, or say what is lost."""
@@ -208,8 +217,29 @@ class StoreClient:
         if self._debts:
             tokens = sum(debt.used.tokens for debt in list(self._debts.values()))
             found = f"{tokens:,} tokens that it wasn't told of"
-            kind = "the shared accounts in {} can't be reached at exit"
-            notice(kind, found, "they stay unspent there", self.store.place)
+            notice(
+                "the shared accounts in {} can't be reached at exit",
+                found,
+                "they stay unspent there",
+                self.store.place,
+            )
+
+
+def _run(reference: "weakref.ref[StoreClient]") -> None:
+    """Tend a client for as long as somebody has it."""
+    idle = 0
+    while idle < _IDLE_TICKS:
+        time.sleep(_TICK_S)
+        client = reference()
+        if client is None:
+            return
+        idle = 0 if client.is_busy else idle + 1
+        client.tend()
+        # Not kept while sleeping: it may be all that holds it.
+        del client
+    client = reference()
+    if client is not None:
+        client.end_tending()
 
 
 class SharedBudget:
@@ -331,6 +361,8 @@ class SharedBudget:
 
 
 _clients: "Final[weakref.WeakSet[StoreClient]]" = weakref.WeakSet()
+_indebted: Final[set[StoreClient]] = set()
+"""Those that owe their store something: they're kept until they don't."""
 _by_store: "weakref.WeakValueDictionary[int, StoreClient]" = weakref.WeakValueDictionary()
 """By the identity of their store, which lives as long as they do."""
 

@@ -264,6 +264,37 @@ def test_calls_may_be_refused_while_their_store_is_away(redis: RedisServer):
     reserve(accounts, 10).release()
 
 
+def test_a_store_that_forgets_is_said(redis: RedisServer, caplog: Any):
+    """As a Redis does that keeps nothing on disk, or that throws out what is old."""
+    accounts = Accounts(Budget(tokens=100, shared=RedisAccounts(redis.url)))
+    held = reserve(accounts, 10)
+    redis.flush()
+    held.settle(10, None)
+    assert "10 tokens of a call that it doesn't know any more" in caplog.text
+    assert spent(accounts) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "redis"])
+def test_windows_go_by_the_servers_clock(
+    kind: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Whatever the clock of a process shows, all are in the same window."""
+    store = store_of(kind, request, tmp_path)
+    true = time.time_ns
+    until_ = set()
+    for ahead_s in (0, 5_000, -90_000, 40 * 86_400):
+        monkeypatch.setattr(time, "time_ns", lambda ahead_s=ahead_s: true() + ahead_s * 10**9)
+        accounts = Accounts(Budget(tokens=100, window="1 month", shared=store))
+        reserve(accounts, 10).settle(10, None)
+        until_.add(accounts.spent().until)
+    assert spent(accounts) == (40, 0)
+    assert len(until_) == 1
+    close(store)
+
+
 class Relay:
     """Stands before a server, and can stop handing anything on without closing a connection."""
 
