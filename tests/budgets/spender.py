@@ -21,7 +21,7 @@ from llama_token_tracker import Budget, BudgetExceededError, SqlAccounts, TokenC
 from llama_token_tracker.budgets import RedisAccounts
 
 LIMIT = 1_000
-LEASE_S = 1.5
+LEASE_S = 1.0
 PROMPT = "word " * 30
 TAGS = {"user": "ann"}
 

@@ -111,6 +111,7 @@ def test_a_lease_that_is_over_frees_what_it_held(store: AccountStore):
     assert figures(store.settle(hold("dead"), Used(3, 2, 0), limits)) == (3, 2, 0, 10, 0)
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_extended_holds(store: AccountStore):
     """One that is over comes back, even if there is no room for it any more."""
     limits = Limits(10)

@@ -7,16 +7,18 @@ nobody but whoever changes the same account.
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     URL,
+    BindParameter,
     Connection,
     Engine,
     TextClause,
+    bindparam,
     create_engine,
     event,
     text,
@@ -79,10 +81,6 @@ _GONE: Final = """
 DELETE FROM ledger_accounts_holds
 WHERE id = :id AND (SELECT now >= :start AND now < :end FROM {clock})
 RETURNING tokens * is_counted AS held, nanodollars * is_counted AS held_nano"""
-_GIVE_BACK: Final = """
-UPDATE ledger_accounts SET reserved_tokens = reserved_tokens - :tokens,
-    reserved_nanodollars = reserved_nanodollars - :nano
-WHERE budget = :budget AND key = :key"""
 
 
 class _Sqlite:
@@ -177,8 +175,12 @@ _CHANGE_RESERVED: Final = text("""
 UPDATE ledger_accounts SET reserved_tokens = reserved_tokens + :tokens,
     reserved_nanodollars = reserved_nanodollars + :nano
 WHERE budget = :budget AND key = :key""")
+_IDS: Final[BindParameter[str]] = bindparam("ids", expanding=True)
 _EXTENDED: Final = text("""
-UPDATE ledger_accounts_holds SET expires_us = :expires WHERE id = :id AND is_counted = 1""")
+UPDATE ledger_accounts_holds SET expires_us = :expires
+WHERE id IN :ids AND is_counted = 1""").bindparams(_IDS)
+_LAPSED: Final = text("""
+SELECT id FROM ledger_accounts_holds WHERE id IN :ids AND is_counted = 0""").bindparams(_IDS)
 _REVIVED: Final = text("""
 UPDATE ledger_accounts_holds SET expires_us = :expires, is_counted = 1
 WHERE id = :id AND is_counted = 0 RETURNING tokens, nanodollars AS nano""")
@@ -199,6 +201,10 @@ _RESET: Final = text("""
 UPDATE ledger_accounts SET tokens = 0, nanodollars = 0, unpriced = 0 WHERE budget = :budget""")
 
 _TRIES: Final = 5
+_AT_ONCE: Final = 500
+
+_inherited: Final[list[Engine]] = []
+"""Kept in a forked child: their connections are the parent's to close."""
 
 _Answer = TypeVar("_Answer")
 
@@ -275,16 +281,18 @@ class SqlAccounts:
 
     def extend(self, holds: Iterable[Hold]) -> None:
         """Begin the leases of these anew."""
-        for hold in holds:
-            self._run(partial(self._extend, hold))
+        all_ = list(holds)
+        for first in range(0, len(all_), _AT_ONCE):
+            self._run(partial(self._extend, all_[first : first + _AT_ONCE]))
 
-    def _extend(self, hold: Hold) -> None:
+    def _extend(self, holds: Sequence[Hold]) -> None:
         with writing(self._engine) as connection:
             expires = self._steps.now(connection) + int(self.lease_s * 1e6)
-            values = {**_values(hold), "expires": expires}
-            is_open = connection.execute(_EXTENDED, values).rowcount
-        if not is_open:
-            self._change_hold(_REVIVED, 1, values)
+            values = {hold.id: {**_values(hold), "expires": expires} for hold in holds}
+            connection.execute(_EXTENDED, {"ids": list(values), "expires": expires})
+            lapsed = connection.scalars(_LAPSED, {"ids": list(values)}).all()
+        for id_ in lapsed:
+            self._change_hold(_REVIVED, 1, values[id_])
 
     def _change_hold(self, statement: TextClause, sign: int, values: dict[str, Any]) -> None:
         """Change a reservation, and with it the sum in its account."""
@@ -349,8 +357,7 @@ class SqlAccounts:
     def _run(self, question: Callable[[], _Answer]) -> _Answer:
         """Ask; anew in a forked child, and once more over a connection that is fresh."""
         if self._pid != os.getpid():
-            # The parent's connections are the parent's to close.
-            self._engine.dispose(close=False)
+            _inherited.append(self._engine)
             self._begin()
         try:
             return question()
