@@ -26,8 +26,6 @@ class Part:
     It's made without the lock, as a price is users' code; who calls a method holds the lock.
     """
 
-    is_shared = False
-
     __slots__ = (
         "account",
         "attodollars",
@@ -155,8 +153,6 @@ class SharedPart(Part):
 
     What asks the store holds no lock, and comes before what's done in memory.
     """
-
-    is_shared = True
 
     __slots__ = ("_hold", "_is_handed_in", "_pid", "_shared", "_standing")
 

@@ -3,7 +3,7 @@
 import pickle
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from llama_token_tracker.budgets import (
     Standing,
     Used,
 )
+
+from .spending import run
 
 FOREVER = 2**62
 SOON = 0.4
@@ -225,6 +227,36 @@ def test_all_stores_do_the_same(seed: int, request: pytest.FixtureRequest, tmp_p
     assert counts == counts[:1] * len(stores)
     for store in stores:
         close(store)
+
+
+def test_threads_keep_all_sums_exact(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
+    """While leases end, and come back, under their hands: nobody waits for nobody in a circle."""
+    store = store_of(kind, request, tmp_path, lease_s=0.1)
+    settled: list[int] = []
+
+    def work(seed: int) -> Callable[[], None]:
+        def calls() -> None:
+            dice = random.Random(seed)
+            for _ in range(60):
+                one = hold(f"{seed} {dice.randrange(6)}", 10, 5)
+                store.reserve(one, Limits())
+                if dice.random() < 0.5:
+                    store.extend([hold(f"{seed} {number}") for number in range(6)])
+                if dice.random() < 0.5 and store.settle(one, Used(3, 2), Limits()).is_held:
+                    settled.append(3)
+                if dice.random() < 0.2:
+                    store.release(one)
+                store.standing("budget", "=ann")
+
+        return calls
+
+    run(*map(work, range(4)))
+    for seed in range(4):
+        for number in range(6):
+            store.release(hold(f"{seed} {number}"))
+    standing = store.standing("budget", "=ann")
+    assert figures(standing) == (sum(settled), sum(settled) // 3 * 2, 0, 0, 0)
+    close(store)
 
 
 def _do(store: AccountStore, do: str, one: Hold, used: Used, limits: Limits) -> object:

@@ -39,7 +39,7 @@ from llama_token_tracker.budgets.store import (
     fits,
     standing_of,
 )
-from llama_token_tracker.sinks.ledger.engine import connect, engine_of, place_of, url_of, writing
+from llama_token_tracker.sinks.ledger.engine import connect, engine_of, place_of, url_of
 
 _FIGURES: Final = "end_us, tokens, nanodollars, unpriced, reserved_tokens, reserved_nanodollars"
 
@@ -97,8 +97,8 @@ class _Sqlite:
         )
     )
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, writing: Engine) -> None:
+        self._writing = writing
 
     def now(self, connection: Connection) -> int:
         """The time in microseconds."""
@@ -106,7 +106,7 @@ class _Sqlite:
         return time.time_ns() // 1_000
 
     def reserve(self, values: dict[str, Any]) -> Any:
-        with writing(self._engine) as connection:
+        with self._writing.begin() as connection:
             values["now"] = self.now(connection)
             row = connection.execute(self.reserved, values).one_or_none()
             if row is not None:
@@ -114,7 +114,7 @@ class _Sqlite:
         return values["now"], row
 
     def settle(self, values: dict[str, Any]) -> Any:
-        with writing(self._engine) as connection:
+        with self._writing.begin() as connection:
             values["now"] = self.now(connection)
             row = connection.execute(self.gone, values).one_or_none()
             if row is not None:
@@ -145,7 +145,7 @@ class _Postgresql:
     )
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
 
     def now(self, connection: Connection) -> int:
         """The time in microseconds."""
@@ -234,7 +234,10 @@ class SqlAccounts:
         self._pid = os.getpid()
         self._engine = _engine(self._url, self._wait_s)
         is_sqlite = self._engine.dialect.name == "sqlite"
-        self._steps: _Steps = _Sqlite(self._engine) if is_sqlite else _Postgresql(self._engine)
+        options = {"writes": True} if is_sqlite else {"isolation_level": "READ COMMITTED"}
+        # Once, as to make it anew takes as long as a statement does.
+        self._writing = self._engine.execution_options(**options)
+        self._steps: _Steps = _Sqlite(self._writing) if is_sqlite else _Postgresql(self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
         """Where they are: a copy connects by itself."""
@@ -286,7 +289,7 @@ class SqlAccounts:
             self._run(partial(self._extend, all_[first : first + _AT_ONCE]))
 
     def _extend(self, holds: Sequence[Hold]) -> None:
-        with writing(self._engine) as connection:
+        with self._writing.begin() as connection:
             expires = self._steps.now(connection) + int(self.lease_s * 1e6)
             values = {hold.id: {**_values(hold), "expires": expires} for hold in holds}
             connection.execute(_EXTENDED, {"ids": list(values), "expires": expires})
@@ -296,7 +299,7 @@ class SqlAccounts:
 
     def _change_hold(self, statement: TextClause, sign: int, values: dict[str, Any]) -> None:
         """Change a reservation, and with it the sum in its account."""
-        with writing(self._engine) as connection:
+        with self._writing.begin() as connection:
             row = connection.execute(statement, values).one_or_none()
             if row is not None:
                 change = {"tokens": sign * row.tokens, "nano": sign * row.nano}
@@ -310,7 +313,7 @@ class SqlAccounts:
         return self._run(lambda: self._standing(values))
 
     def _standing(self, values: dict[str, Any]) -> Standing:
-        with writing(self._engine) as connection:
+        with self._writing.begin() as connection:
             now = self._steps.now(connection)
             values |= {"now": now, "old": now - KEEP_DEAD_US}
             dead = connection.execute(text(_EXPIRED.format(skip=self._steps.skip)), values).all()
@@ -349,7 +352,7 @@ class SqlAccounts:
         """Have nothing be spent in all accounts of a budget."""
 
         def forget() -> None:
-            with writing(self._engine) as connection:
+            with self._writing.begin() as connection:
                 connection.execute(_RESET, {"budget": budget})
 
         self._run(forget)
@@ -400,6 +403,8 @@ def _engine(url: URL, wait_s: float) -> Engine:
         return engine
     engine = create_engine(
         url,
+        # A transaction is begun where there are several statements.
+        isolation_level="AUTOCOMMIT",
         pool_size=5,
         max_overflow=100,
         pool_timeout=wait_s,
