@@ -16,8 +16,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import Final, TypeVar
 
-from llama_token_tracker._background import Worker
-from llama_token_tracker._lock import LOCK
+from llama_token_tracker._background import Worker, run_late
+from llama_token_tracker._lock import LOCK, pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets.amounts import attodollars_of, usd_of
 from llama_token_tracker.budgets.budget import Budget, Spent
@@ -148,6 +148,7 @@ class StoreClient:
         _indebted.add(self)
 
     def _lose(self, error: Exception) -> None:
+        pass_on(error)  # what only happened to be raised there says nothing of the store
         self.is_away = True
         consequence = "calls are held to what this process knows, and charged when it answers"
         notice("the shared accounts in {} can't be reached", error, consequence, self.store.place)
@@ -230,6 +231,7 @@ def _run(reference: "weakref.ref[StoreClient]") -> None:
     idle = 0
     while idle < _IDLE_TICKS:
         time.sleep(_TICK_S)
+        run_late()  # others wait for what calls held here that nobody has any more
         client = reference()
         if client is None:
             return

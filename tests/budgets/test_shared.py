@@ -206,6 +206,36 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]):
         Budget(tokens=1, **wrong)
 
 
+def test_a_call_that_nobody_has_any_more_gives_back_what_it_held(tmp_path: Path):
+    """Even if its process makes no other call, for other processes may wait for it."""
+    store = SqlAccounts(tmp_path / "usage.db")
+    held = reserve(Accounts(Budget(tokens=100, name="ours", shared=store)), 100)
+    connection = sqlite3.connect(tmp_path / "usage.db")
+
+    def reserved() -> int:
+        query = "SELECT reserved_tokens FROM ledger_accounts"
+        return int(connection.execute(query).fetchone()[0])
+
+    assert reserved() == 100
+    del held
+    until(lambda: reserved() == 0)
+    connection.close()
+    store.close()
+
+
+class Ledgerlike:
+    """What has a store of accounts."""
+
+    def __init__(self, store: Any) -> None:
+        self.account_store = store
+
+
+def test_what_has_a_store_is_as_good_as_one(file: SqlAccounts):
+    """As a ledger does."""
+    Accounts(Budget(tokens=100, shared=Ledgerlike(file))).spend({}, None, 7, None)
+    assert spent(Accounts(Budget(tokens=100, shared=file))) == (7, 0)
+
+
 @pytest.mark.slow
 def test_a_long_call_keeps_what_it_holds(file: SqlAccounts):
     """Its lease is extended while it's open, by one thread however many calls there are."""
@@ -412,6 +442,7 @@ print(accounts.spent().tokens)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
 def test_a_forked_process_shares_and_its_parents_calls_stay_open(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -487,6 +518,7 @@ def test_a_database_that_cant_be_is_refused_at_once(target: Any):
         SqlAccounts("x.db", lease_s=0)
 
 
+@pytest.mark.slow
 def test_a_missing_redis_names_its_extra():
     """With the command that brings it."""
     script = (
