@@ -31,8 +31,10 @@ from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
 
 if TYPE_CHECKING:
+    from llama_token_tracker.budgets.redis_accounts import RedisAccounts
     from llama_token_tracker.llama_index.handler import TokenCountingHandler
     from llama_token_tracker.sinks.ledger import Ledger
+    from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
     from llama_token_tracker.wire import (
         AsyncWatchingTransport,
         Watch,
@@ -53,9 +55,11 @@ __all__ = [
     "Price",
     "PriceError",
     "Prices",
+    "RedisAccounts",
     "Row",
     "Scope",
     "SinkError",
+    "SqlAccounts",
     "TokenCountingEvent",
     "TokenCountingHandler",
     "TokenizerError",
@@ -81,6 +85,8 @@ __version__ = "0.1.0"
 _LATE = {
     "TokenCountingHandler": "llama_token_tracker.llama_index.handler",
     "Ledger": "llama_token_tracker.sinks.ledger.ledger",
+    "RedisAccounts": "llama_token_tracker.budgets",
+    "SqlAccounts": "llama_token_tracker.sinks.ledger.accounts",
     "AsyncWatchingTransport": "llama_token_tracker.wire.httpx",
     "WatchingTransport": "llama_token_tracker.wire.httpx",
     "Watch": "llama_token_tracker.wire.watching",

@@ -23,8 +23,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-Over: TypeAlias = Literal["tokens", "usd", "unpriced"]
-"""What a call is refused for: the limit that it would pass, or a price that nobody knows."""
+Over: TypeAlias = Literal["tokens", "usd", "unpriced", "away"]
+"""What a call is refused for: the limit that it would pass, a price that nobody knows, or shared
+accounts that can't be reached."""
 
 
 class Amount(NamedTuple):
@@ -113,7 +114,7 @@ class BudgetExceededError(LlamaTokenTrackerError, ValueError):
     Attributes:
         budget: The budget.
         over: Which limits it would pass: "tokens", "usd", or both; "unpriced" if money is limited
-            and nobody knows the price of the call.
+            and nobody knows the price of the call; "away" if its accounts can't be reached.
         limit: The budget's limits, `limit.tokens` and `limit.usd`; `None` where there is none.
         spent: What was settled in this window, in both units.
         reserved: What other calls under way have reserved.

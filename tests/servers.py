@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn
@@ -37,9 +37,9 @@ def as_psycopg(uri: str) -> str:
     return uri.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
-@pytest.fixture(scope="session")
-def postgres_uri() -> Iterator[str]:
-    """A PostgreSQL server's own database, by libpq's URI."""
+@contextlib.contextmanager
+def postgres_server() -> Generator[str]:
+    """A PostgreSQL server: its own database, by libpq's URI."""
     try:
         import psycopg  # noqa: F401 - asked for by the tests of a server alone
 
@@ -51,9 +51,18 @@ def postgres_uri() -> Iterator[str]:
         _lacking("PostgreSQL", error)
     folder = tempfile.mkdtemp(prefix="pg-", dir="/tmp" if Path("/tmp").is_dir() else None)
     server = get_server(Path(folder) / "data", cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    """A PostgreSQL server for all tests."""
+    with postgres_server() as uri:
+        yield uri
 
 
 @pytest.fixture

@@ -5,30 +5,54 @@ the limit, `Accounts` what was spent and reserved under it, `Reservation` one ca
 Nothing here knows LlamaIndex, or where a price comes from.
 """
 
-from llama_token_tracker.budgets.accounts import MAX_ACCOUNTS
+from llama_token_tracker.budgets.accounts import Accounts, reserve_all
 from llama_token_tracker.budgets.budget import (
     DEFAULT_MAX_TOKENS,
+    Away,
     Budget,
     OnExceed,
+    OnReach,
     Price,
+    Reached,
+    Spent,
     Unpriced,
 )
-from llama_token_tracker.budgets.reservations import Accounts, Reservation, Spent, reserve_all
+from llama_token_tracker.budgets.redis_accounts import RedisAccounts
+from llama_token_tracker.budgets.reservations import Reservation
+from llama_token_tracker.budgets.store import (
+    AccountStore,
+    Hold,
+    Limits,
+    MemoryAccounts,
+    Standing,
+    Used,
+)
+from llama_token_tracker.budgets.table import MAX_ACCOUNTS
 from llama_token_tracker.errors import Amount, BudgetError, BudgetExceededError, Over
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",
     "MAX_ACCOUNTS",
+    "AccountStore",
     "Accounts",
     "Amount",
+    "Away",
     "Budget",
     "BudgetError",
     "BudgetExceededError",
+    "Hold",
+    "Limits",
+    "MemoryAccounts",
     "OnExceed",
+    "OnReach",
     "Over",
     "Price",
+    "Reached",
+    "RedisAccounts",
     "Reservation",
     "Spent",
+    "Standing",
     "Unpriced",
+    "Used",
     "reserve_all",
 ]

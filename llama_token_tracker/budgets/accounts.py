@@ -1,214 +1,174 @@
-"""The accounts of one budget: what was spent in the current window, and what is reserved.
+"""`Accounts`: the running accounts of one budget, as users of budgets alone work with them."""
 
-Their number is bounded; `Accounts` describes the rule by which they are dropped.
-"""
+from collections.abc import Iterable, Mapping
+from copy import copy
+from decimal import Decimal
+from heapq import nlargest
+from typing import Any
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, ClassVar, Final
-
-from llama_token_tracker._log_once import notice
-from llama_token_tracker.budgets.amounts import attodollars_of
-from llama_token_tracker.budgets.budget import Budget
-from llama_token_tracker.budgets.windows import end_of, length_of, time_by
-from llama_token_tracker.errors import Over
-
-MAX_ACCOUNTS: Final = 10_000
-"""How many accounts of one budget are told apart."""
+from llama_token_tracker._background import run_late
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker.budgets.amounts import count_of
+from llama_token_tracker.budgets.budget import Budget, Price, Spent
+from llama_token_tracker.budgets.reservations import Reservation, reserve_in, spend_in
+from llama_token_tracker.budgets.table import MAX_ACCOUNTS, AccountTable, spent_of
+from llama_token_tracker.errors import BudgetError
 
 
-class Account:
-    """What calls of one value of `per` have spent, and what those under way have reserved.
+class Accounts:
+    """The running accounts of one budget: one for each value of what it is `per`.
 
-    The lock lets its own thread in a second time, when the garbage collector closes a stream. So
-    the sums are changed by plain additions, between which the collector doesn't run.
+    Spend counts in the window in which it settles; until then its reservation is carried from
+    window to window. Time never goes back: with a clock that does, the window stays the one it
+    was, until the clock has passed its end again or `reset()` is called.
+
+    Beyond `max_accounts`, those without calls under way that spent the smallest part of their
+    limit are dropped, and the most that any of them had spent in this window is remembered.
+    Whoever has no account, whether it's new or was dropped, is assumed to have spent that much.
+    So no limit can be passed by being forgotten; the price is that a newcomer's limit is the
+    smaller by what the smallest spenders spent, which errors and `Spent` say.
+
+    Args:
+        budget: The limit that applies to the calls.
+        max_accounts: How many accounts are told apart. There may be more only while more than
+            this have calls under way.
+
+    Source:
+        The rule is that of Space-Saving: Metwally, Agrawal and El Abbadi, "Efficient computation
+        of frequent and top-k elements in data streams" (2005).
     """
 
-    __slots__ = (
-        "assumed_attodollars",
-        "assumed_tokens",
-        "attodollars",
-        "epoch",
-        "open",
-        "reserved_attodollars",
-        "reserved_tokens",
-        "tokens",
-        "unpriced",
-        "warned",
-    )
+    def __init__(self, budget: Budget, *, max_accounts: int = MAX_ACCOUNTS) -> None:
+        if count_of("max_accounts", max_accounts) < 1:
+            msg = "max_accounts is 0; give a number from 1 on."
+            raise BudgetError(msg)
+        self._table = AccountTable(budget, max_accounts)
 
-    SPENT: ClassVar = (
-        "assumed_tokens",
-        "assumed_attodollars",
-        "tokens",
-        "unpriced",
-        "attodollars",
-        "warned",
-    )
-    """What belongs to the window, and not to the calls under way."""
+    @property
+    def budget(self) -> Budget:
+        """The limit that applies to the calls."""
+        return self._table.budget
 
-    def __init__(self, epoch: int, tokens: int = 0, attodollars: int = 0) -> None:
-        self.open = 0
-        self.reserved_tokens = 0
-        self.reserved_attodollars = 0
-        self.start(epoch, tokens, attodollars)
+    def reserve(
+        self,
+        tags: Mapping[str, str],
+        scope: str | None,
+        *,
+        input_tokens: int,
+        output_tokens: int | None,
+        usd: Decimal | Price | None,
+    ) -> Reservation:
+        """Reserve what a call may use, before it is sent: `reserve_all` for one budget."""
+        return reserve_all(
+            (self,),
+            tags,
+            scope,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            usd=usd,
+        )
 
-    def start(self, epoch: int, tokens: int = 0, attodollars: int = 0) -> None:
-        """Begin a window: what was spent is forgotten, what is reserved is carried over."""
-        self.epoch = epoch
-        self.tokens = self.assumed_tokens = tokens
-        self.attodollars = self.assumed_attodollars = attodollars
-        self.unpriced = 0
-        self.warned: frozenset[Over] = frozenset()
+    def spend(
+        self, tags: Mapping[str, str], scope: str | None, tokens: int, usd: Decimal | None
+    ) -> None:
+        """Charge what a call has used that reserved nothing, as its start was not seen.
 
+        Args:
+            tags: The call's tags.
+            scope: The name of its scope, or `None`.
+            tokens: What it used, input and output.
+            usd: What it cost, or `None` if the price is not known.
 
-class AccountTable:
-    """All accounts of one budget, by name. Who calls a method that changes it holds the lock."""
+        Raises:
+            BudgetError: A figure is none.
+        """
+        table = self._table
+        spend_in(table, table.key(tags, scope), tokens, usd)
 
-    def __init__(self, budget: Budget, max_accounts: int) -> None:
-        self.budget = budget
-        self.max_accounts = max_accounts
-        self.limit_tokens = budget.tokens
-        self.limit_attodollars = None if budget.usd is None else attodollars_of(budget.usd)
-        # Compared here, without the lock: an object of the user's may compare by code of its own.
-        self.refuses = not callable(budget.on_exceed) and budget.on_exceed == "raise"
-        self.refuses_unpriced = budget.unpriced == "refuse"
-        self._per_token = _weight(self.limit_tokens)
-        self._per_attodollar = _weight(self.limit_attodollars)
-        self.until: datetime | None = None
-        self._length = None if budget.window is None else length_of(budget.window)
-        self._batch = max(1, max_accounts // 10)
-        self._full_at = max_accounts
-        self._accounts: dict[str | None, Account] = {}
-        self._epoch = 0
-        self._floor_tokens = 0
-        self._floor_attodollars = 0
+    def spent(self, tags: Mapping[str, str] | None = None, scope: str | None = None) -> Spent:
+        """The state of the account that calls with these tags, in this scope, belong to."""
+        run_late()  # what nobody holds any more is given back
+        table = self._table
+        key, now = table.key(tags or {}, scope), table.time()
+        if table.shared is not None and (found := table.shared.spent(key)) is not None:
+            return found
+        with LOCK:
+            account, until = copy(table.peek(key, now)), table.until
+        return spent_of(account, until)
 
-    def __len__(self) -> int:
-        """How many accounts there are."""
-        return len(self._accounts)
+    def fullest(self, most: int) -> tuple[list[tuple[str | None, Spent]], int]:
+        """The accounts that have used up most of their limits, by name, and how many there are.
 
-    # --- what may run users' code, and so comes before the lock ----------------------------
+        Args:
+            most: So many are given, the fullest first.
+        """
+        run_late()
+        table = self._table
+        if table.shared is not None and (known := table.shared.fullest(most)) is not None:
+            return known
+        now = table.time()
+        with LOCK:
+            kept = table.kept(now)
+        # Without the lock, as there may be thousands.
+        found = nlargest(most, kept, key=table.share)
+        with LOCK:
+            for _, account in found:
+                table.carry_over(account, now)
+            copies, until = [(key, copy(account)) for key, account in found], table.until
+        return [(key, spent_of(account, until)) for key, account in copies], len(kept)
 
-    def key(self, tags: Mapping[str, str], scope: str | None) -> str | None:
-        """The name of the account that a call belongs to."""
-        per = self.budget.per
-        if per is None:
-            return None
-        value: object = scope if per == "scope" else tags.get(per)
-        if value is None and per != "scope":
-            found, consequence = list(tags), "those without it share one account"
-            notice("a call has no tag {}, which its budget is per", found, consequence, per)
-        if value is None or type(value) is str:
-            return value
-        # No subclass, which might compare in a way of its own, under the lock.
-        return str.__str__(str(value))
+    def reset(self) -> None:
+        """Start again from nothing spent, and look at the clock afresh.
 
-    def time(self) -> datetime | None:
-        """The time in UTC; `None` if it doesn't matter, or if the clock fails."""
-        try:
-            return None if self._length is None else time_by(self.budget.clock)
-        except Exception as error:  # noqa: BLE001 - a user's clock may raise anything
-            notice("a budget's clock failed", error, "the call counts in the last known window")
-            return None
+        A call that is under way keeps its reservation and counts when it ends. Accounts that are
+        shared start again for all who share them.
+        """
+        if self._table.shared is not None:
+            self._table.shared.reset()
+        with LOCK:
+            self._table.start(None)
 
-    # --- accounts and windows ---------------------------------------------------------------
-
-    def account(self, key: str | None, now: datetime | None) -> Account:
-        """The account of this name, in the window of this time."""
-        self.roll(now)
-        account = self._accounts.get(key)
-        if account is None:
-            if len(self._accounts) >= self._full_at:
-                self._make_room()
-            # Not by assignment: the collector may have brought a call of the same name.
-            account = self._accounts.setdefault(key, self._newcomer())
-        elif account.epoch != self._epoch:
-            account.start(self._epoch)
-        return account
-
-    def peek(self, key: str | None, now: datetime | None) -> Account:
-        """The account of this name, or for a name without any one that isn't kept."""
-        self.roll(now)
-        return self.account(key, now) if key in self._accounts else self._newcomer()
-
-    def carry_over(self, account: Account, now: datetime | None) -> None:
-        """Bring an account into the window of this time, with what is reserved."""
-        self.roll(now)
-        if account.epoch != self._epoch:
-            account.start(self._epoch)
-
-    def roll(self, now: datetime | None) -> None:
-        """Start a new window if the last one has ended by this time."""
-        if now is not None and self._length is not None:
-            until = self.until
-            if until is None or now >= until:
-                self.start(end_of(self._length, now))
-
-    def start(self, until: datetime | None) -> None:
-        """Start a window. Accounts find out when they're next used, however many they are."""
-        self.until = until
-        self._epoch += 1
-        self._floor_tokens = self._floor_attodollars = 0
-
-    def _newcomer(self) -> Account:
-        return Account(self._epoch, self._floor_tokens, self._floor_attodollars)
-
-    def _make_room(self) -> None:
-        """Drop a tenth of the accounts, so that as many newcomers cost nothing."""
-        # A list, as the collector may bring another call while this goes on.
-        idle = [(key, account) for key, account in list(self._accounts.items()) if not account.open]
-        idle.sort(key=self.share)
-        for key, account in idle[: len(self._accounts) - self.max_accounts + self._batch]:
-            if account.open:
-                continue
-            # Before it goes: whoever has no account is assumed to have spent as much.
-            if account.epoch == self._epoch:
-                if account.tokens > self._floor_tokens:
-                    self._floor_tokens = account.tokens
-                if account.attodollars > self._floor_attodollars:
-                    self._floor_attodollars = account.attodollars
-            self._accounts.pop(key, None)
-        self._full_at = max(self.max_accounts, len(self._accounts) + self._batch)
-
-    def share(self, item: tuple[str | None, Account]) -> float:
-        """How much of its limits an account has used up in this window."""
-        account = item[1]
-        if account.epoch != self._epoch:
-            return 0.0
-        tokens = account.tokens * self._per_token
-        money = account.attodollars * self._per_attodollar
-        return tokens if tokens > money else money
-
-    def kept(self, now: datetime | None) -> list[tuple[str | None, Account]]:
-        """All accounts that are kept, by name, with the window of this time begun."""
-        self.roll(now)
-        return list(self._accounts.items())
-
-    # --- copies -----------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:
         """What is spent; reservations belong to calls of this process."""
-        return {
-            "until": self.until,
-            "floor": (self._floor_tokens, self._floor_attodollars),
-            "accounts": {
-                key: {name: getattr(account, name) for name in Account.SPENT}
-                for key, account in list(self._accounts.items())
-                if account.epoch == self._epoch
-            },
-        }
+        with LOCK:
+            state = self._table.state()
+        return {"budget": self.budget, "max_accounts": self._table.max_accounts, **state}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over the `state` of another table."""
-        self.until = state["until"]
-        self._floor_tokens, self._floor_attodollars = state["floor"]
-        for key, spent in state["accounts"].items():
-            account = self._accounts[key] = Account(self._epoch)
-            for name, value in spent.items():
-                setattr(account, name, value)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make accounts of their own in the state of the pickled ones."""
+        self._table = AccountTable(state["budget"], state["max_accounts"])
+        self._table.restore(state)
 
 
-def _weight(limit: int | None) -> float:
-    """Which part of a limit one unit is."""
-    return 0.0 if limit is None else 1 / max(limit, 1)
+def reserve_all(
+    accounts: Iterable[Accounts],
+    tags: Mapping[str, str],
+    scope: str | None,
+    *,
+    input_tokens: int,
+    output_tokens: int | None,
+    usd: Decimal | Price | None,
+) -> Reservation:
+    """Reserve what a call may use in several accounts: in all of them, or in none.
+
+    Args:
+        accounts: Those of each budget that the call is subject to. One that is named twice
+            counts once.
+        tags: The call's tags.
+        scope: The name of its scope, or `None`.
+        input_tokens: How many tokens will be sent, as far as that is known.
+        output_tokens: How many may come back at the most: 0 for embeddings, `None` if the call
+            doesn't state it; then each budget assumes its `default_max_tokens`.
+        usd: What all that would cost, or `None` if the price is not known; or a function that
+            says so, which is asked for each budget that limits money.
+
+    Returns:
+        The reservation, to be settled or released at the call's end.
+
+    Raises:
+        BudgetExceededError: The call would pass a limit. Nothing is reserved, nor is it if a
+            price or a function for `on_exceed` raises.
+        BudgetError: A figure is none.
+    """
+    tables = [one._table for one in dict.fromkeys(accounts)]  # pyright: ignore[reportPrivateUsage]  # made here
+    return reserve_in(tables, tags, scope, input_tokens, output_tokens, usd)

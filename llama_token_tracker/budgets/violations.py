@@ -101,10 +101,15 @@ def _money(violation: Violation) -> str:
     )
 
 
+def _no_store(_violation: Violation) -> str:
+    return "the store of its shared accounts can't be reached"
+
+
 _PROBLEMS: Final[dict[Over, Callable[[Violation], str]]] = {
     "tokens": _too_many_tokens,
     "usd": _too_much_money,
     "unpriced": _no_price,
+    "away": _no_store,
 }
 
 
@@ -164,8 +169,13 @@ def _a_price(_violation: Violation) -> str:
     return 'Give its model a price, or let such calls pass with Budget(..., unpriced="allow").'
 
 
+def _a_store(_violation: Violation) -> str:
+    return 'Try again once it answers, or let such calls pass with Budget(..., away="allow").'
+
+
 _WAYS_OUT: Final[dict[Over, Callable[[Violation], str]]] = {
     "tokens": _fewer_tokens,
     "usd": _less_money,
     "unpriced": _a_price,
+    "away": _a_store,
 }

@@ -11,6 +11,7 @@ _LONGEST: Final = timedelta(days=36_525)
 _MONTH: Final = _LONGEST / 1_200
 # A Monday, so that weeks start on Mondays.
 _ANCHOR: Final = datetime(2001, 1, 1, tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _TEXT: Final = re.compile(r"([0-9]{1,9}) (second|minute|hour|day|week|month|year)s?")
 _UNITS: Final[dict[str, timedelta | int]] = {
@@ -70,6 +71,26 @@ def end_of(length: timedelta | int, now: datetime) -> datetime:
     except (OverflowError, ValueError):
         # Past the last year that there is.
         return _NEVER
+
+
+def bounds_us(length: timedelta | int, now_us: int) -> tuple[int, int]:
+    """The begin and the end of the window that this time falls into, in microseconds since 1970."""
+    end = end_of(length, time_of(now_us))
+    if isinstance(length, timedelta):
+        start = end - length
+    else:
+        year, month = divmod(end.year * 12 + end.month - 1 - length, 12)
+        start = datetime(max(year, 1), month + 1, 1, tzinfo=UTC)
+    return _us_of(start), _us_of(end)
+
+
+def time_of(us: int) -> datetime:
+    """This many microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def _us_of(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def time_by(clock: object) -> datetime:

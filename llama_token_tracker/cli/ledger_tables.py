@@ -44,6 +44,17 @@ def _measure(name: str) -> Callable[["Sum"], str]:
     return show
 
 
+def _number(name: str) -> Callable[["Sum"], str]:
+    def show(total: "Sum") -> str:
+        return f"{getattr(total, name):,}"
+
+    return show
+
+
+def _certain(total: "Sum") -> str:
+    return dollars(total.certain_usd)
+
+
 def _cost(total: "Sum") -> str:
     if total.cost_usd is None:
         return dollars(None if total.calls else Decimal(0))
@@ -52,16 +63,16 @@ def _cost(total: "Sum") -> str:
 
 
 FIGURES: Final[dict[str, Figure]] = {
-    "calls": Figure("Calls", lambda total: f"{total.calls:,}"),
-    "failed": Figure("Failed", lambda total: f"{total.failed:,}"),
-    "unanswered": Figure("Unanswered", lambda total: f"{total.unanswered:,}"),
+    "calls": Figure("Calls", _number("calls")),
+    "failed": Figure("Failed", _number("failed")),
+    "unanswered": Figure("Unanswered", _number("unanswered")),
     "input": Figure("Input", _measure("input_tokens")),
     "cache_read": Figure("Cache read", _measure("cache_read_tokens")),
     "cache_write": Figure("Cache write", _measure("cache_write_tokens")),
     "output": Figure("Output", _measure("output_tokens")),
     "reasoning": Figure("Reasoning", _measure("reasoning_tokens")),
     "cost": Figure("Cost", _cost),
-    "certain": Figure("Certain", lambda total: dollars(total.certain_usd)),
+    "certain": Figure("Certain", _certain),
 }
 
 _DROPPED: Final = (

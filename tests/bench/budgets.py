@@ -1,24 +1,32 @@
-"""What a budget costs a call, with nothing and with a hundred thousand events counted before.
+"""What a budget costs a call: in memory, and in the stores that processes share.
 
     python -m tests.bench.budgets
 
-Prints CPU microseconds of a reported call, start and end through a `CallbackManager`, best of
-many rounds. Asserts nothing.
+Prints microseconds of a reported call, start and end through a `CallbackManager`, best of many
+rounds, with nothing and with many events counted before: of the processor for memory, of the clock
+for stores, whose answers are waited for. Asserts nothing.
 """
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.llms import ChatMessage, ChatResponse
 from rich.console import Console
 from rich.table import Table
 
-from llama_token_tracker import Budget, TokenCountingHandler
+from llama_token_tracker import Budget, RedisAccounts, SqlAccounts, TokenCountingHandler
+from llama_token_tracker.budgets import AccountStore
+from tests.servers import RedisServer, as_psycopg, postgres_server
 
 _CALLS = 200
 _ROUNDS = 30
 _MANY = 100_000
+_MANY_SHARED = 2_000
 
 MESSAGES = [ChatMessage("tell me " * 25, role="user")]
 ANSWER = ChatResponse(
@@ -39,34 +47,63 @@ KINDS: dict[str, Callable[[], TokenCountingHandler]] = {
 }
 
 
+@contextmanager
+def stores() -> Iterator[dict[str, AccountStore]]:
+    """All stores whose servers are there."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        found: dict[str, AccountStore] = {"SQLite": SqlAccounts(folder / "usage.db")}
+        try:
+            uri = stack.enter_context(postgres_server())
+            found["PostgreSQL"] = SqlAccounts(as_psycopg(uri))
+            server = RedisServer()
+            stack.callback(server.stop)
+            found["Redis"] = RedisAccounts(server.url)
+        except pytest.skip.Exception as error:
+            Console().print(error)
+        yield found
+
+
 def _work(manager: CallbackManager, calls: int) -> None:
     for _ in range(calls):
         event_id = manager.on_event_start(CBEventType.LLM, START)
         manager.on_event_end(CBEventType.LLM, END, event_id=event_id)
 
 
-def _spent(handler: TokenCountingHandler) -> float:
+def _spent(handler: TokenCountingHandler, clock: Callable[[], float]) -> float:
     manager = CallbackManager([handler])
     best = float("inf")
     for _ in range(_ROUNDS):
-        began = time.process_time()
+        began = clock()
         _work(manager, _CALLS)
-        best = min(best, (time.process_time() - began) / _CALLS * 1e6)
+        best = min(best, (clock() - began) / _CALLS * 1e6)
     return best
+
+
+def _row(
+    handler: TokenCountingHandler, clock: Callable[[], float], many: int
+) -> tuple[str, str, str]:
+    _work(CallbackManager([handler]), 1)  # loads the prices
+    first = _spent(handler, clock)
+    _work(CallbackManager([handler]), many)
+    return f"{first:.1f}", f"{many:,}", f"{_spent(handler, clock):.1f}"
 
 
 def main() -> None:
     """Print the table."""
-    table = Table(title="A reported call, CPU µs")
-    for column in ("budget", "first calls", f"after {_MANY:,} events"):
+    table = Table(title="A reported call, µs")
+    for column in ("budget", "first calls", "after events", ""):
         table.add_column(column, justify="left" if column == "budget" else "right")
     for name, kind in KINDS.items():
-        handler = kind()
-        _work(CallbackManager([handler]), 1)  # loads the prices
-        first = _spent(handler)
-        _work(CallbackManager([handler]), _MANY)
-        table.add_row(name, f"{first:.1f}", f"{_spent(handler):.1f}")
-    Console(width=80).print(table)
+        table.add_row(name, *_row(kind(), time.process_time, _MANY))
+    with stores() as found:
+        for name, store in found.items():
+            handler = TokenCountingHandler(
+                budget=Budget(tokens=10**12, per="user", window="1 day", shared=store)
+            )
+            row = _row(handler, time.perf_counter, _MANY_SHARED)
+            table.add_row(f"the same, shared in {name}", *row)
+    Console(width=90).print(table)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import assert_type
 
 from llama_index.core.callbacks import CallbackManager
@@ -10,12 +11,13 @@ from llama_index.core.callbacks import TokenCountingHandler as LlamaIndexHandler
 from llama_token_tracker import (
     Budget,
     BudgetExceededError,
+    SqlAccounts,
     TokenCountingEvent,
     TokenCountingHandler,
     Usage,
     extract_usage,
 )
-from llama_token_tracker.budgets import Accounts
+from llama_token_tracker.budgets import Accounts, AccountStore, MemoryAccounts
 from llama_token_tracker.testing import Call, LoopbackProvider, Reply, ToolCall
 
 
@@ -60,14 +62,17 @@ def test_an_extraction_is_typed() -> None:
     assert_type(extract_usage({"usage": {"prompt_tokens": 1}}), Usage | None)
 
 
-def test_a_budget_is_typed() -> None:
+def test_a_budget_is_typed(tmp_path: Path) -> None:
     """A limit may be given in many types, and is kept in one."""
     budgets = [
         Budget(usd=2, tokens=1_000_000, per="user", window="1 day", on_exceed="raise"),
         Budget(usd=0.5, window=timedelta(hours=1), on_exceed="warn", unpriced="allow"),
         Budget(usd="0.5", on_exceed=print),
         Budget(usd=Decimal("0.5"), default_max_tokens=100),
+        Budget(tokens=100, shared=MemoryAccounts(), at={0.8: print, 1: print}, away="refuse"),
     ]
+    store: AccountStore = SqlAccounts(tmp_path / "usage.db", lease_s=30)
+    assert_type(Budget(tokens=1, shared=store).name, str | None)
     assert_type(budgets[0].usd, Decimal | None)
     assert_type(budgets[0].tokens, int | None)
     accounts = Accounts(budgets[0])

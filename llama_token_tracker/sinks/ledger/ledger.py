@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import cached_property
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -18,10 +19,12 @@ from sqlalchemy.exc import DBAPIError
 
 from llama_token_tracker._background import after_start_of_worker, is_worker
 from llama_token_tracker._printable import printable
+from llama_token_tracker.budgets.store import AccountStore
 from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.sinks.delivery import BatchingSink
+from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
 from llama_token_tracker.sinks.ledger.batches import Batches, Database
 from llama_token_tracker.sinks.ledger.engine import place_of, reason_of, url_of
 from llama_token_tracker.sinks.ledger.news import News
@@ -145,6 +148,11 @@ class Ledger(BatchingSink):
     def engine(self) -> Engine:
         """SQLAlchemy's engine of its database."""
         return self._database.engine
+
+    @cached_property
+    def account_store(self) -> AccountStore:
+        """Where budgets that are shared by way of it have their accounts: in its database."""
+        return SqlAccounts(self.url)
 
     @property
     def place(self) -> str:

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from sqlalchemy import BigInteger, Column, Table
 
@@ -90,7 +90,7 @@ class Record(NamedTuple):
         """
         found: Any = json.loads(line)
         if not (
-            isinstance(found, list)
+            found.__class__ is list
             and len(found) == len(cls._fields)
             and all(map(_is_row, found, _TABLES, (False, False, False, True, False, True)))
         ):
@@ -110,7 +110,7 @@ def _is_row(values: Any, columns: Sequence[Column[Any]], may_lack: bool) -> bool
     if values is None:
         return may_lack
     return (
-        isinstance(values, list)
+        values.__class__ is list
         and len(values) == len(columns)
         and all(map(_is_value, values, columns))
     )
@@ -304,7 +304,7 @@ def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
     tables = {PROCESSES: "process", KINDS: "kind", LABELS: "label", PRICES: "price"}
     found: dict[Table, dict[int, Values]] = {table: {} for table in tables}
     for record in records:
-        if max(filter(None, _measures_of(record.call)), default=0) > _MOST:
+        if max(figure or 0 for figure in _measures_of(record.call)) > _MOST:
             msg = f"more than {_MOST:,} tokens"
             raise OverflowError(msg)
         for table, name in tables.items():
@@ -316,4 +316,4 @@ def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
 
 MEASURE_PLACES: Final = tuple(_COLUMNS[name] for name in MEASURES)
 """Where a call's row holds its measures."""
-_measures_of: Final = itemgetter(*MEASURE_PLACES)
+_measures_of: Final[Callable[[Values], Values]] = cast("Any", itemgetter)(*MEASURE_PLACES)

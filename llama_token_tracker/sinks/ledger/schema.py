@@ -198,6 +198,37 @@ DAY_US: Final = 24 * HOUR_US
 ROLLUPS: Final = MappingProxyType({HOUR_US: HOURS, DAY_US: DAYS})
 """By their length in microseconds."""
 
+ACCOUNTS: Final = Table(
+    "ledger_accounts",
+    METADATA,
+    Column("budget", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("nanodollars", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+    Column("reserved_tokens", BigInteger, nullable=False),
+    Column("reserved_nanodollars", BigInteger, nullable=False),
+    PrimaryKeyConstraint("budget", "key"),
+    sqlite_with_rowid=False,
+)
+"""What is spent in an account's window, which ends at `end_us`, and what is reserved."""
+
+HOLDS: Final = Table(
+    "ledger_accounts_holds",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("budget", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("nanodollars", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("is_counted", BigInteger, nullable=False),
+    Index("ledger_accounts_holds_account", "budget", "key", "is_counted", "expires_us"),
+    sqlite_with_rowid=False,
+)
+"""Reservations. `is_counted`: 1 while it's part of its account's sum, 0 once its lease is over."""
+
 _VIEW: Final = f"""
 CREATE VIEW ledger_events AS SELECT
     calls.id, calls.started_us, calls.duration_us,

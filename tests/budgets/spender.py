@@ -1,0 +1,90 @@
+"""A program whose processes share a budget and call a provider as fast as they may.
+
+    python -m tests.budgets.spender URL PROVIDER_URL PROCESSES
+
+One more is killed before with a call open. It prints what the store says of them, as JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.instrumentation.dispatcher import instrument_tags
+from llama_index.llms.openai import OpenAI
+
+from llama_token_tracker import Budget, BudgetExceededError, SqlAccounts, TokenCountingHandler
+from llama_token_tracker.budgets import RedisAccounts
+
+LIMIT = 1_000
+LEASE_S = 1.0
+PROMPT = "word " * 30
+TAGS = {"user": "ann"}
+
+
+def store_at(url: str, **options: Any) -> Any:
+    """The store that a URL names."""
+    kind = RedisAccounts if url.startswith("redis") else SqlAccounts
+    return kind(url, **options)
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a forked process."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+    finally:
+        os._exit(0)
+
+
+def main(url: str, provider_url: str, processes: int) -> None:
+    """Spend the budget to its end."""
+    handler = TokenCountingHandler(
+        budget=Budget(tokens=LIMIT, per="user", shared=store_at(url, lease_s=LEASE_S))
+    )
+    (accounts,) = handler.accounts
+    llm = OpenAI(
+        model="gpt-4o-mini",
+        api_key="none",
+        api_base=provider_url,
+        max_retries=0,
+        callback_manager=CallbackManager([handler]),
+    )
+
+    def spend() -> None:
+        with instrument_tags(TAGS):
+            while True:
+                try:
+                    llm.complete(PROMPT, max_tokens=10)
+                except BudgetExceededError as error:
+                    if not error.reserved.tokens:
+                        return
+                    time.sleep(0.02)
+
+    accounts.spent(TAGS)  # before the fork: no connection may be shared
+    reader, writer = os.pipe()
+
+    def die() -> None:
+        accounts.reserve(TAGS, None, input_tokens=300, output_tokens=0, usd=None)
+        os.write(writer, b"held")
+        time.sleep(600)
+
+    victim = in_child(die)
+    os.read(reader, 4)
+    os.kill(victim, signal.SIGKILL)
+    os.waitpid(victim, 0)
+    held = accounts.spent(TAGS).reserved_tokens
+    for child in [in_child(spend) for _ in range(processes)]:
+        os.waitpid(child, 0)
+    end = accounts.spent(TAGS)
+    print(json.dumps({"held": held, "spent": end.tokens, "reserved": end.reserved_tokens}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
