@@ -54,13 +54,13 @@ def export(rows: Rows, columns: Columns, format: str, target: Path | None) -> in
             # A pipe, or a device.
             with target.open("wb") as file:
                 return write(rows, columns, file)
-        return _replace(target, lambda file: write(rows, columns, file))
+        return _replace_file(target, lambda file: write(rows, columns, file))
     except OSError as error:
         msg = f"{target} can't be written: {error.strerror}"
         raise LedgerError(msg) from error
 
 
-def _replace(target: Path, write: Callable[[IO[bytes]], int]) -> int:
+def _replace_file(target: Path, write: Callable[[IO[bytes]], int]) -> int:
     """Write a file beside it, which takes its place once it's whole."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
