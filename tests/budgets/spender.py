@@ -45,8 +45,14 @@ def in_child(work: Callable[[], object]) -> int:
 
 def main(url: str, provider_url: str, processes: int) -> None:
     """Spend the budget to its end."""
+    told, teller = os.pipe()
     handler = TokenCountingHandler(
-        budget=Budget(tokens=LIMIT, per="user", shared=store_at(url, lease_s=LEASE_S))
+        budget=Budget(
+            tokens=LIMIT,
+            per="user",
+            shared=store_at(url, lease_s=LEASE_S),
+            at={0.5: lambda _: os.write(teller, b"!")},
+        )
     )
     (accounts,) = handler.accounts
     llm = OpenAI(
@@ -83,7 +89,9 @@ def main(url: str, provider_url: str, processes: int) -> None:
     for child in [in_child(spend) for _ in range(processes)]:
         os.waitpid(child, 0)
     end = accounts.spent(TAGS)
-    print(json.dumps({"held": held, "spent": end.tokens, "reserved": end.reserved_tokens}))
+    os.close(teller)
+    found = {"held": held, "spent": end.tokens, "reserved": end.reserved_tokens}
+    print(json.dumps({**found, "alerts": len(os.read(told, 100))}))
 
 
 if __name__ == "__main__":
