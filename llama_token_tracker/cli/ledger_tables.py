@@ -109,7 +109,9 @@ class LedgerTable:
         if not self.sums.total.calls:
             return Group(*heading, Text("No calls."))
         names = list(FIGURES)
-        dropped = list(_DROPPED)
+        # What there's nothing of goes first.
+        total = self.sums.total
+        dropped = sorted(_DROPPED, key=lambda name: FIGURES[name].of(total) not in ("", "0"))
         grid = self._grid(names, console)
         wide = console.options.update(max_width=_UNBOUNDED)
         while dropped and Measurement.get(console, wide, grid).maximum > console.width:
