@@ -137,6 +137,13 @@ class TokenCountingEvent:
         """What it cost in US dollars; `None` if its price is unknown."""
         return None if self.cost is None else self.cost.usd
 
+    def is_billed(self, cost: Cost) -> bool:
+        """Whether this cost of it is surely what was billed.
+
+        It's whole, of figures that the provider reported, and of a call that gave its answer.
+        """
+        return cost.is_whole and self.source == "reported" and self.status == "complete"
+
     @property
     def units(self) -> dict[str, float]:
         """What is billed apart from tokens, by name: 3 of `search_units`, for example."""

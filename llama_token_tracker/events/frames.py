@@ -83,7 +83,7 @@ def row_of(event: TokenCountingEvent) -> dict[str, Any]:
     """One event as a row."""
     cost, served, counts = event.cost, event.served, event.usage.__dict__
     usd = (_NOTHING if event.is_free else None) if cost is None else cost.usd
-    is_sure = cost is not None and cost.is_whole and event.source == "reported"
+    is_sure = cost is not None and event.is_billed(cost)
     as_of = None if cost is None or cost.as_of is None else cost.as_of.isoformat()
     return {
         "id": event.id,

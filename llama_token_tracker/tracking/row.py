@@ -115,7 +115,7 @@ class Row:
         self.priced_usd += sign * cost.usd
         self.cache_savings_usd += sign * cost.cache_savings_usd
         self.cache_write_usd += sign * cost.cache_write_usd
-        if not (cost.is_whole and event.source == "reported" and event.status == "complete"):
+        if not event.is_billed(cost):
             self.estimated_usd += sign * cost.usd
 
     def merge(self, other: "Row", sign: int = 1) -> None:

@@ -9,6 +9,7 @@ from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
@@ -34,6 +35,10 @@ Values: TypeAlias = tuple[Any, ...]
 
 LONGEST: Final = 4_096
 """Characters of a name, a scope, a tag or a list that are kept; of more, the beginning."""
+
+_MANY: Final = 32
+_LONGEST_NAME: Final = 100
+"""So many names of units and of what wasn't understood are kept, and so much of each."""
 
 _NANO: Final = Decimal(10**9)
 _MOST: Final = 10**17
@@ -206,8 +211,14 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
         *[counts.get(name) for name in BUCKETS],
         *_money(event, cost),
         fitting(event.request_id),
-        None if not served.units else _json(dict(served.units)),
-        None if not event.not_understood else _json(event.not_understood),
+        None
+        if not served.units
+        else _json(
+            {name[:_LONGEST_NAME]: one for name, one in islice(served.units.items(), _MANY)}
+        ),
+        None
+        if not event.not_understood
+        else _json([name[:_LONGEST_NAME] for name in event.not_understood[:_MANY]]),
     )
     kept = None
     if texts:
@@ -235,12 +246,11 @@ def _money(event: TokenCountingEvent, cost: Cost | None) -> tuple[int | None, in
     if cost is None:
         return (0 if event.is_free else None), 0
     nano = min(int(_MONEY.to_integral_value(_MONEY.multiply(cost.usd, _NANO))), _MOST)
-    is_sure = cost.is_whole and event.source == "reported" and event.status == "complete"
-    return nano, nano if is_sure else 0
+    return nano, nano if event.is_billed(cost) else 0
 
 
-def _json(value: object) -> str | None:
-    return fitting(json.dumps(value, separators=(",", ":")))
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 # --- and back --------------------------------------------------------------------------------
