@@ -101,7 +101,7 @@ def row_of(event: TokenCountingEvent) -> dict[str, Any]:
         "region": served.region,
         **{name: counts.get(name) for name in BUCKETS},
         "cost_usd": usd,
-        "certain_usd": usd if is_sure and event.status == "complete" else _NOTHING,
+        "certain_usd": usd if is_sure else _NOTHING,
         "price_source": None if cost is None else cost.source,
         "price_as_of": as_of,
         "scope": event.scope,

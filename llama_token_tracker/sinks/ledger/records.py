@@ -211,14 +211,8 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
         *[counts.get(name) for name in BUCKETS],
         *_money(event, cost),
         fitting(event.request_id),
-        None
-        if not served.units
-        else _json(
-            {name[:_LONGEST_NAME]: one for name, one in islice(served.units.items(), _MANY)}
-        ),
-        None
-        if not event.not_understood
-        else _json([name[:_LONGEST_NAME] for name in event.not_understood[:_MANY]]),
+        _json({_name(name): one for name, one in islice((served.units or {}).items(), _MANY)}),
+        _json([_name(name) for name in event.not_understood[:_MANY]]),
     )
     kept = None
     if texts:
@@ -249,7 +243,14 @@ def _money(event: TokenCountingEvent, cost: Cost | None) -> tuple[int | None, in
     return nano, nano if event.is_billed(cost) else 0
 
 
-def _json(value: object) -> str:
+def _name(name: str) -> str:
+    return name[:_LONGEST_NAME]
+
+
+def _json(value: dict[str, float] | list[str]) -> str | None:
+    """As JSON; `None` if there is nothing."""
+    if not value:
+        return None
     return json.dumps(value, separators=(",", ":"))
 
 
