@@ -1,8 +1,13 @@
-"""Forks, exits and stress, as often as wanted: does anything hang, and are the figures exact?
+"""Forks, exits, stress, kills: does anything hang, and are the figures exact?
 
     python -m tests.faults forks --times 200
     python -m tests.faults exits --times 200
     python -m tests.faults stress --times 10 --seconds 60
+    python -m tests.faults kills --times 100
+    python -m tests.faults fleet --times 8 --calls 20000
+
+The last two are of a ledger: processes killed while they write to it, and so many that write at
+once; `--url` names a new database, such as PostgreSQL's, instead of a file.
 
 It ends with status 1 if anything hung or a figure was wrong. The tests run a few of each.
 """
@@ -30,6 +35,7 @@ from rich.progress import track
 
 from llama_token_tracker import Budget, TokenCountingHandler
 from tests.scripted import HELLO, LLM, Scripted, answer, by_hand, reported
+from tests.sinks.ledger.faults import fleet, kills
 
 WATCHDOG_S: Final = 30.0
 """After so long without an end a process hangs."""
@@ -303,7 +309,16 @@ def stress(times: int, seconds: float) -> Iterator[str | None]:
         yield load.problem()
 
 
-KINDS: Final = {"forks": forks, "exits": exits, "stress": stress}
+# --- ledgers ---------------------------------------------------------------------------------
+
+
+KINDS: Final[dict[str, Callable[[argparse.Namespace], Iterator[str | None]]]] = {
+    "forks": lambda options: forks(options.times, options.seconds),
+    "exits": lambda options: exits(options.times, options.seconds),
+    "stress": lambda options: stress(options.times, options.seconds),
+    "kills": lambda options: kills(options.times, options.url),
+    "fleet": lambda options: fleet(options.times, options.calls, options.url),
+}
 
 
 def main() -> int:
@@ -312,10 +327,12 @@ def main() -> int:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a stress takes")
+    parser.add_argument("--calls", type=int, default=20_000, help="of each process of a fleet")
+    parser.add_argument("--url", default=None, help="of a ledger that isn't a file, and is new")
     options = parser.parse_args()
     console = Console()
-    began, problems = time.monotonic(), []
-    runs = KINDS[options.kind](options.times, options.seconds)
+    began, problems = time.monotonic(), list[str]()
+    runs = KINDS[options.kind](options)
     # Without a thread that draws: a child would wait for what that held when it was forked.
     shown = track(runs, options.kind, total=options.times, console=console, auto_refresh=False)
     for problem in shown:

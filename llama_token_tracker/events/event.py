@@ -100,10 +100,13 @@ class TokenCountingEvent:
 
     @property
     def started_at(self) -> datetime | None:
-        """When the innermost call started, in UTC."""
+        """When the innermost call started, in UTC; `None` if that isn't known, or is no time."""
         if self.started_s is None:
             return None
-        return datetime.fromtimestamp(self.started_s, UTC)
+        try:
+            return datetime.fromtimestamp(self.started_s, UTC)
+        except (ValueError, OverflowError, OSError):
+            return None  # no calendar has such a day
 
     def price_with(self, prices: Prices) -> None:
         """Take the cost from these prices, not from the usual ones."""
