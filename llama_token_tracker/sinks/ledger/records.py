@@ -198,7 +198,7 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
     label = _label(event.scope, tuple(sorted(event.tags.items())))
     price = None if cost is None else _price(cost.source, cost.as_of)
     started_us, duration_us = _times(event)
-    counts = event.usage.__dict__
+    counts = _counts(event)
     call = (
         event.id,
         started_us,
@@ -218,6 +218,15 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
     if texts:
         kept = (str(fitting(event.prompt, None)), str(fitting(event.completion, None)))
     return Record(call, kind, label, price, process, kept)
+
+
+def _counts(event: TokenCountingEvent) -> Mapping[str, int]:
+    """Tokens by bucket; of an event that was made by hand, without a usage, its two sums."""
+    told: dict[str, int] = event.usage.__dict__
+    if told.get("input_tokens") is not None or not event.total_token_count:
+        return told
+    sums = {"input_tokens": event.prompt_token_count, "output_tokens": event.completion_token_count}
+    return {**told, **sums}
 
 
 def _times(event: TokenCountingEvent) -> tuple[int, int | None]:

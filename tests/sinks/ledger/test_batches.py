@@ -41,7 +41,10 @@ def _until(is_so: Callable[[], object]) -> None:
 
 def _count(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
-        return int(connection.execute("SELECT count(*) FROM ledger_calls").fetchone()[0])
+        try:
+            return int(connection.execute("SELECT count(*) FROM ledger_calls").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # its tables are being made
 
 
 def _aside(folder: Path) -> list[Path]:
