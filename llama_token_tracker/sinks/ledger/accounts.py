@@ -7,7 +7,6 @@ nobody but whoever changes the same account.
 
 import os
 import random
-import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
@@ -41,7 +40,7 @@ from llama_token_tracker.budgets.store import (
     fits,
     standing_of,
 )
-from llama_token_tracker.sinks.ledger.engine import connect, engine_of, place_of, url_of
+from llama_token_tracker.sinks.ledger.engine import connect, engine_of, is_busy, place_of, url_of
 
 _FIGURES: Final = "end_us, tokens, nanodollars, unpriced, reserved_tokens, reserved_nanodollars"
 
@@ -204,7 +203,6 @@ UPDATE ledger_accounts SET tokens = 0, nanodollars = 0, unpriced = 0 WHERE budge
 
 _TRIES: Final = 5
 _AT_ONCE: Final = 500
-_PATIENCE_MS: Final = 4
 """So long SQLite itself waits for another process's write, in milliseconds."""
 _NAP_S: Final = 0.004
 
@@ -239,7 +237,9 @@ class SqlAccounts:
         self._pid = os.getpid()
         self._engine = _engine(self._url, self._wait_s)
         is_sqlite = self._engine.dialect.name == "sqlite"
-        options = {"writes": True} if is_sqlite else {"isolation_level": "READ COMMITTED"}
+        options: dict[str, Any] = {"isolation_level": "READ COMMITTED"}
+        if is_sqlite:
+            options = {"writes": True, "patience_s": 0.0}  # `_run` has its own
         # Once, as to make it anew takes as long as a statement does.
         self._writing = self._engine.execution_options(**options)
         self._steps: _Steps = _Sqlite(self._writing) if is_sqlite else _Postgresql(self._engine)
@@ -372,8 +372,8 @@ class SqlAccounts:
             try:
                 return question()
             except DBAPIError as error:
-                is_busy = _is_busy(error) and time.monotonic() < until
-                if not is_busy and (is_fresh or not error.connection_invalidated):
+                is_locked = is_busy(error) and time.monotonic() < until
+                if not is_locked and (is_fresh or not error.connection_invalidated):
                     raise
                 is_fresh = error.connection_invalidated
             # By chance, so that none of many that want to write is always the last.
@@ -400,23 +400,10 @@ def _values(
     }
 
 
-def _is_busy(error: DBAPIError) -> bool:
-    """Whether another process is writing to the file."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-
-
 def _engine(url: URL, wait_s: float) -> Engine:
     """An engine of which no connection waits longer than that."""
     if url.get_backend_name() == "sqlite":
-        engine = engine_of(url)
-        # SQLite's own naps become so long that some wait for seconds while others write.
-        statement = f"PRAGMA busy_timeout={_PATIENCE_MS}"
-
-        def prepare(connection: Any, _record: object) -> None:
-            connection.execute(statement)
-
-        event.listen(engine, "connect", prepare)
-        return engine
+        return engine_of(url)
     engine = create_engine(
         url,
         # A transaction is begun where there are several statements.

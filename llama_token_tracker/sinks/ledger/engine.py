@@ -1,6 +1,8 @@
 """From what a user names, a path or an SQLAlchemy URL, to a connected database."""
 
 import os
+import random
+import sqlite3
 import time
 import weakref
 from collections.abc import Generator
@@ -22,6 +24,7 @@ DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 BUSY_S: Final = 10.0
 """So long a write waits for another process's on the same file, before it's put aside."""
 
+_NAP_MS: Final = 4
 _CONNECT_S: Final = 5
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs"})
 
@@ -186,8 +189,29 @@ def _use_wal(connection: Any) -> None:
 def _begin(connection: Connection) -> None:
     # One that means to write says so at once: to be told only at its first write that another
     # process has written meanwhile, would be to begin again.
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("writes"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    until = time.monotonic() + options.get("patience_s", BUSY_S)
+    # SQLite's own naps become so long that some wait for ever while others write.
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={_NAP_MS}")
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except DBAPIError as error:
+            if not is_busy(error) or time.monotonic() >= until:
+                raise
+            # By chance, so that none of many that want to write is always the last.
+            time.sleep(random.uniform(0, _NAP_MS / 1_000))
+        else:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={int(BUSY_S * 1_000)}")
+            return
+
+
+def is_busy(error: DBAPIError) -> bool:
+    """Whether another process is writing to the file."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 @contextmanager
