@@ -30,6 +30,9 @@ BATCH: Final = 5_000
 MAX_WAITING_BYTES: Final = 64 << 20
 """More don't wait in memory; then they're put aside in a file."""
 
+_GRACE_S: Final = 0.01
+"""So long other processes have a turn between two batches."""
+
 _AWAY_S: Final = (0.25, 5.0)
 """So soon, and later so seldom, it's tried again whether a database is back, in seconds."""
 
@@ -249,6 +252,8 @@ class Batches:
 
     def _write_all(self, records: Sequence[Record]) -> None:
         for start in range(0, len(records), BATCH):
+            if start:
+                time.sleep(_GRACE_S)
             self._in_hand = records[start:]
             batch = records[start : start + BATCH]
             if time.monotonic() < self._retry_at or not self._is_written(batch):

@@ -24,6 +24,9 @@ DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 BUSY_S: Final = 10.0
 """So long a write waits for another process's on the same file, before it's put aside."""
 
+_TURNS: Final = 3
+"""So many times as long it waits for a turn where many write."""
+
 _NAP_MS: Final = 4
 _CONNECT_S: Final = 5
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs"})
@@ -193,7 +196,7 @@ def _begin(connection: Connection) -> None:
     if not options.get("writes"):
         connection.exec_driver_sql("BEGIN")
         return
-    until = time.monotonic() + options.get("patience_s", BUSY_S)
+    until = time.monotonic() + options.get("patience_s", _TURNS * BUSY_S)
     # SQLite's own naps become so long that some wait for ever while others write.
     connection.exec_driver_sql(f"PRAGMA busy_timeout={_NAP_MS}")
     while True:
