@@ -99,8 +99,12 @@ def connect(url: URL, *, is_durable: bool = False) -> Engine:
     place = place_of(url)
     try:
         engine = engine_of(url, is_durable=is_durable)
-        with writing(engine) as connection:
-            ensure(connection, place)
+        try:
+            with writing(engine) as connection:
+                ensure(connection, place)
+        except BaseException:
+            engine.dispose()
+            raise
     except (NoSuchModuleError, ImportError) as error:
         msg = (
             f"the ledger {place} needs a driver that isn't installed ({error}); "

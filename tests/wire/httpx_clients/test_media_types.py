@@ -230,7 +230,7 @@ print(len(body), held, event.completion_source)
         ("gzip, zstd", "application/json", "a", 100),
         ("zstd, gzip", "text/event-stream", "\n", 40),
         ("deflate", "text/event-stream", "data: ab\n\n", 12),
-        ("zstd", "application/x-ndjson", "{}\n", 2),
+        ("zstd", "application/x-ndjson", "{}\n", 1),
     ],
 )
 def test_a_few_kilobytes_that_unpack_to_much_are_read_in_little_memory(
