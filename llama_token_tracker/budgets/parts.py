@@ -7,17 +7,20 @@ last, and what calls of this process use. By that calls are held while the store
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import cast
+from typing import TypeAlias, cast
 
 from llama_token_tracker.budgets.amounts import attodollars_of
-from llama_token_tracker.budgets.budget import Price
+from llama_token_tracker.budgets.budget import Price, Spent
 from llama_token_tracker.budgets.shared import ATTO_A_NANO, SharedBudget
 from llama_token_tracker.budgets.store import Hold, Standing
-from llama_token_tracker.budgets.table import Account, AccountTable
+from llama_token_tracker.budgets.table import Account, AccountTable, spent_of
 from llama_token_tracker.budgets.thresholds import Level, crossed
 from llama_token_tracker.budgets.violations import Violation
 from llama_token_tracker.budgets.windows import time_of
 from llama_token_tracker.errors import Over
+
+Reached: TypeAlias = tuple[Sequence[Level], Spent]
+"""Thresholds that a call has reached, and what was spent then."""
 
 
 class Part:
@@ -114,15 +117,15 @@ class Part:
 
     def settle(
         self, tokens: int | None, attodollars: int | None, now: datetime | None
-    ) -> Sequence[Level]:
+    ) -> Reached | None:
         """Spend what was used in the place of what was reserved; `None` if that isn't known.
 
         Returns:
-            The thresholds that it has reached.
+            The thresholds that it has reached, if it has reached any.
         """
         account = self.account
         if account is None:
-            return ()
+            return None
         table = self.table
         table.carry_over(account, now)
         before = account.tokens, account.attodollars
@@ -136,8 +139,9 @@ class Part:
         account.reserved_tokens -= self.tokens
         account.reserved_attodollars -= self.attodollars or 0
         if not table.levels:
-            return ()
-        return crossed(table.levels, before, (account.tokens, account.attodollars))
+            return None
+        levels = crossed(table.levels, before, (account.tokens, account.attodollars))
+        return (levels, spent_of(account, table.until)) if levels else None
 
     def release(self) -> None:
         """Give back what was reserved, if it was."""
@@ -220,7 +224,7 @@ class SharedPart(Part):
 
     def settle(
         self, tokens: int | None, attodollars: int | None, now: datetime | None
-    ) -> Sequence[Level]:
+    ) -> Reached | None:
         """Spend in memory, too; which thresholds are reached, the store says."""
         account, standing = self.account, self._standing
         super().settle(tokens, attodollars, time_of(standing.now_us) if standing else now)
@@ -228,7 +232,7 @@ class SharedPart(Part):
             self.account = account
             self._take_over(standing)
             self.account = None
-        return ()
+        return None
 
     def _take_over(self, standing: Standing) -> None:
         """Have memory know what the store says is spent."""

@@ -9,10 +9,10 @@ from llama_token_tracker._background import run_late, soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import logger
 from llama_token_tracker.budgets.amounts import attodollars_of, count_of
-from llama_token_tracker.budgets.budget import Price, Spent
-from llama_token_tracker.budgets.parts import Part, SharedPart, part_of
-from llama_token_tracker.budgets.table import AccountTable, spent_of
-from llama_token_tracker.budgets.thresholds import Level, announce
+from llama_token_tracker.budgets.budget import Price
+from llama_token_tracker.budgets.parts import Part, Reached, SharedPart, part_of
+from llama_token_tracker.budgets.table import AccountTable
+from llama_token_tracker.budgets.thresholds import announce
 from llama_token_tracker.budgets.violations import Violation, error_of
 
 
@@ -53,17 +53,15 @@ class Reservation:
         for part in parts:
             if isinstance(part, SharedPart):
                 part.hand_in(count, cost)
-        reached: list[tuple[Part, Sequence[Level], Spent]] = []
+        settled: list[tuple[Part, Reached | None]] = []
         with LOCK:
             for part, now in zip(parts, times, strict=True):
-                account = part.account
-                levels = part.settle(count, cost, now)
-                if levels and account is not None:
-                    reached.append((part, levels, spent_of(account, part.table.until)))
+                settled.append((part, part.settle(count, cost, now)))
             # Last: if this is interrupted, the rest is settled when it's charged again.
             self._parts = ()
-        for part, levels, spent in reached:
-            announce(part.table.budget, part.key, levels, spent)
+        for part, reached in settled:
+            if reached is not None:
+                announce(part.table.budget, part.key, *reached)
 
     def release(self) -> None:
         """Give back what was reserved: the call has used nothing."""

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 
 from llama_token_tracker import Ledger, LedgerError, TokenCountingEvent, TokenCountingHandler
 from llama_token_tracker.sinks.ledger import schema
+from tests.needs import left_out_if
 
 
 def _foreign(path: Path) -> None:
@@ -98,7 +99,7 @@ except LedgerError as error:
     assert 'pip install ".[postgres]"' in done.stdout, done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+@left_out_if(not hasattr(os, "geteuid") or os.geteuid() == 0, "root may write")
 def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path: Path) -> None:
     """Before any call is made."""
     tmp_path.chmod(0o500)
