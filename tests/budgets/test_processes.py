@@ -63,11 +63,15 @@ def run(*arguments: object) -> str:
 
 
 def test_a_budget_holds_over_processes_deaths_and_restarts(url: str, frugal: LoopbackProvider):
-    """Eight spend it to the last call that fits, what a killed one held included; no more."""
+    """Eight spend it to the last call that fits, what a killed one held included; no more.
+
+    And of the eight one is told that half of it is spent.
+    """
     spender = run("-m", "tests.budgets.spender", url, frugal.url("openai"), 8)
     found = json.loads(spender)
     assert found["held"] == 300
     assert found["spent"] == sum(usage.total_tokens or 0 for usage in frugal.billed)
     assert LIMIT - LARGEST_CALL < found["spent"] <= LIMIT
     assert found["reserved"] == 0
+    assert found["alerts"] == 1
     assert run("-c", RESTARTED, url) == f"{found['spent']} 0\n"

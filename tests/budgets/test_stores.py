@@ -58,9 +58,17 @@ def close(store: Any) -> None:
     getattr(store, "close", int)()
 
 
-def hold(id: str, tokens: int = 10, money: int = 0, key: str = "=ann") -> Hold:
-    """A reservation for good."""
-    return Hold(id, "budget", key, 0, FOREVER, tokens, money)
+def hold(
+    id: str,
+    tokens: int = 10,
+    money: int = 0,
+    key: str = "=ann",
+    *,
+    start: int = 0,
+    end: int = FOREVER,
+) -> Hold:
+    """A reservation, for good unless it says otherwise."""
+    return Hold(id, "budget", key, start, end, tokens, money)
 
 
 def figures(standing: Standing) -> tuple[int, ...]:
@@ -137,15 +145,15 @@ def test_a_window_is_the_stores_own(store: AccountStore):
     now = store.standing("budget", "=ann").now_us
     assert abs(now - time.time_ns() // 1_000) < 60_000_000
     hour = 3_600_000_000
-    past = hold("a")._replace(start_us=now - 2 * hour, end_us=now - hour)
+    past = hold("a", start=now - 2 * hour, end=now - hour)
     assert not store.reserve(past, limits).is_held
-    short = hold("a")._replace(end_us=now + hour)
+    short = hold("a", end=now + hour)
     assert store.reserve(short, limits).is_held
     assert not store.settle(past, Used(9), limits).is_held
     assert figures(store.settle(short, Used(9), limits)) == (9, 0, 0, 0, 0)
-    longer = hold("b")._replace(end_us=now + 2 * hour)
+    longer = hold("b", end=now + 2 * hour)
     assert figures(store.reserve(longer, limits)) == (0, 0, 0, 10, 0)
-    late = store.settle(longer._replace(end_us=now + hour), Used(4), limits)
+    late = store.settle(hold("b", end=now + hour), Used(4), limits)
     assert (late.end_us, *figures(late)) == (now + 2 * hour, 4, 0, 0, 0, 0)
 
 
@@ -153,9 +161,9 @@ def test_what_is_spent_is_forgotten_when_its_window_ends(store: AccountStore):
     """What is reserved is carried over."""
     limits = Limits(10)
     now = store.standing("budget", "=ann").now_us
-    first = hold("a", 4)._replace(end_us=now + 200_000)
+    first = hold("a", 4, end=now + 200_000)
     assert store.reserve(first, limits).is_held
-    assert store.reserve(first._replace(id="b", tokens=6), limits).is_held
+    assert store.reserve(hold("b", 6, end=now + 200_000), limits).is_held
     assert figures(store.settle(first, Used(4), limits)) == (4, 0, 0, 6, 0)
     assert store.fullest("budget", limits, 5)[1] == 1
     time.sleep(0.25)

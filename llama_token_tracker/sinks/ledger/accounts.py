@@ -6,6 +6,8 @@ nobody but whoever changes the same account.
 """
 
 import os
+import random
+import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
@@ -202,6 +204,9 @@ UPDATE ledger_accounts SET tokens = 0, nanodollars = 0, unpriced = 0 WHERE budge
 
 _TRIES: Final = 5
 _AT_ONCE: Final = 500
+_PATIENCE_MS: Final = 4
+"""So long SQLite itself waits for another process's write, in milliseconds."""
+_NAP_S: Final = 0.004
 
 _inherited: Final[list[Engine]] = []
 """Kept in a forked child: their connections are the parent's to close."""
@@ -358,16 +363,21 @@ class SqlAccounts:
         self._run(forget)
 
     def _run(self, question: Callable[[], _Answer]) -> _Answer:
-        """Ask; anew in a forked child, and once more over a connection that is fresh."""
+        """Ask; anew in a forked child, once more over a fresh connection, and while it's busy."""
         if self._pid != os.getpid():
             _inherited.append(self._engine)
             self._begin()
-        try:
-            return question()
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            return question()
+        until, is_fresh = time.monotonic() + self._wait_s, False
+        while True:
+            try:
+                return question()
+            except DBAPIError as error:
+                is_busy = _is_busy(error) and time.monotonic() < until
+                if not is_busy and (is_fresh or not error.connection_invalidated):
+                    raise
+                is_fresh = error.connection_invalidated
+            # By chance, so that none of many that want to write is always the last.
+            time.sleep(random.uniform(0, _NAP_S))
 
 
 def _values(
@@ -390,11 +400,17 @@ def _values(
     }
 
 
+def _is_busy(error: DBAPIError) -> bool:
+    """Whether another process is writing to the file."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _engine(url: URL, wait_s: float) -> Engine:
     """An engine of which no connection waits longer than that."""
     if url.get_backend_name() == "sqlite":
         engine = engine_of(url)
-        statement = f"PRAGMA busy_timeout={int(wait_s * 1_000)}"
+        # SQLite's own naps become so long that some wait for seconds while others write.
+        statement = f"PRAGMA busy_timeout={_PATIENCE_MS}"
 
         def prepare(connection: Any, _record: object) -> None:
             connection.execute(statement)
