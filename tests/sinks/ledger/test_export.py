@@ -46,6 +46,7 @@ def test_a_ledgers_rows_are_those_of_the_tracker_that_wrote_it(tmp_path: Path) -
     assert rows == tracker.to_dicts()
 
 
+@pytest.mark.slow
 @needs("pandas", "polars")
 def test_frames_of_a_ledger(ledger: str) -> None:
     """The same sums, whichever frame."""
