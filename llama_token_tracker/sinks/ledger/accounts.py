@@ -6,7 +6,6 @@ nobody but whoever changes the same account.
 """
 
 import os
-import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
@@ -40,7 +39,7 @@ from llama_token_tracker.budgets.store import (
     fits,
     standing_of,
 )
-from llama_token_tracker.sinks.ledger.engine import connect, engine_of, is_busy, place_of, url_of
+from llama_token_tracker.sinks.ledger.engine import connect, engine_of, place_of, url_of
 
 _FIGURES: Final = "end_us, tokens, nanodollars, unpriced, reserved_tokens, reserved_nanodollars"
 
@@ -204,7 +203,6 @@ UPDATE ledger_accounts SET tokens = 0, nanodollars = 0, unpriced = 0 WHERE budge
 _TRIES: Final = 5
 _AT_ONCE: Final = 500
 """So long SQLite itself waits for another process's write, in milliseconds."""
-_NAP_S: Final = 0.004
 
 _inherited: Final[list[Engine]] = []
 """Kept in a forked child: their connections are the parent's to close."""
@@ -239,7 +237,7 @@ class SqlAccounts:
         is_sqlite = self._engine.dialect.name == "sqlite"
         options: dict[str, Any] = {"isolation_level": "READ COMMITTED"}
         if is_sqlite:
-            options = {"writes": True, "patience_s": 0.0}  # `_run` has its own
+            options = {"writes": True, "patience_s": self._wait_s}
         # Once, as to make it anew takes as long as a statement does.
         self._writing = self._engine.execution_options(**options)
         self._steps: _Steps = _Sqlite(self._writing) if is_sqlite else _Postgresql(self._engine)
@@ -363,21 +361,16 @@ class SqlAccounts:
         self._run(forget)
 
     def _run(self, question: Callable[[], _Answer]) -> _Answer:
-        """Ask; anew in a forked child, once more over a fresh connection, and while it's busy."""
+        """Ask; anew in a forked child, and once more over a fresh connection."""
         if self._pid != os.getpid():
             _inherited.append(self._engine)
             self._begin()
-        until, is_fresh = time.monotonic() + self._wait_s, False
-        while True:
-            try:
-                return question()
-            except DBAPIError as error:
-                is_locked = is_busy(error) and time.monotonic() < until
-                if not is_locked and (is_fresh or not error.connection_invalidated):
-                    raise
-                is_fresh = error.connection_invalidated
-            # By chance, so that none of many that want to write is always the last.
-            time.sleep(random.uniform(0, _NAP_S))
+        try:
+            return question()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return question()
 
 
 def _values(

@@ -207,7 +207,7 @@ def _begin(connection: Connection) -> None:
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except DBAPIError as error:
-            if not is_busy(error) or time.monotonic() >= until:
+            if not _is_busy(error) or time.monotonic() >= until:
                 raise
             # By chance, so that none of many that want to write is always the last.
             time.sleep(random.uniform(0, _NAP_MS / 1_000))
@@ -216,7 +216,7 @@ def _begin(connection: Connection) -> None:
             return
 
 
-def is_busy(error: DBAPIError) -> bool:
+def _is_busy(error: DBAPIError) -> bool:
     """Whether another process is writing to the file."""
     return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
