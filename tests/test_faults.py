@@ -3,18 +3,15 @@
 import gc
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from llama_token_tracker import Budget, TokenCountingHandler
@@ -25,6 +22,7 @@ from llama_token_tracker.testing import LoopbackProvider
 from tests.faults import ended
 from tests.needs import left_out_if
 from tests.scripted import HELLO, answer, by_hand, reported
+from tests.workers import answers_of_workers
 
 WATCHDOG_S = 60
 
@@ -122,19 +120,8 @@ def test_a_fork_waits_until_what_is_being_loaded_is_there() -> None:
 @forks
 def test_workers_of_a_server_that_loads_before_it_forks_count_each_request_once() -> None:
     """gunicorn, four workers with two threads each: together they say what the provider billed."""
-    with LoopbackProvider() as provider, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        command = [sys.executable, "-m", "gunicorn", "tests.prefork:app", "--preload"]
-        options = ["--workers=4", "--threads=2", f"--bind=127.0.0.1:{port}", "--graceful-timeout=1"]
-        environment = os.environ | {"PROVIDER_URL": provider.url("openai")}
-        server = subprocess.Popen([*command, *options], env=environment)
-        try:
-            told = _answers(port, 120)
-        finally:
-            server.terminate()
-            server.wait(WATCHDOG_S)
+    with LoopbackProvider() as provider:
+        told = answers_of_workers(120, 1, PROVIDER_URL=provider.url("openai"))
         billed = [usage.total_tokens for usage in provider.billed]
     used: defaultdict[int, int] = defaultdict(int)
     for one in told:
@@ -145,20 +132,6 @@ def test_workers_of_a_server_that_loads_before_it_forks_count_each_request_once(
     assert {one["inherited"] for one in told} == {billed[0]}
     assert sum(used.values()) == sum(billed[1:])
     assert sum(one["own"] for one in told) == sum(billed[1:])
-
-
-def _answers(port: int, requests: int) -> list[dict[str, int]]:
-    until = time.monotonic() + WATCHDOG_S
-    while True:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                break
-        assert time.monotonic() < until, "the server doesn't answer"
-        time.sleep(0.1)
-    with ThreadPoolExecutor(16) as pool:
-        users = [f"user{number % 7}" for number in range(requests)]
-        url = f"http://127.0.0.1:{port}/"
-        return list(pool.map(lambda user: httpx.get(f"{url}?{user}", timeout=30).json(), users))
 
 
 # --- users' code and the locks ---------------------------------------------------------------

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker.sinks.ledger.engine import writing
+from llama_token_tracker.sinks.ledger.periods import EPOCH, microseconds
 from llama_token_tracker.sinks.ledger.records import (
     MEASURE_PLACES,
     Record,
@@ -34,7 +35,6 @@ from llama_token_tracker.sinks.ledger.schema import (
     TEXTS,
 )
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _started_us: Final = column("started_us")
 _duration_us: Final = column("duration_us")
 _kind_id, _label_id = column("kind_id"), column("label_id")
@@ -212,7 +212,7 @@ class PostgreSQLWriter:
 
 def month_of(at_us: int) -> tuple[int, int]:
     """The year and the month, UTC, of a time in microseconds since 1970."""
-    at = _EPOCH + timedelta(microseconds=at_us)
+    at = EPOCH + timedelta(microseconds=at_us)
     return at.year, at.month
 
 
@@ -225,13 +225,9 @@ def bounds(month: tuple[int, int]) -> tuple[int, int]:
     """When a month begins and ends, in microseconds since 1970."""
     year, number = month
     later = (year + number // 12, number % 12 + 1)
-    return _microseconds(datetime(year, number, 1, tzinfo=UTC)), _microseconds(
+    return microseconds(datetime(year, number, 1, tzinfo=UTC)), microseconds(
         datetime(*later, 1, tzinfo=UTC)
     )
-
-
-def _microseconds(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _copy(connection: Connection, name: str, rows: Iterable[Values]) -> None:

@@ -2,17 +2,13 @@
 
 import multiprocessing
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from llama_index.core import Document
 from llama_index.core.base.llms.types import ChatMessage
@@ -24,8 +20,8 @@ from llama_index.llms.openai import OpenAI
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.testing import LoopbackProvider
+from tests.workers import WATCHDOG_S, answers_of_workers
 
-WATCHDOG_S = 120
 MESSAGES = [ChatMessage(role="user", content="What did the author do?")]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
@@ -132,19 +128,8 @@ def test_a_pipelines_workers_count_what_the_provider_billed(tmp_path: Path) -> N
 def test_workers_of_a_server_are_in_one_ledger(tmp_path: Path) -> None:
     """gunicorn, four workers under load, forked once the application is loaded."""
     path = tmp_path / "usage.db"
-    with LoopbackProvider() as provider, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        command = [sys.executable, "-m", "gunicorn", "tests.prefork:app", "--preload"]
-        options = ["--workers=4", "--threads=2", f"--bind=127.0.0.1:{port}", "--graceful-timeout=5"]
-        environment = os.environ | {"PROVIDER_URL": provider.url("openai"), "LEDGER": str(path)}
-        server = subprocess.Popen([*command, *options], env=environment)
-        try:
-            told = _answers(port, 120)
-        finally:
-            server.terminate()
-            server.wait(WATCHDOG_S)
+    with LoopbackProvider() as provider:
+        told = answers_of_workers(120, 5, PROVIDER_URL=provider.url("openai"), LEDGER=str(path))
         billed = [usage.total_tokens for usage in provider.billed]
     assert len({one["worker"] for one in told}) == 4
     with closing(sqlite3.connect(path)) as connection:
@@ -154,25 +139,9 @@ def test_workers_of_a_server_are_in_one_ledger(tmp_path: Path) -> None:
     assert found == (121, sum(billed), 5)
 
 
-def _answers(port: int, requests: int) -> list[dict[str, Any]]:
-    until = time.monotonic() + WATCHDOG_S
-    while True:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                break
-        assert time.monotonic() < until, "the server doesn't answer"
-        time.sleep(0.1)
-    with ThreadPoolExecutor(16) as pool:
-        url = f"http://127.0.0.1:{port}/"
-        users = [f"user{number % 7}" for number in range(requests)]
-        return list(pool.map(lambda user: httpx.get(f"{url}?{user}", timeout=30).json(), users))
-
-
 @pytest.mark.slow
 @needs_fork
-def test_without_a_ledger_a_worker_says_that_its_parent_does_not_see_its_calls(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_without_a_ledger_a_worker_says_that_its_parent_does_not_see_its_calls() -> None:
     """Once, at its first call; and a pool that makes none says nothing."""
     with LoopbackProvider() as provider:
         code = f"""
