@@ -46,6 +46,9 @@ _THREADS: Final = 4
 _ROUND: Final = 25
 _MAX_EVENTS: Final = 100
 _WARM_ROUNDS: Final = 4
+_FREEZES: Final = 2
+"""Before so many rounds all objects are set aside: collections would look through all imports."""
+
 _HANGS_S: Final = 90
 _FORK_S: Final = 10
 _BLOCKS_PER_CALL: Final = 10.0
@@ -471,10 +474,9 @@ def run(minutes: float, seed: int, console: Console) -> list[str]:
         with Progress(console=console) as progress:
             task = progress.add_task("soaking", total=minutes * 60)
             while (passed := time.monotonic() - began) < minutes * 60:
-                soak.round()
-                if len(soak.blocks) == 1:
-                    # What is imported by now would be looked through by each collection.
+                if len(soak.blocks) < _FREEZES:
                     gc.freeze()
+                soak.round()
                 words = f"{soak.calls:,} calls, {len(soak.faults)} faults"
                 progress.update(task, completed=passed, description=words)
         soak.close()
