@@ -58,7 +58,7 @@ WHOLE: Final = "whole"
 """In prompts of calls whose answers are read to their end, so that their cost is known exactly."""
 
 _SCRIPT: Final = {
-    "refused": Reply(status=500),
+    "refused": Reply(status=400),  # no SDK takes its time to try this again
     "cut": Reply(chunks=6, cut_after=2),
     "left": Reply(chunks=20, pause_s=0.002),
     "late": Reply(delay_s=0.2),
