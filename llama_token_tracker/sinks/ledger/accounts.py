@@ -407,7 +407,7 @@ def _engine(url: URL, wait_s: float) -> Engine:
         connect_args={
             "connect_timeout": max(2, ceil(wait_s)),
             "application_name": "llama-token-tracker budgets",
-            # A crash of the server may lose the last moment, as of the ledger; ours loses nothing.
+            # A crash of the server may lose the last moment of what is held; ours loses nothing.
             "options": f"-c synchronous_commit=off -c statement_timeout={int(wait_s * 1_000)}",
         },
     )

