@@ -30,7 +30,7 @@ BATCH: Final = 5_000
 MAX_WAITING_BYTES: Final = 64 << 20
 """More don't wait in memory; then they're put aside in a file."""
 
-_GRACE_S: Final = 0.01
+_GRACE_S: Final = 0.002
 """So long other processes have a turn between two batches."""
 
 _AWAY_S: Final = (0.25, 5.0)
