@@ -35,7 +35,8 @@ class Tokenizers:
         self._default = default
         self._users = None if given is None else as_tokenizer(given)
         self._last_default: object = None
-        self._fallback: Tokenizer = stand_in()
+        # Loaded here, so that no call waits for it; and not at all where the user's own counts.
+        self._fallback: Tokenizer = stand_in() if self._users is None else self._users
 
     def of(self, model: str | None) -> Tokenizer:
         """Choose the tokenizer for a model; `None` if its name isn't known."""
