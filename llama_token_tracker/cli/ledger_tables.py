@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
+from rich.table import Column
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -109,32 +111,55 @@ class LedgerTable:
         if not self.sums.total.calls:
             return Group(*heading, Text("No calls."))
         names = list(FIGURES)
+        texts = {name: self._column(name) for name in names}
+        widths = {name: max(map(cell_len, said)) for name, said in texts.items()}
         # What there's nothing of goes first.
-        total = self.sums.total
-        dropped = sorted(_DROPPED, key=lambda name: FIGURES[name].of(total) not in ("", "0"))
-        grid = self._grid(names, console)
+        dropped = sorted(_DROPPED, key=lambda name: texts[name][-1] not in ("", "0"))
+        groups = self._groups(console)
         wide = console.options.update(max_width=_UNBOUNDED)
-        while dropped and Measurement.get(console, wide, grid).maximum > console.width:
+        while dropped:
+            figures = Column(no_wrap=True, width=sum(widths[name] + 1 for name in names) - 1)
+            if Measurement.get(console, wide, _frame([*groups, figures])).maximum <= console.width:
+                break
             names.remove(dropped.pop(0))
-            grid = self._grid(names, console)
+        # One cell for all figures of a row, as there may be thousands of rows.
+        rows = zip(
+            *([one.rjust(widths[name]) for one in texts[name]] for name in names), strict=True
+        )
+        grid = self._grid(groups, [" ".join(row) for row in rows])
         left_out = [figure.title for name, figure in FIGURES.items() if name not in names]
         notes = [*self._notes()]
         if left_out:
             notes.append(f"{console.width} columns leave no room for: {', '.join(left_out)}")
         return Group(*heading, grid, *(Text(cleaned(one), style="dim") for one in notes))
 
-    def _grid(self, names: Sequence[str], console: Console) -> Grid:
-        widest = None if console.width >= _WIDE else _LONGEST_GROUP
-        grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-        for name in self.sums.by:
-            grid.add_column(Text(_title(name)), overflow="fold", max_width=widest)
-        for name in names:
-            grid.add_column(FIGURES[name].title, justify="right", no_wrap=True)
-        for group, total in self.sums.rows:
-            grid.add_row(*(_group(value) for value in group), *_cells(total, names))
+    def _column(self, name: str) -> list[str]:
+        """A figure's title, what it is for each group, and for all."""
+        figure = FIGURES[name]
+        totals = (*(total for _, total in self.sums.rows), self.sums.total)
+        return [figure.title, *map(figure.of, totals)]
+
+    def _groups(self, console: Console) -> list[Column]:
+        """A column of what is grouped by, as wide as it would like to be."""
+        widest = _UNBOUNDED if console.width >= _WIDE else _LONGEST_GROUP
+        columns: list[Column] = []
+        for place, name in enumerate(self.sums.by):
+            title = Text(_title(name))
+            said = (_group(group[place]).cell_len for group, _ in self.sums.rows)
+            width = min(max([title.cell_len, len("Total"), *said]), widest)
+            columns.append(Column(title, overflow="fold", width=width))
+        return columns
+
+    def _grid(self, groups: Sequence[Column], figures: Sequence[str]) -> Grid:
+        # If there's still no room, what is grouped by is folded.
+        folded = [replace(column, width=None, max_width=column.width) for column in groups]
+        title, *rows, total = figures
+        grid = _frame([*folded, Column(title, no_wrap=True, width=cell_len(title))])
+        for (group, _), row in zip(self.sums.rows, rows, strict=True):
+            grid.add_row(*map(_group, group), Text(row))
         grid.add_section()
-        all_of_it = [Text("Total"), *[Text("")] * (len(self.sums.by) - 1)][: len(self.sums.by)]
-        grid.add_row(*all_of_it, *_cells(self.sums.total, names), style="bold")
+        all_of_it = ["Total", *[""] * (len(groups) - 1)][: len(groups)]
+        grid.add_row(*map(Text, (*all_of_it, total)), style="bold")
         return grid
 
     def _notes(self) -> Iterator[str]:
@@ -219,8 +244,17 @@ def _texts(total: "Sum") -> list[str]:
     return [figure.of(total) for figure in FIGURES.values()]
 
 
-def _cells(total: "Sum", names: Sequence[str]) -> list[Text]:
-    return [Text(FIGURES[name].of(total)) for name in names]
+def _frame(columns: Iterable[Column]) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in columns:
+        grid.add_column(
+            column.header,
+            overflow=column.overflow,
+            no_wrap=column.no_wrap,
+            width=column.width,
+            max_width=column.max_width,
+        )
+    return grid
 
 
 def _escaped(text: str) -> str:
