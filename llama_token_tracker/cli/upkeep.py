@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rich import box
 from rich.table import Table as Grid
@@ -14,7 +15,7 @@ from rich.text import Text
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker._printable import cleaned
 from llama_token_tracker.cli import choosing
-from llama_token_tracker.cli.output import OK, note, table_console
+from llama_token_tracker.cli.output import OK, note, progress, table_console
 from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.events.frames import COLUMNS
 from llama_token_tracker.views.figures import dollars, plural
@@ -22,6 +23,9 @@ from llama_token_tracker.views.figures import dollars, plural
 if TYPE_CHECKING:
     from llama_token_tracker.sinks.ledger.query import Query
     from llama_token_tracker.sinks.ledger.repricing import Change
+
+Changes: TypeAlias = "dict[str | None, Change]"
+"""What becomes of calls, by model."""
 
 _NANO: Final = Decimal(10**9)
 _DAY_US: Final = 86_400_000_000
@@ -132,11 +136,11 @@ def _reprice(options: argparse.Namespace) -> int:
             until_us=query.until_us,
             is_all=options.all,
         )
-        changes = repricing.preview()
+        changes = _reckoned(repricing.preview, repricing.number)
         table_console().print(_changes(changes), highlight=False)
         calls = plural(sum(change.changed for change in changes.values()), "call")
         if options.write:
-            written = repricing.write().values()
+            written = _reckoned(repricing.write, repricing.number).values()
             calls = plural(sum(change.changed for change in written), "call")
             note(f"the costs of {calls} were written")
         else:
@@ -144,7 +148,13 @@ def _reprice(options: argparse.Namespace) -> int:
     return OK
 
 
-def _changes(changes: "dict[str | None, Change]") -> Grid:
+def _reckoned(reckon: Callable[[Callable[[int], object]], Changes], number: int) -> Changes:
+    with progress() as shown:
+        task = shown.add_task("reckoning", total=number)
+        return reckon(lambda calls: shown.advance(task, calls))
+
+
+def _changes(changes: Changes) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     grid.add_column("Model", overflow="fold")
     for title in ("Calls", "Kept", "Changed", "Unpriced", "Cost", "Becomes"):

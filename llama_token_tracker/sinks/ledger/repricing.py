@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, and_, bindparam, or_, select, text
+from sqlalchemy import Connection, Engine, and_, bindparam, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 
 from llama_token_tracker._log_once import notice
@@ -31,6 +31,13 @@ from llama_token_tracker.sinks.ledger.schema import (
 _AT_ONCE: Final = 1_000
 _KEPT: Final = ("prices=", "billed by ")
 """How sources of costs begin that no list overrules: the user's own, and the provider's."""
+
+Advance = Callable[[int], object]
+
+
+def _ignore(_calls: int) -> None:
+    """Show nothing."""
+
 
 _NOBODY: Final = identified("", "", 0, 0, "")
 
@@ -81,6 +88,7 @@ class _Batch:
     """What a batch of calls will have changed, and after which call the next one begins."""
 
     last: tuple[int, str] | None = None
+    number: int = 0
     prices: dict[int, Sequence[Any]] = field(default_factory=dict[int, Sequence[Any]])
     calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     sums: dict[tuple[int, int, int], list[int]] = field(
@@ -116,36 +124,57 @@ class Repricing:
         self._is_all = is_all
         self._prices = prices or Prices()
 
-    def preview(self) -> dict[str | None, Change]:
+    @property
+    def number(self) -> int:
+        """How many calls are looked at.
+
+        Raises:
+            LedgerError: The ledger can't be read.
+        """
+        since, until = self._span
+        started = CALLS.c.started_us
+        meant = select(func.count()).select_from(CALLS).where(started >= since, started < until)
+        with reading(self._engine) as connection:
+            return connection.scalar(meant) or 0
+
+    def preview(self, advance: Advance = _ignore) -> dict[str | None, Change]:
         """What would change, by model. Nothing is written.
+
+        Args:
+            advance: Is told of so many more calls that were looked at.
 
         Raises:
             LedgerError: The ledger can't be read.
         """
         changes: dict[str | None, Change] = {}
         with reading(self._engine) as connection:
-            self._each(lambda last: self._batch(connection, last, changes))
+            self._each(lambda last: self._batch(connection, last, changes), advance)
         return changes
 
-    def write(self) -> dict[str | None, Change]:
+    def write(self, advance: Advance = _ignore) -> dict[str | None, Change]:
         """Write what changes, and say what did, by model.
+
+        Args:
+            advance: Is told of so many more calls that were looked at.
 
         Raises:
             LedgerError: The ledger can't be written. What was written before stays.
         """
         changes: dict[str | None, Change] = {}
         try:
-            self._each(lambda last: self._write(last, changes))
+            self._each(lambda last: self._write(last, changes), advance)
         except DBAPIError as error:
             place = place_of(self._engine.url)
             msg = f"the ledger {place} can't be written: {reason_of(error)}; begin again."
             raise LedgerError(msg) from error
         return changes
 
-    def _each(self, do: Callable[[tuple[int, str] | None], _Batch]) -> None:
-        last = do(None).last
-        while last is not None:
-            last = do(last).last
+    @staticmethod
+    def _each(do: Callable[[tuple[int, str] | None], _Batch], advance: Advance) -> None:
+        batch = do(None)
+        while batch.last is not None:
+            advance(batch.number)
+            batch = do(batch.last)
 
     def _write(self, last: tuple[int, str] | None, changes: dict[str | None, Change]) -> _Batch:
         with writing(self._engine) as connection:
@@ -174,6 +203,7 @@ class Repricing:
         batch = _Batch()
         for values in connection.execute(self._select(last)).mappings():
             batch.last = values["at"], values["call"]
+            batch.number += 1
             old = Price(
                 values["price_id"], values["cost_nanodollars"], values["certain_nanodollars"] or 0
             )
