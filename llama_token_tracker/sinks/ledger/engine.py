@@ -91,7 +91,8 @@ def connect(url: URL, *, is_durable: bool = False) -> Engine:
 
     Args:
         url: What `url_of` gave.
-        is_durable: Whether what is committed survives the machine's end, not the process's alone.
+        is_durable: Whether what is committed survives the machine's end, not the process's alone;
+            a server's always does.
 
     Raises:
         LedgerError: It can't be opened, or is none.
