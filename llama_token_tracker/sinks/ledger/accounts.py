@@ -202,7 +202,6 @@ UPDATE ledger_accounts SET tokens = 0, nanodollars = 0, unpriced = 0 WHERE budge
 
 _TRIES: Final = 5
 _AT_ONCE: Final = 500
-"""So long SQLite itself waits for another process's write, in milliseconds."""
 
 _inherited: Final[list[Engine]] = []
 """Kept in a forked child: their connections are the parent's to close."""

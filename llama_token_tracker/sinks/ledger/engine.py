@@ -22,12 +22,14 @@ DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 """Which databases hold a ledger, and by which driver."""
 
 BUSY_S: Final = 10.0
-"""So long a write waits for another process's on the same file, before it's put aside."""
+"""So long a statement waits for another process's lock, in seconds."""
 
 _TURNS: Final = 3
-"""So many times as long it waits for a turn where many write."""
+"""So many times as long a write to a file waits for its turn, before it's put aside."""
 
 _NAP_MS: Final = 4
+"""So long SQLite itself waits for another process's write, in milliseconds."""
+
 _CONNECT_S: Final = 5
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs"})
 

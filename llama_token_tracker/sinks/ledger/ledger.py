@@ -51,10 +51,10 @@ class Ledger(BatchingSink):
         target: A file's path, for SQLite; or an SQLAlchemy URL:
             `"postgresql+psycopg://user@host/database"`.
         durability: `"batched"`: a process that is killed loses at most the calls that ended within
-            the last `flush_every_s`, and while a write was under way: milliseconds, or, of a
-            database that is locked or doesn't answer, ten seconds. `"sync"`: a call's end waits
-            until it's on disk. So it does in any case in a process that `multiprocessing` started,
-            which may be ended at any time, without notice.
+            the last `flush_every_s`, and while a write was under way: milliseconds; of a file that
+            is locked up to thirty seconds, of a server that is, or doesn't answer, ten. `"sync"`: a
+            call's end waits until it's on disk. So it does in any case in a process that
+            `multiprocessing` started, which may be ended at any time, without notice.
         flush_every_s: How long a call waits for others to be written with, in seconds.
         keep_text: Whether prompts and completions are written, too.
         run: What ties together what several processes write; by default the environment's
