@@ -245,16 +245,7 @@ def _texts(total: "Sum") -> list[str]:
 
 
 def _frame(columns: Iterable[Column]) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for column in columns:
-        grid.add_column(
-            column.header,
-            overflow=column.overflow,
-            no_wrap=column.no_wrap,
-            width=column.width,
-            max_width=column.max_width,
-        )
-    return grid
+    return Grid(*columns, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
 
 
 def _escaped(text: str) -> str:
