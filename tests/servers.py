@@ -38,6 +38,9 @@ def as_psycopg(uri: str) -> str:
     return uri.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
+_PID_FILE = "postmaster.pid"
+
+
 class PostgreSQLServer:
     """A PostgreSQL server in processes of its own, which can be killed and started again.
 
@@ -66,20 +69,35 @@ class PostgreSQLServer:
 
     def kill(self, by: signal.Signals = signal.SIGKILL) -> None:
         """Kill its first process, which takes the others along; wait until it's gone."""
-        import psutil
-
-        pid_file = self._folder / "postmaster.pid"
-        first = psutil.Process(int(pid_file.read_text().splitlines()[0]))
-        processes = [first, *first.children()]
-        first.send_signal(by)
+        processes = self._processes()
+        processes[0].send_signal(by)
         until = time.monotonic() + _START_S
         while any(map(_is_running, processes)):
             if time.monotonic() > until:
                 pytest.fail("the PostgreSQL server doesn't end")
             time.sleep(0.01)
         # Who starts it would take one that nobody has waited for, and so has a number, for alive.
-        for path in (pid_file, *self._folder.glob(".s.PGSQL.*.lock")):
+        for path in (self._folder / _PID_FILE, *self._folder.glob(".s.PGSQL.*.lock")):
             path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Generator[None]:
+        """Have it say nothing for a while, with its connections open."""
+        processes = self._processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
+    def _processes(self) -> list[Any]:
+        """Its first process, and the others."""
+        import psutil
+
+        first = psutil.Process(int((self._folder / _PID_FILE).read_text().splitlines()[0]))
+        return [first, *first.children()]
 
     def start(self) -> None:
         """Start it again."""

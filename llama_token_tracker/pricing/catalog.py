@@ -161,6 +161,11 @@ def _price_list() -> _PriceList:
     return _PriceList(release, _RELEASED.get(release), {each.id: each for each in providers})
 
 
+def load() -> None:
+    """Have the list imported now, rather than when the first call is priced."""
+    _price_list()
+
+
 @lru_cache(maxsize=_MAX_MODELS)
 def find_model(provider: str | None, model: str) -> ListedModel | UnlistedModel:
     """Find a model on the price list.

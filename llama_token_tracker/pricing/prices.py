@@ -39,7 +39,8 @@ class Prices:
     """Prices calls in US dollars, by your own prices and by those that genai-prices lists.
 
     Nothing is fetched: the list comes with the installed release. The library is imported when
-    a call is first priced, which takes a quarter of a second, and half a second with its list.
+    a call is first priced, which takes a quarter of a second, and half a second with its list; or
+    by `load`.
     Thread-safe; can be copied and pickled.
 
     Args:
@@ -97,6 +98,11 @@ class Prices:
         except Exception as error:  # noqa: BLE001 - an odd event must not break the user's call
             notice("a call that can't be priced", error, "its cost is None")
             return None
+
+    @staticmethod
+    def load() -> None:
+        """Import the list now: beside a thread that computes it may take seconds."""
+        catalog.load()
 
     def _cost(
         self,

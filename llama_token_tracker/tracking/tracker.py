@@ -86,6 +86,9 @@ class Tracker(Copied):
         self.is_limited = bool(self._budgets)
         self._outbox = Outbox([*sinks, *([] if ledger is None else [opened(ledger)])])
         self.has_sinks = self._outbox.has_sinks
+        if self.ledgers:
+            # Or the first calls would wait for it before they're written.
+            self.prices.load()
         self.deferred = DeferredCalls()
         self._account = self.new_account(max_events=max_events, include_failed=include_failed)
         self.pending = PendingCalls(MAX_WAITING if max_events is None else max_events)

@@ -1,28 +1,20 @@
-"""Records that wait to be written, and the thread that does it: to the database, or aside."""
+"""Records that wait to be written, and the threads that do it: to the database, or aside."""
 
 import threading
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import URL, Engine
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
 
-from llama_token_tracker._background import Worker, soon
+from llama_token_tracker._background import Worker
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.sinks.ledger.engine import connect, place_of
+from llama_token_tracker.sinks.ledger.aside import Aside, AwayError
+from llama_token_tracker.sinks.ledger.database import Database
+from llama_token_tracker.sinks.ledger.engine import place_of
 from llama_token_tracker.sinks.ledger.records import Record
-from llama_token_tracker.sinks.ledger.spill import (
-    REJECTED,
-    SpillFile,
-    leftovers,
-    places_of,
-    write_back,
-)
-from llama_token_tracker.sinks.ledger.writing import writer_of
 
 BATCH: Final = 5_000
 """Records that are written at once; so many don't wait for the time to come."""
@@ -36,118 +28,65 @@ _GRACE_S: Final = 0.002
 _AWAY_S: Final = (0.25, 5.0)
 """So soon, and later so seldom, it's tried again whether a database is back, in seconds."""
 
+_SHORTEST_S: Final = 0.025
+"""So long a write may take at least before what it has in hand is put aside, too."""
 
-class Database:
-    """A ledger's database, which may be removed, or be away for a while.
-
-    Args:
-        url: Where it is.
-        is_durable: Whether what is committed survives the machine's end.
-
-    Raises:
-        LedgerError: It can't be opened.
-    """
-
-    def __init__(self, url: URL, *, is_durable: bool) -> None:
-        self._url = url
-        self._is_durable = is_durable
-        self._open()
-
-    def _open(self) -> None:
-        self.engine: Engine = connect(self._url, is_durable=self._is_durable)
-        self._writer = writer_of(self.engine)
-        self._file = self._file_id()
-        driver: Any = self.engine.dialect.dbapi
-        self._refusals: tuple[type[Exception], ...] = (
-            *(DataError, IntegrityError, ValueError, OverflowError),
-            *(driver.DataError, driver.IntegrityError),
-        )
-        # By whoever counts next, as it takes locks, and this a finalizer.
-        weakref.finalize(self, soon, self.engine.dispose).atexit = False
-
-    def write(self, records: Sequence[Record], reject: Callable[[Record], None]) -> None:
-        """Write records, each once.
-
-        Args:
-            records: What is to be written.
-            reject: Takes one that the database won't have, whatever is done.
-
-        Raises:
-            Exception: It's away. Of the records some may have been written, or none.
-        """
-        if self._file_id() != self._file:
-            # Removed or replaced, and nobody reads the file that is open.
-            self.engine.dispose()
-            self._open()
-        try:
-            self._writer.write(records)
-        except self._refusals as error:
-            self._write_apart(records, reject, error)
-        else:
-            if self._file_id() != self._file:
-                self.write(records, reject)  # it was removed meanwhile
-
-    def _write_apart(
-        self, records: Sequence[Record], reject: Callable[[Record], None], error: Exception
-    ) -> None:
-        """Write one half and the other: they shall not suffer for one of them."""
-        half = len(records) // 2
-        if half:
-            self.write(records[:half], reject)
-            self.write(records[half:], reject)
-            return
-        notice("the ledger {} won't have a call", error, "it is put aside", place_of(self._url))
-        reject(records[0])
-
-    def _file_id(self) -> tuple[int, int] | None:
-        if self._url.get_backend_name() != "sqlite":
-            return None
-        try:
-            found = Path(str(self._url.database)).stat()
-        except OSError:
-            return (0, 0)
-        return found.st_dev, found.st_ino
+_SILENT_S: Final = 30.0
+"""After so long a database that says nothing is said to be away."""
 
 
 class Batches:
     """The records that wait for one database.
 
+    Half of the time within which a record shall be on disk it waits for others to be written with.
+    Once that write has taken the other half, a second thread copies what it has in hand, and what
+    waits behind it, into a file that is removed when all of that is written. So no record stays in
+    memory alone for longer, though a database is locked, slow or mute.
+
     Args:
         database: Where they go.
         url: Where that is.
-        every_s: How long they wait for others to be written with, in seconds.
-        is_sync: Whether they don't, as somebody waits for them.
+        within_s: How soon each is on disk, in seconds: there, or in a file.
+        is_sync: Whether they wait for no others, as somebody waits for them.
 
     Attributes:
         lost: How many could be written nowhere.
     """
 
-    def __init__(self, database: Database, url: URL, every_s: float, *, is_sync: bool) -> None:
+    def __init__(self, database: Database, url: URL, within_s: float, *, is_sync: bool) -> None:
         self._database = database
         self._place = place_of(url)
-        self._every_s = every_s
+        self._wait_s = within_s / 2
         self._is_sync = is_sync
         self.lost = 0
-        self._waiting: list[Record] = []
-        self._bytes = 0
+        # In this order they are written. Copied are so many of the first; that number, and what is
+        # in hand, change under the files' lock, which is taken before the other one.
         self._in_hand: Sequence[Record] = ()
+        self._waiting: list[Record] = []
+        self._copied = 0
+        self._bytes = 0
+        self._first_at = 0.0  # when the first one came that waits
+        # Those who wait for the next write, and for the one that is under way.
         self._flushers: list[threading.Event] = []
+        self._attended: list[threading.Event] = []
         self._is_working = self._is_closing = self._is_ending = self._is_hanging = False
-        # Whether anything is aside that is to be written back; whether nothing takes what waits.
-        self._is_behind = self._is_full = False
+        self._is_full = False  # whether nothing takes what waits
         self._due = threading.Event()
+        self._rested = threading.Event()
         self._lock = fresh_in_children(threading.Lock())
-        self._files = fresh_in_children(threading.Lock())
         self._worker = Worker("llama-token-tracker ledger")
-        self._folders, self._stem = places_of(url)
-        self._spill = SpillFile(self._folders, self._stem)
-        self._rejected = SpillFile(self._folders, self._stem, REJECTED)
+        self._keeper = Worker("llama-token-tracker ledger's files")
+        self._aside = Aside(url, is_durable=is_sync)
+        self._busy_since: float | None = None
+        self._tried_at: float | None = None
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
         self._look_at = time.monotonic() + _AWAY_S[1]
 
     def put(self, record: Record) -> None:
         """Have a record written soon."""
         with self._lock:
+            if not self._waiting:
+                self._first_at = time.monotonic()
             self._waiting.append(record)
             self._bytes += record.size
             is_much = len(self._waiting) >= BATCH
@@ -156,7 +95,7 @@ class Batches:
             self._due.set()
         if is_too_much:
             # Whoever writes hangs: what waits goes into a file, by this thread.
-            self._put_aside(self._take())
+            self._move_waiting()
         self._work_soon()
 
     def flush(self, timeout_s: float | None) -> bool:
@@ -187,121 +126,224 @@ class Batches:
         return self.close(timeout_s)
 
     def _leave(self) -> None:
-        in_hand, self._in_hand = self._in_hand, ()
-        records = [*in_hand, *self._take()]
-        if records and not self._is_aside(records):
-            self._lose(records)
+        self._move_in_hand()
+        self._move_waiting()
+        with self._lock:
+            records = self._taken()
+        self._lose(records)
 
     def take_over(self) -> None:
         """Have what processes that have ended put aside be written, if there is any."""
-        if leftovers(self._folders, self._stem):
-            self._is_behind = True
+        if self._aside.find():
             self._work_soon()
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of what is the parent's."""
-        self._spill.close()
-        self._rejected.close()
+        self._aside.leave_to_parent()
 
-    # --- the thread --------------------------------------------------------------------------
+    # --- the thread that writes ------------------------------------------------------------------
 
     def _work_soon(self) -> None:
         with self._lock:
             is_working, self._is_working = self._is_working, True
         if not is_working:
             self._worker.ask(self._work)
+            self._keeper.ask(self._keep)
 
     def _work(self) -> None:
         """Write what comes until nothing waits, neither here nor in a file."""
+        self._rested.clear()
         try:
             while self._is_more_to_do():
                 self._due.wait(self._pause())
                 self._due.clear()
-                with self._lock:
-                    flushers, self._flushers = self._flushers, []
                 try:
-                    self._write_all(self._take())
+                    self._begin()
+                    self._write_all()
                     self._write_back()
                 finally:
-                    for flusher in flushers:
-                        flusher.set()
+                    self._end()
         except BaseException:
             self._is_working = False
             raise
+        finally:
+            self._rested.set()
 
     def _is_more_to_do(self) -> bool:
+        is_behind = self._is_behind()
         with self._lock:
             is_awaited = bool(self._waiting or self._flushers)
-            self._is_working = is_awaited or (self._is_behind and not self._is_closing)
+            self._is_working = is_awaited or (is_behind and not self._is_closing)
             self._is_closing = self._is_closing and is_awaited
             is_working = self._is_working
         if not is_working:
-            with self._files:
-                self._spill.close()  # for whoever opens the ledger next
+            with self._aside.lock:
+                self._aside.release()
         return is_working
 
-    def _pause(self) -> float:
-        if not self._is_behind and not self._is_full:
-            return self._every_s
-        return min(self._every_s or _AWAY_S[0], max(0.0, self._retry_at - time.monotonic()))
+    def _is_behind(self) -> bool:
+        """Whether anything is to be written back; what is just being put aside included."""
+        with self._aside.lock:
+            return self._aside.is_behind
 
-    def _take(self) -> list[Record]:
+    def _pause(self) -> float:
+        now = time.monotonic()
+        if self._is_full or self._is_behind():
+            return min(self._wait_s or _AWAY_S[0], max(0.0, self._retry_at - now))
+        return max(0.0, self._first_at + self._wait_s - now)
+
+    def _begin(self) -> None:
+        """Take in hand what waits, and attend to those who wait for it."""
+        with self._aside.lock, self._lock:
+            self._attended, self._flushers = self._flushers, []
+            self._in_hand = self._taken()
+            self._busy_since = time.monotonic()
+
+    def _end(self) -> None:
         with self._lock:
-            records, self._waiting, self._bytes = self._waiting, [], 0
+            self._busy_since = None
+            attended, self._attended = self._attended, []
+        for flusher in attended:
+            flusher.set()
+
+    def _taken(self) -> Sequence[Record]:
+        records, self._waiting, self._bytes = self._waiting, [], 0
         return records
 
-    def _write_all(self, records: Sequence[Record]) -> None:
-        for start in range(0, len(records), BATCH):
-            if start:
-                time.sleep(_GRACE_S)
-            self._in_hand = records[start:]
-            batch = records[start : start + BATCH]
+    def _write_all(self) -> None:
+        while self._in_hand:
+            batch = self._in_hand[:BATCH]
             if time.monotonic() < self._retry_at or not self._is_written(batch):
-                self._put_aside(batch)
-        self._in_hand = ()
+                self._move_in_hand()
+                return
+            self._let_go(len(batch))
+            if self._in_hand:
+                time.sleep(_GRACE_S)
+
+    def _let_go(self, number: int) -> None:
+        """The first so many in hand are written."""
+        with self._aside.lock:
+            self._in_hand = self._in_hand[number:]
+            self._copied = max(0, self._copied - number)
+            if not self._copied:
+                self._aside.drop_copies()
 
     def _is_written(self, records: Sequence[Record]) -> bool:
         """Write records; `False` if the database is away."""
+        self._tried_at = time.monotonic()
         try:
             self._database.write(records, self._reject)
         except Exception as error:  # noqa: BLE001 - whatever a database or its driver raises
             self._retry_at = time.monotonic() + self._retry_s
             self._retry_s = min(2 * self._retry_s, _AWAY_S[1])
-            found = error.orig if isinstance(error, DBAPIError) else error
-            consequence = "calls are put aside in a file until it can"
-            notice("the ledger {} can't be written", found, consequence, self._place)
+            self._say_away(error.orig if isinstance(error, DBAPIError) else error)
             return False
+        finally:
+            self._tried_at = None
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
         self._is_full = False
         return True
 
+    def _say_away(self, found: object) -> None:
+        consequence = "calls are put aside in a file until it can"
+        notice("the ledger {} can't be written", found, consequence, self._place)
+
     def _reject(self, record: Record) -> None:
-        with self._files:
-            is_kept = self._rejected.add([record], is_durable=self._is_sync)
+        with self._aside.lock:
+            is_kept = self._aside.reject(record)
         if not is_kept:
             self._lose([record])
 
-    def _put_aside(self, records: Sequence[Record]) -> None:
-        """Put records into a file, or else have them wait on while there's room in memory."""
-        if not records or self._is_aside(records):
-            return
+    def _write_back(self) -> None:
+        """Write to the database what was put aside, by this process or by one that has ended."""
+        now = time.monotonic()
+        if now >= self._retry_at and (now >= self._look_at or self._is_behind()):
+            self._look_at = now + _AWAY_S[1]
+            self._aside.write_back(self._write_again)
+
+    def _write_again(self, records: Sequence[Record]) -> None:
+        if not self._is_written(records):
+            raise AwayError
+
+    # --- what isn't written yet ------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Copy what a write that takes long would lose with the process, as long as it does.
+
+        On a thread of its own; without it, as where none can be started any more, that waits.
+        """
+        shortest = max(self._wait_s, _SHORTEST_S)
+        while self._is_working:
+            since = self._busy_since
+            left_s = shortest if since is None else since + shortest - time.monotonic()
+            if left_s <= 0:
+                self._keep_now()
+                left_s = _SHORTEST_S if self._is_sync else shortest
+            self._rested.wait(left_s)
+
+    def _keep_now(self) -> None:
+        with self._aside.lock:
+            with self._lock:
+                flushers = [*self._attended, *self._flushers] if self._is_sync else []
+                known = [*self._in_hand, *self._waiting]
+            new = known[self._copied :]
+            is_kept = not new or self._aside.copy(new)
+            if is_kept:
+                self._copied = len(known)
+        if is_kept:
+            for flusher in flushers:
+                flusher.set()
+        tried_at = self._tried_at
+        if tried_at is not None and time.monotonic() - tried_at > _SILENT_S:
+            self._say_away(f"no answer for {_SILENT_S:g} s")
+
+    def _move_in_hand(self) -> None:
+        """Put aside what is in hand, as its write came to nothing."""
+        with self._aside.lock:
+            records, self._in_hand = self._in_hand, ()
+            copied, self._copied = self._copied, 0
+            rest = records[copied:]
+            if copied:
+                with self._lock:
+                    # Those of them that wait are aside, too.
+                    del self._waiting[: max(0, copied - len(records))]
+                    self._bytes = sum(record.size for record in self._waiting)
+                is_kept = not rest or self._aside.copy(rest)
+                self._aside.use_copies()
+            else:
+                is_kept = not rest or self._aside.move(rest)
+            lost = self._held(() if is_kept else rest)
+        self._lose(lost)
+
+    def _move_waiting(self) -> None:
+        """Put aside what waits."""
+        with self._aside.lock:
+            with self._lock:
+                records = self._taken()
+            is_kept = not records or self._aside.move(records)
+            self._copied = min(self._copied, len(self._in_hand))
+            if not self._copied:
+                self._aside.drop_copies()
+            lost = self._held(() if is_kept else records)
+        self._lose(lost)
+
+    def _held(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Have what no place took, if anything, wait on: that for which there's no room."""
+        if not records:
+            self._is_full = False
+            return ()
         size = sum(record.size for record in records)
         with self._lock:
             self._is_full = size + self._bytes <= MAX_WAITING_BYTES
-            if self._is_full:
-                self._waiting[:0] = records
-                self._bytes += size
-        if not self._is_full:
-            self._lose(records)
-
-    def _is_aside(self, records: Sequence[Record]) -> bool:
-        with self._files:
-            is_kept = self._spill.add(records, is_durable=self._is_sync)
-            if is_kept:
-                self._is_behind, self._is_full = True, False
-        return is_kept
+            if not self._is_full:
+                return records
+            self._waiting[:0] = records
+            self._bytes += size
+        return ()
 
     def _lose(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
         self.lost += len(records)
         notice(
             "calls can be written nowhere, for the ledger {}",
@@ -309,29 +351,3 @@ class Batches:
             "they are lost there; totals in memory have them",
             self._place,
         )
-
-    def _write_back(self) -> None:
-        """Write to the database what was put aside, by this process or by one that has ended."""
-        now = time.monotonic()
-        if now < self._retry_at or not (self._is_behind or now >= self._look_at):
-            return
-        self._look_at = now + _AWAY_S[1]
-        with self._files:
-            self._spill.close()
-            self._is_behind = False
-        for path in leftovers(self._folders, self._stem):
-            try:
-                write_back(path, self._write_again)
-            except _AwayError:
-                self._is_behind = True
-                return
-            except OSError as error:
-                notice("what is in {} can't be written back", error, "it stays", path.name)
-
-    def _write_again(self, records: Sequence[Record]) -> None:
-        if not self._is_written(records):
-            raise _AwayError
-
-
-class _AwayError(Exception):
-    """The database is away."""

@@ -25,7 +25,8 @@ from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
 from llama_token_tracker.sinks.delivery import BatchingSink
 from llama_token_tracker.sinks.ledger.accounts import SqlAccounts
-from llama_token_tracker.sinks.ledger.batches import Batches, Database
+from llama_token_tracker.sinks.ledger.batches import Batches
+from llama_token_tracker.sinks.ledger.database import Database
 from llama_token_tracker.sinks.ledger.engine import place_of, reason_of, url_of
 from llama_token_tracker.sinks.ledger.news import News
 from llama_token_tracker.sinks.ledger.query import Query

@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows, where a file that is open can't be removed
     fcntl = None  # type: ignore[assignment]
 
-BATCH: Final = 1_000
+BATCH: Final = 5_000
 """Records that are written back at once."""
 
 _ENDING: Final = ".spill.jsonl"
@@ -127,6 +127,16 @@ class SpillFile:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+    def remove(self) -> None:
+        """Have nobody write back what is in it, as it's in the database."""
+        if self._file is None or self.path is None:
+            return
+        # If that fails, it is written once more, and each call is there once all the same.
+        with suppress(OSError):
+            os.ftruncate(self._file, 0)
+            self.path.unlink(missing_ok=True)
+        self.close()
 
     def __del__(self) -> None:
         self.close()

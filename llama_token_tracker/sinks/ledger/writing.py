@@ -5,10 +5,12 @@ weren't there yet, the sums. SQLite has the calls from one prepared statement, P
 `COPY` into a table beside, which one statement then takes over.
 """
 
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, Protocol, cast
 
 from sqlalchemy import Connection, Engine, Table, text
@@ -71,34 +73,68 @@ class SQLiteWriter:
         """Write records, each once: in whole or, if it raises, not at all."""
         with writing(self._engine) as connection:
             for table, rows in rows_by_table(records).items():
-                _put(connection, _insert_sql("sqlite", table), rows)
+                _put_together(connection, _insert_sql("sqlite", table), rows)
             new = self._put_calls(connection, records)
             texts = [(_id(one), _started_us(one), *one.texts) for one in new if one.texts]
-            _put(connection, _insert_sql("sqlite", TEXTS), texts)
+            _put_together(connection, _insert_sql("sqlite", TEXTS), texts)
             rows = sums(new)
             for length_us, table in ROLLUPS.items():
                 rows = longer(rows, length_us)
-                _put(connection, _add_sql("sqlite", table), rows)
+                _put_together(connection, _add_sql("sqlite", table), rows)
 
     def _put_calls(self, connection: Connection, records: Sequence[Record]) -> Sequence[Record]:
         """Insert calls, and say which weren't there."""
         # Nearly always all are new, and looking for each would cost as much as writing it.
         try:
             with connection.begin_nested():
-                _put(connection, _plain_sql(CALLS), [_sqlite_row(one) for one in records])
+                _put_together(connection, _plain_sql(CALLS), [_sqlite_row(one) for one in records])
         except IntegrityError:
-            new = [one for one in _unique(records) if not self._is_there(connection, one)]
-            _put(connection, _plain_sql(CALLS), [_sqlite_row(one) for one in new])
+            unique = _unique(records)
+            there = _found(connection, [(_started_us(one), _id(one)) for one in unique])
+            new = [one for one in unique if (_started_us(one), _id(one)) not in there]
+            _put_together(connection, _plain_sql(CALLS), [_sqlite_row(one) for one in new])
             return new
         return records
 
-    @staticmethod
-    def _is_there(connection: Connection, record: Record) -> bool:
-        found = connection.exec_driver_sql(
-            f"SELECT 1 FROM {CALLS.name} WHERE started_us = ? AND id = ?",
-            (_started_us(record), _id(record)),
-        )
-        return found.first() is not None
+
+_TOGETHER: Final = 500
+"""So many rows one statement takes. The driver lets go of Python's lock for each statement, and
+gets it back milliseconds later where another thread computes."""
+
+
+def _put_together(connection: Connection, sql: str, rows: Sequence[Values]) -> None:
+    for many, values in _together(connection, sql, rows):
+        connection.exec_driver_sql(many, values)
+
+
+def _together(
+    connection: Connection, sql: str, rows: Sequence[Values]
+) -> Iterator[tuple[str, Values]]:
+    """A statement of one row for all of these, in as few statements as SQLite allows."""
+    driver: Any = connection.connection.driver_connection
+    most = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // sql.count("?")
+    size = min(_TOGETHER, most)
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        yield _repeated(sql, len(some)), tuple(chain.from_iterable(some))
+
+
+@lru_cache(maxsize=64)
+def _repeated(sql: str, number: int) -> str:
+    row = f"({', '.join('?' * sql.count('?'))})"
+    return sql.replace(row, ", ".join([row] * number))
+
+
+def _found(connection: Connection, keys: Sequence[Values]) -> set[Values]:
+    """Which calls are there, by when they started and their ids."""
+    return {
+        tuple(found)
+        for many, values in _together(connection, _FIND, keys)
+        for found in connection.exec_driver_sql(many, values)
+    }
+
+
+_FIND: Final = f"SELECT started_us, id FROM {CALLS.name} WHERE (started_us, id) IN (VALUES (?, ?))"
 
 
 def _id(record: Record) -> bytes:

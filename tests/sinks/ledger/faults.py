@@ -12,14 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from llama_index.core.callbacks import CallbackManager
 from sqlalchemy import Engine, text
 
 from llama_token_tracker import Ledger, TokenCountingHandler
-from llama_token_tracker.sinks.ledger import engine as opening
 from llama_token_tracker.sinks.ledger.engine import engine_of, url_of
 from llama_token_tracker.sinks.ledger.ledger import Durability
 from llama_token_tracker.sinks.ledger.spill import leftovers, places_of
@@ -30,13 +29,12 @@ PROMPT, COMPLETION = 7_013, 211
 EVERY_S = 0.1
 """So long a call waits here to be written with others."""
 
-WRITE_S = 1.0
-"""So long a batch may take on a machine that is busy."""
+LATE_S = 0.5
+"""So much later than it should be it may be in a file, on a machine that is busy."""
 
 
 def _call(url: str, durability: Durability, acknowledged: int) -> None:
     """Call a model for ever, and say of each call which event it is, and when it ended."""
-    opening.BUSY_S = 0.2
     ledger = Ledger(url, durability=durability, flush_every_s=EVERY_S)
     handler = TokenCountingHandler(ledger=ledger, max_events=10)
     model = Scripted(raw=reported(PROMPT, COMPLETION), callback_manager=CallbackManager([handler]))
@@ -48,7 +46,7 @@ def _call(url: str, durability: Durability, acknowledged: int) -> None:
 
 @contextmanager
 def _away(engine: Engine, seconds: float) -> Iterator[None]:
-    """Have nobody else write for a while at the block's start."""
+    """Have nobody else write: for so long before the block, and during it."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.execution_options(writes=True)
@@ -56,7 +54,7 @@ def _away(engine: Engine, seconds: float) -> Iterator[None]:
         if engine.dialect.name == "postgresql":
             connection.execute(text("LOCK TABLE ledger_hours IN ACCESS EXCLUSIVE MODE"))
         time.sleep(seconds)
-    yield
+        yield
 
 
 def _killed(
@@ -73,11 +71,16 @@ def _killed(
     os.close(sender)
     engine = engine_of(url_of(url))
     time.sleep(dice.uniform(0.05, 0.4))
-    if dice.random() < 0.5:
-        with _away(engine, dice.uniform(0.1, 1.0)):
-            time.sleep(dice.choice([0, dice.uniform(0, 0.6)]))
-    os.kill(child, signal.SIGKILL)
-    at = time.monotonic()
+    case = dice.choice(["free", "away", "back", "busy again"])
+    with nullcontext() if case == "free" else _away(engine, dice.uniform(0.1, 1.0)):
+        if case == "away":
+            os.kill(child, signal.SIGKILL)
+            at = time.monotonic()
+    if case == "busy again":
+        time.sleep(dice.uniform(0, 0.6))
+    if case != "away":
+        os.kill(child, signal.SIGKILL)
+        at = time.monotonic()
     os.waitpid(child, 0)
     engine.dispose()
     with os.fdopen(receiver) as lines:
@@ -135,7 +138,7 @@ def kills(times: int, url: str | None) -> Iterator[str | None]:
             said, at = _killed(place, durability, dice)
             lost = [at - said[event] for event in said.keys() - rows(place)]
             latest = max([latest, *lost])
-            bound = 0.0 if durability == "sync" else EVERY_S + WRITE_S
+            bound = 0.0 if durability == "sync" else EVERY_S + LATE_S
             problem = f"{len(lost)} of {len(said)} lost" if any(x > bound for x in lost) else None
             if durability == "sync" and lost:
                 problem = f"{len(lost)} acknowledged calls lost"

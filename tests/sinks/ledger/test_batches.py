@@ -21,6 +21,8 @@ from sqlalchemy import text
 from llama_token_tracker import Ledger, TokenCountingEvent, Tracker
 from llama_token_tracker.sinks.ledger import batches as waiting
 from llama_token_tracker.sinks.ledger import engine as opening
+from llama_token_tracker.sinks.ledger import spill as spilling
+from llama_token_tracker.sinks.ledger.ledger import Durability
 from tests.servers import postgres_server
 from tests.sinks.ledger.faults import outages, rows, wrong_sums
 
@@ -257,11 +259,9 @@ def test_memory_is_bounded_while_whoever_writes_hangs(
     """What comes beyond goes into a file, by whoever brings it; who flushes isn't forgotten."""
     monkeypatch.setattr(opening, "BUSY_S", 3.0)
     monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 600 * 100)
-    ledger = Ledger(path, flush_every_s=0.05)
+    ledger = Ledger(path, flush_every_s=60)
     told: list[bool] = []
     with _locked(path):
-        ledger(_event())
-        time.sleep(0.3)
         flushing = threading.Thread(target=lambda: told.append(ledger.flush(WATCHDOG_S)))
         flushing.start()
         time.sleep(0.1)
@@ -271,7 +271,71 @@ def test_memory_is_bounded_while_whoever_writes_hangs(
         assert len(file.read_bytes().splitlines()) >= 200
     flushing.join(WATCHDOG_S)
     assert told == [True]
-    _until(lambda: _count(path) == 351)
+    assert ledger.flush(WATCHDOG_S)
+    assert _count(path) == 350
+
+
+def _lines(folder: Path) -> int:
+    return sum(len(path.read_bytes().splitlines()) for path in _aside(folder))
+
+
+@pytest.fixture
+def patient(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a ledger is that waits for a lock as long as it does elsewhere."""
+    monkeypatch.setattr(opening, "BUSY_S", 10.0)
+    return path
+
+
+def test_a_write_that_takes_long_has_its_calls_in_a_file_meanwhile(
+    patient: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kill would find them there; it isn't said, as the database isn't away; each once."""
+    ledger = Ledger(patient, flush_every_s=0.1)
+    told: list[bool] = []
+    with _locked(patient):
+        for number in range(3):
+            ledger(_event())
+            _until(lambda expected=number + 1: _lines(patient.parent) == expected)
+        flushing = threading.Thread(target=lambda: told.append(ledger.flush(WATCHDOG_S)))
+        flushing.start()
+        time.sleep(0.5)
+        assert told == []  # it's the database that is waited for
+    flushing.join(WATCHDOG_S)
+    assert told == [True]
+    assert _count(patient) == 3
+    assert not _aside(patient.parent)
+    assert wrong_sums(str(patient)) is None
+    assert "put aside" not in caplog.text
+    assert ledger.lost == 0
+
+
+def test_on_sync_a_call_does_not_wait_for_a_lock_that_lasts(patient: Path) -> None:
+    """It's on disk once it's in a file, as soon as `flush_every_s` says."""
+    tracker = Tracker(ledger=Ledger(patient, durability="sync", flush_every_s=0.1))
+    with _locked(patient):
+        for number in range(5):
+            tracker.record(_event())
+            assert _lines(patient.parent) == number + 1
+    _until(lambda: not _aside(patient.parent))
+    assert _count(patient) == 5
+    assert tracker.close(WATCHDOG_S)
+
+
+def test_a_copy_that_no_place_takes_leaves_its_calls_to_be_written(
+    patient: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait in memory as they would without it."""
+    nowhere = patient.parent / "usage.db" / "nowhere"
+    ledger = Ledger(patient, flush_every_s=0.1)
+    monkeypatch.setattr(spilling, "_make", lambda folder: (nowhere / folder.name).mkdir())
+    with _locked(patient):
+        for _ in range(5):
+            ledger(_event())
+            time.sleep(0.1)
+        assert not _aside(patient.parent)
+    assert ledger.flush(WATCHDOG_S)
+    assert _count(patient) == 5
+    assert ledger.lost == 0
 
 
 def test_threads_may_record_while_others_flush(path: Path) -> None:
@@ -400,6 +464,37 @@ def test_callers_go_on_while_a_database_is_gone(monkeypatch: pytest.MonkeyPatch)
     """A file that is locked and a server that is killed, for a while, under load."""
     monkeypatch.setattr(opening, "BUSY_S", 0.2)
     assert [problem for problem in outages(1.0) if problem] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["batched", "sync"])
+def test_a_server_that_says_nothing_holds_no_call_up(
+    durability: Durability,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its connections stay open, so that no driver would ever give up: calls are in files."""
+    monkeypatch.setattr(waiting, "_SILENT_S", 0.5)
+    with postgres_server() as server:
+        ledger = Ledger(server.url, durability=durability, flush_every_s=0.1)
+        tracker = Tracker(ledger=ledger)
+        tracker.record(_event())
+        assert tracker.flush(WATCHDOG_S)
+        with server.stopped():
+            for _ in range(50):
+                tracker.record(_event())
+                time.sleep(0.02)
+            files = list(temporary.glob("*/*.spill.jsonl"))
+            assert sum(len(file.read_bytes().splitlines()) for file in files) >= 40
+            assert caplog.text.count("can't be written") == 1
+            assert "no answer for" in caplog.text
+        assert tracker.flush(WATCHDOG_S)
+        _until(lambda: not list(temporary.glob("*/*.spill.jsonl")))
+        assert len(rows(server.url)) == 51
+        assert wrong_sums(server.url) is None
+        assert ledger.lost == 0
+        assert ledger.close(WATCHDOG_S)
 
 
 def test_a_lock_that_lasts_has_calls_put_aside_on_postgresql(

@@ -64,7 +64,7 @@ def _ids(records: Sequence[Record]) -> set[str]:
 
 def test_what_others_left_is_written_and_their_file_removed(folder: Path) -> None:
     """Whatever its process was, on this host or on another one with the same folder."""
-    records = _records(2_500)
+    records = _records(7_500)
     path = _left(folder, records)
     assert _written(folder) == _ids(records)
     assert not path.exists()
@@ -209,7 +209,7 @@ def test_a_link_in_place_of_ones_own_temporary_folder_is_not_followed(
 
 def test_a_database_that_goes_in_the_midst_has_all_of_a_file_later(folder: Path) -> None:
     """The file stays as it is; what had been written isn't written again."""
-    records = _records(2_500)
+    records = _records(7_500)
     path = _left(folder, records)
     taken: list[Record] = []
 
