@@ -132,10 +132,12 @@ class Batches:
             records = self._taken()
         self._lose(records)
 
-    def take_over(self) -> None:
-        """Have what processes that have ended put aside be written, if there is any."""
-        if self._aside.find():
+    def take_over(self) -> bool:
+        """Have what processes that have ended put aside be written: whether there is any."""
+        is_any = self._aside.find()
+        if is_any:
             self._work_soon()
+        return is_any
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of what is the parent's."""

@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import plain, printable
 from llama_token_tracker.errors import LedgerError
-from llama_token_tracker.sinks.ledger.schema import META, ensure
+from llama_token_tracker.sinks.ledger.schema import META, ensure, is_current
 
 DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
 """Which databases hold a ledger, and by which driver."""
@@ -103,8 +103,12 @@ def connect(url: URL, *, is_durable: bool = False) -> Engine:
     try:
         engine = engine_of(url, is_durable=is_durable)
         try:
-            with writing(engine) as connection:
-                ensure(connection, place)
+            # Nobody is waited for who is writing, if there's nothing to be made.
+            with engine.connect() as connection:
+                is_ready = is_current(connection)
+            if not is_ready:
+                with writing(engine) as connection:
+                    ensure(connection, place)
         except BaseException:
             engine.dispose()
             raise

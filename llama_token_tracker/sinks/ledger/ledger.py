@@ -37,26 +37,30 @@ Durability: TypeAlias = Literal["batched", "sync"]
 
 _EXIT_S: Final = 5.0
 
+_TAKE_OVER_S: Final = 10.0
+"""So long a look at other processes' calls waits for those that they put aside."""
+
 
 class Ledger(BatchingSink):
     """Calls written to a database, each once, whatever happens to it or to this process.
 
     Give it to what counts (`TokenCountingHandler(ledger=Ledger("usage.db"))`, or just
-    `ledger="usage.db"`), or to several of them. Nothing waits for the disk: a thread of its own
-    writes what has come within `flush_every_s`. While the database is away, locked, slow or full,
-    records are put aside in a file beside it, or in the folder for temporary files, and are written
-    to it when it's back, by whichever process finds them. Thread-safe; goes on in forked children,
+    `ledger="usage.db"`), or to several of them. Nothing waits for the disk: threads of its own
+    write what has come within `flush_every_s`. While the database is away, locked, slow or full,
+    records are in a file beside it, or in the folder for temporary files, and are written to it
+    when it's back, by whichever process finds them. Thread-safe; goes on in forked children,
     and pickled it rejoins the same ledger and run.
 
     Args:
         target: A file's path, for SQLite; or an SQLAlchemy URL:
             `"postgresql+psycopg://user@host/database"`.
         durability: `"batched"`: a process that is killed loses at most the calls that ended within
-            the last `flush_every_s`, and while a write was under way: milliseconds; of a file that
-            is locked up to thirty seconds, of a server that is, or doesn't answer, ten. `"sync"`: a
-            call's end waits until it's on disk. So it does in any case in a process that
-            `multiprocessing` started, which may be ended at any time, without notice.
-        flush_every_s: How long a call waits for others to be written with, in seconds.
+            the last `flush_every_s`. `"sync"`: a call's end waits until it's on disk. So it does in
+            any case in a process that `multiprocessing` started, which may be ended at any time,
+            without notice.
+        flush_every_s: How soon after its end a call is on disk, in seconds. Half of that it waits
+            to be written with others; once its write has taken the other half, a copy is put into
+            a file beside, until it's written.
         keep_text: Whether prompts and completions are written, too.
         run: What ties together what several processes write; by default the environment's
             `LLAMA_TOKEN_TRACKER_RUN`, or else an id of its own, which forked and unpickled copies
@@ -181,7 +185,7 @@ class Ledger(BatchingSink):
             ledger.query(since="7d", where={"user": "ada"}).sums("day", "model")
             ledger.query(since="today").to_pandas()
 
-        What waits is written first.
+        What waits is written first, and what processes that have ended put aside.
 
         Args:
             since: The first moment: an aware `datetime`, or text such as "7d", "today" or
@@ -193,6 +197,7 @@ class Ledger(BatchingSink):
         Raises:
             LedgerError: A time can't be read.
         """
+        self._batches.take_over()
         self.flush()
         return Query(self.engine, since=since, until=until, where=where, zone=zone)
 
@@ -205,6 +210,8 @@ class Ledger(BatchingSink):
         Raises:
             LedgerError: The ledger can't be read.
         """
+        if self._batches.take_over():
+            self.flush(_TAKE_OVER_S)
         try:
             return self._news.read(self.engine, prices)
         except DBAPIError as error:

@@ -287,6 +287,13 @@ INSERTS: Final[dict[str, Callable[[Table], Any]]] = {
 """By dialect: an insert that can say what is done on a conflict."""
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether the tables are there, as this release makes them."""
+    if META.name not in inspect(connection).get_table_names():
+        return False
+    return connection.scalar(select(META.c.value).where(META.c.name == "schema")) == str(VERSION)
+
+
 def ensure(connection: Connection, place: str) -> None:
     """Make the tables where there are none, and bring older ones forward.
 

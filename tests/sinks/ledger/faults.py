@@ -29,7 +29,7 @@ PROMPT, COMPLETION = 7_013, 211
 EVERY_S = 0.1
 """So long a call waits here to be written with others."""
 
-LATE_S = 0.5
+LATE_S = 0.4
 """So much later than it should be it may be in a file, on a machine that is busy."""
 
 
@@ -39,6 +39,8 @@ def _call(url: str, durability: Durability, acknowledged: int) -> None:
     handler = TokenCountingHandler(ledger=ledger, max_events=10)
     model = Scripted(raw=reported(PROMPT, COMPLETION), callback_manager=CallbackManager([handler]))
     while True:
+        # As a provider is waited for. Who never waits has threads wait that write, too.
+        time.sleep(0.001)
         model.complete("hello")
         event = handler.llm_token_counts[-1]
         os.write(acknowledged, f"{event.id} {time.monotonic()}\n".encode())

@@ -18,7 +18,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
-from llama_token_tracker import TokenCountingHandler
+from llama_token_tracker import Ledger, TokenCountingHandler
 from llama_token_tracker.testing import LoopbackProvider
 from tests.workers import WATCHDOG_S, answers_of_workers
 
@@ -66,6 +66,29 @@ def test_workers_of_a_pool_are_in_their_parents_totals(method: str, tmp_path: Pa
     assert handler.refresh() == 0
     assert handler.total_llm_token_count == sum(billed)
     assert len(handler.llm_token_counts) == 26
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_workers_put_aside_is_in_their_parents_totals(method: str, tmp_path: Path) -> None:
+    """They found the file locked, weren't held up by that, and were ended before it was free."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this platform")
+    path = tmp_path / "usage.db"
+    handler = TokenCountingHandler(ledger=Ledger(path, flush_every_s=0.1))
+    with LoopbackProvider() as provider:
+        url = provider.url("openai")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with multiprocessing.get_context(method).Pool(2) as workers:
+                workers.starmap(_ask, [(handler, url, 3)] * 4)
+            other.execute("ROLLBACK")
+        billed = [usage.total_tokens for usage in provider.billed]
+    assert len(billed) == 12
+    assert list(tmp_path.glob("*.spill.jsonl"))
+    assert handler.refresh() == 12
+    assert handler.total_llm_token_count == sum(billed)
+    assert not list(tmp_path.glob("*.spill.jsonl"))
 
 
 @needs_fork
