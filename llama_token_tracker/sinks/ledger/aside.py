@@ -30,7 +30,7 @@ class Aside:
             done.
 
     Attributes:
-        lock: Held by whoever uses it, but for `find` and `write_back`.
+        lock: Held by whoever adds to the files, or uses what was added.
         is_behind: Whether anything is there that is to be written back.
     """
 
@@ -97,7 +97,8 @@ class Aside:
 
     def release(self) -> None:
         """Let whoever opens the ledger next have what was put aside."""
-        self._moved.close()
+        with self.lock:
+            self._moved.close()
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of what is the parent's."""

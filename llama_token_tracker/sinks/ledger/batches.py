@@ -11,16 +11,14 @@ from sqlalchemy.exc import DBAPIError
 from llama_token_tracker._background import Worker
 from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.sinks.ledger.aside import Aside, AwayError
+from llama_token_tracker.sinks.ledger.aside import AwayError
 from llama_token_tracker.sinks.ledger.database import Database
 from llama_token_tracker.sinks.ledger.engine import place_of
 from llama_token_tracker.sinks.ledger.records import Record
+from llama_token_tracker.sinks.ledger.unwritten import Unwritten
 
 BATCH: Final = 5_000
 """Records that are written at once; so many don't wait for the time to come."""
-
-MAX_WAITING_BYTES: Final = 64 << 20
-"""More don't wait in memory; then they're put aside in a file."""
 
 _GRACE_S: Final = 0.002
 """So long other processes have a turn between two batches."""
@@ -36,11 +34,11 @@ _SILENT_S: Final = 30.0
 
 
 class Batches:
-    """The records that wait for one database.
+    """Writes to one database what comes, some at a time.
 
     Half of the time within which a record shall be on disk it waits for others to be written with.
     Once that write has taken the other half, a second thread copies what it has in hand, and what
-    waits behind it, into a file that is removed when all of that is written. So no record stays in
+    waits behind it, into a file that is removed when all of that is written. So no record is in
     memory alone for longer, though a database is locked, slow or mute.
 
     Args:
@@ -48,9 +46,6 @@ class Batches:
         url: Where that is.
         within_s: How soon each is on disk, in seconds: there, or in a file.
         is_sync: Whether they wait for no others, as somebody waits for them.
-
-    Attributes:
-        lost: How many could be written nowhere.
     """
 
     def __init__(self, database: Database, url: URL, within_s: float, *, is_sync: bool) -> None:
@@ -58,44 +53,31 @@ class Batches:
         self._place = place_of(url)
         self._wait_s = within_s / 2
         self._is_sync = is_sync
-        self.lost = 0
-        # In this order they are written. Copied are so many of the first; that number, and what is
-        # in hand, change under the files' lock, which is taken before the other one.
-        self._in_hand: Sequence[Record] = ()
-        self._waiting: list[Record] = []
-        self._copied = 0
-        self._bytes = 0
-        self._first_at = 0.0  # when the first one came that waits
+        self._unwritten = Unwritten(url, is_durable=is_sync)
         # Those who wait for the next write, and for the one that is under way.
         self._flushers: list[threading.Event] = []
         self._attended: list[threading.Event] = []
         self._is_working = self._is_closing = self._is_ending = self._is_hanging = False
-        self._is_full = False  # whether nothing takes what waits
         self._due = threading.Event()
         self._rested = threading.Event()
         self._lock = fresh_in_children(threading.Lock())
         self._worker = Worker("llama-token-tracker ledger")
         self._keeper = Worker("llama-token-tracker ledger's files")
-        self._aside = Aside(url, is_durable=is_sync)
         self._busy_since: float | None = None
         self._tried_at: float | None = None
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
         self._look_at = time.monotonic() + _AWAY_S[1]
 
+    @property
+    def lost(self) -> int:
+        """How many could be written nowhere."""
+        return self._unwritten.lost
+
     def put(self, record: Record) -> None:
         """Have a record written soon."""
-        with self._lock:
-            if not self._waiting:
-                self._first_at = time.monotonic()
-            self._waiting.append(record)
-            self._bytes += record.size
-            is_much = len(self._waiting) >= BATCH
-            is_too_much = self._bytes > MAX_WAITING_BYTES
-        if is_much or self._is_sync:
+        self._unwritten.put(record)
+        if self._is_sync or self._unwritten.waiting >= BATCH:
             self._due.set()
-        if is_too_much:
-            # Whoever writes hangs: what waits goes into a file, by this thread.
-            self._move_waiting()
         self._work_soon()
 
     def flush(self, timeout_s: float | None) -> bool:
@@ -109,10 +91,10 @@ class Batches:
             self._flushers.append(done)
         self._due.set()
         self._work_soon()
-        is_done = done.wait(0 if self._is_hanging else timeout_s) and not self._is_full
+        is_done = done.wait(0 if self._is_hanging else timeout_s) and not self._unwritten.is_full
         if not is_done and self._is_ending:
             self._is_hanging = True
-            self._leave()
+            self._unwritten.leave()
         return is_done
 
     def close(self, timeout_s: float | None) -> bool:
@@ -125,23 +107,16 @@ class Batches:
         self._is_ending = True
         return self.close(timeout_s)
 
-    def _leave(self) -> None:
-        self._move_in_hand()
-        self._move_waiting()
-        with self._lock:
-            records = self._taken()
-        self._lose(records)
-
     def take_over(self) -> bool:
         """Have what processes that have ended put aside be written: whether there is any."""
-        is_any = self._aside.find()
+        is_any = self._unwritten.aside.find()
         if is_any:
             self._work_soon()
         return is_any
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of what is the parent's."""
-        self._aside.leave_to_parent()
+        self._unwritten.aside.leave_to_parent()
 
     # --- the thread that writes ------------------------------------------------------------------
 
@@ -172,69 +147,50 @@ class Batches:
             self._rested.set()
 
     def _is_more_to_do(self) -> bool:
-        is_behind = self._is_behind()
+        is_behind = self._unwritten.is_behind
         with self._lock:
-            is_awaited = bool(self._waiting or self._flushers)
+            is_awaited = bool(self._unwritten.waiting or self._flushers)
             self._is_working = is_awaited or (is_behind and not self._is_closing)
             self._is_closing = self._is_closing and is_awaited
             is_working = self._is_working
         if not is_working:
-            with self._aside.lock:
-                self._aside.release()
+            self._unwritten.aside.release()
         return is_working
-
-    def _is_behind(self) -> bool:
-        """Whether anything is to be written back; what is just being put aside included."""
-        with self._aside.lock:
-            return self._aside.is_behind
 
     def _pause(self) -> float:
         now = time.monotonic()
-        if self._is_full or self._is_behind():
+        if self._unwritten.is_full or self._unwritten.is_behind:
             return min(self._wait_s or _AWAY_S[0], max(0.0, self._retry_at - now))
-        return max(0.0, self._first_at + self._wait_s - now)
+        return max(0.0, self._unwritten.first_at + self._wait_s - now)
 
     def _begin(self) -> None:
-        """Take in hand what waits, and attend to those who wait for it."""
-        with self._aside.lock, self._lock:
+        """Take in hand what waits, and before that those who wait for it."""
+        with self._lock:
             self._attended, self._flushers = self._flushers, []
-            self._in_hand = self._taken()
-            self._busy_since = time.monotonic()
+        self._unwritten.take_in_hand()
+        self._busy_since = time.monotonic()
 
     def _end(self) -> None:
+        self._busy_since = None
         with self._lock:
-            self._busy_since = None
             attended, self._attended = self._attended, []
         for flusher in attended:
             flusher.set()
 
-    def _taken(self) -> Sequence[Record]:
-        records, self._waiting, self._bytes = self._waiting, [], 0
-        return records
-
     def _write_all(self) -> None:
-        while self._in_hand:
-            batch = self._in_hand[:BATCH]
+        while batch := self._unwritten.in_hand[:BATCH]:
             if time.monotonic() < self._retry_at or not self._is_written(batch):
-                self._move_in_hand()
+                self._unwritten.move_in_hand()
                 return
-            self._let_go(len(batch))
-            if self._in_hand:
+            self._unwritten.let_go(len(batch))
+            if self._unwritten.in_hand:
                 time.sleep(_GRACE_S)
-
-    def _let_go(self, number: int) -> None:
-        """The first so many in hand are written."""
-        with self._aside.lock:
-            self._in_hand = self._in_hand[number:]
-            self._copied = max(0, self._copied - number)
-            if not self._copied:
-                self._aside.drop_copies()
 
     def _is_written(self, records: Sequence[Record]) -> bool:
         """Write records; `False` if the database is away."""
         self._tried_at = time.monotonic()
         try:
-            self._database.write(records, self._reject)
+            self._database.write(records, self._unwritten.reject)
         except Exception as error:  # noqa: BLE001 - whatever a database or its driver raises
             self._retry_at = time.monotonic() + self._retry_s
             self._retry_s = min(2 * self._retry_s, _AWAY_S[1])
@@ -243,31 +199,25 @@ class Batches:
         finally:
             self._tried_at = None
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
-        self._is_full = False
+        self._unwritten.is_full = False
         return True
 
     def _say_away(self, found: object) -> None:
         consequence = "calls are put aside in a file until it can"
         notice("the ledger {} can't be written", found, consequence, self._place)
 
-    def _reject(self, record: Record) -> None:
-        with self._aside.lock:
-            is_kept = self._aside.reject(record)
-        if not is_kept:
-            self._lose([record])
-
     def _write_back(self) -> None:
         """Write to the database what was put aside, by this process or by one that has ended."""
         now = time.monotonic()
-        if now >= self._retry_at and (now >= self._look_at or self._is_behind()):
+        if now >= self._retry_at and (now >= self._look_at or self._unwritten.is_behind):
             self._look_at = now + _AWAY_S[1]
-            self._aside.write_back(self._write_again)
+            self._unwritten.aside.write_back(self._write_again)
 
     def _write_again(self, records: Sequence[Record]) -> None:
         if not self._is_written(records):
             raise AwayError
 
-    # --- what isn't written yet ------------------------------------------------------------------
+    # --- the thread that copies ------------------------------------------------------------------
 
     def _keep(self) -> None:
         """Copy what a write that takes long would lose with the process, as long as it does.
@@ -284,72 +234,11 @@ class Batches:
             self._rested.wait(left_s)
 
     def _keep_now(self) -> None:
-        with self._aside.lock:
-            with self._lock:
-                flushers = [*self._attended, *self._flushers] if self._is_sync else []
-                known = [*self._in_hand, *self._waiting]
-            new = known[self._copied :]
-            is_kept = not new or self._aside.copy(new)
-            if is_kept:
-                self._copied = len(known)
-        if is_kept:
+        with self._lock:
+            flushers = [*self._attended, *self._flushers] if self._is_sync else []
+        if self._unwritten.copy():
             for flusher in flushers:
                 flusher.set()
         tried_at = self._tried_at
         if tried_at is not None and time.monotonic() - tried_at > _SILENT_S:
             self._say_away(f"no answer for {_SILENT_S:g} s")
-
-    def _move_in_hand(self) -> None:
-        """Put aside what is in hand, as its write came to nothing."""
-        with self._aside.lock:
-            records, self._in_hand = self._in_hand, ()
-            copied, self._copied = self._copied, 0
-            rest = records[copied:]
-            if copied:
-                with self._lock:
-                    # Those of them that wait are aside, too.
-                    del self._waiting[: max(0, copied - len(records))]
-                    self._bytes = sum(record.size for record in self._waiting)
-                is_kept = not rest or self._aside.copy(rest)
-                self._aside.use_copies()
-            else:
-                is_kept = not rest or self._aside.move(rest)
-            lost = self._held(() if is_kept else rest)
-        self._lose(lost)
-
-    def _move_waiting(self) -> None:
-        """Put aside what waits."""
-        with self._aside.lock:
-            with self._lock:
-                records = self._taken()
-            is_kept = not records or self._aside.move(records)
-            self._copied = min(self._copied, len(self._in_hand))
-            if not self._copied:
-                self._aside.drop_copies()
-            lost = self._held(() if is_kept else records)
-        self._lose(lost)
-
-    def _held(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Have what no place took, if anything, wait on: that for which there's no room."""
-        if not records:
-            self._is_full = False
-            return ()
-        size = sum(record.size for record in records)
-        with self._lock:
-            self._is_full = size + self._bytes <= MAX_WAITING_BYTES
-            if not self._is_full:
-                return records
-            self._waiting[:0] = records
-            self._bytes += size
-        return ()
-
-    def _lose(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
-        self.lost += len(records)
-        notice(
-            "calls can be written nowhere, for the ledger {}",
-            f"{len(records)} of them",
-            "they are lost there; totals in memory have them",
-            self._place,
-        )

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from llama_token_tracker import Ledger, TokenCountingEvent, Tracker
-from llama_token_tracker.sinks.ledger import batches as waiting
+from llama_token_tracker.sinks.ledger import batches, unwritten
 from llama_token_tracker.sinks.ledger import engine as opening
 from llama_token_tracker.sinks.ledger import spill as spilling
 from llama_token_tracker.sinks.ledger.ledger import Durability
@@ -234,7 +234,7 @@ def test_what_no_place_takes_and_memory_neither_is_counted_as_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And said; all others are written."""
-    monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 600 * 3_000)
+    monkeypatch.setattr(unwritten, "MAX_WAITING_BYTES", 600 * 3_000)
     with _small_disk(tmp_path / "small") as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         path = disk / "usage.db"
@@ -258,7 +258,7 @@ def test_memory_is_bounded_while_whoever_writes_hangs(
 ) -> None:
     """What comes beyond goes into a file, by whoever brings it; who flushes isn't forgotten."""
     monkeypatch.setattr(opening, "BUSY_S", 3.0)
-    monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 600 * 100)
+    monkeypatch.setattr(unwritten, "MAX_WAITING_BYTES", 600 * 100)
     ledger = Ledger(path, flush_every_s=60)
     told: list[bool] = []
     with _locked(path):
@@ -475,7 +475,7 @@ def test_a_server_that_says_nothing_holds_no_call_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its connections stay open, so that no driver would ever give up: calls are in files."""
-    monkeypatch.setattr(waiting, "_SILENT_S", 0.5)
+    monkeypatch.setattr(batches, "_SILENT_S", 0.5)
     with postgres_server() as server:
         ledger = Ledger(server.url, durability=durability, flush_every_s=0.1)
         tracker = Tracker(ledger=ledger)
