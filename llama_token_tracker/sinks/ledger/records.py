@@ -324,7 +324,8 @@ def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
     tables = {PROCESSES: "process", KINDS: "kind", LABELS: "label", PRICES: "price"}
     found: dict[Table, dict[int, Values]] = {table: {} for table in tables}
     for record in records:
-        if max(figure or 0 for figure in _measures_of(record.call)) > _MOST:
+        figures: list[int] = list(filter(None, measures_of(record.call)))
+        if figures and max(figures) > _MOST:
             msg = f"more than {_MOST:,} tokens"
             raise OverflowError(msg)
         for table, name in tables.items():
@@ -334,6 +335,9 @@ def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
     return {table: [rows[key] for key in sorted(rows)] for table, rows in found.items()}
 
 
-MEASURE_PLACES: Final = tuple(_COLUMNS[name] for name in MEASURES)
-"""Where a call's row holds its measures."""
-_measures_of: Final[Callable[[Values], Values]] = cast("Any", itemgetter)(*MEASURE_PLACES)
+def values_of(*names: str) -> Callable[[Values], Values]:
+    """What reads several columns of a call's row."""
+    return cast("Callable[[Values], Values]", itemgetter(*[_COLUMNS[name] for name in names]))
+
+
+measures_of: Final = values_of(*MEASURES)

@@ -21,11 +21,12 @@ from llama_token_tracker._lock import pass_on
 from llama_token_tracker.sinks.ledger.engine import writing
 from llama_token_tracker.sinks.ledger.periods import EPOCH, microseconds
 from llama_token_tracker.sinks.ledger.records import (
-    MEASURE_PLACES,
     Record,
     Values,
     column,
+    measures_of,
     rows_by_table,
+    values_of,
 )
 from llama_token_tracker.sinks.ledger.schema import (
     CALLS,
@@ -38,9 +39,6 @@ from llama_token_tracker.sinks.ledger.schema import (
 )
 
 _started_us: Final = column("started_us")
-_duration_us: Final = column("duration_us")
-_kind_id, _label_id = column("kind_id"), column("label_id")
-_cost: Final = column("cost_nanodollars")
 
 
 class Writer(Protocol):
@@ -147,22 +145,27 @@ def _sqlite_row(record: Record) -> Values:
 
 def sums(records: Iterable[Record]) -> list[Values]:
     """Add calls up by the hour: rows of that rollup."""
-    found: dict[tuple[int, int, int], list[Any]] = {}
+    found: dict[tuple[int, int, int], list[Values]] = {}
     for record in records:
-        call = record.call
-        start = _started_us(record)
-        key = (start - start % HOUR_US, _kind_id(record), _label_id(record))
-        row = found.get(key)
-        if row is None:
-            row = found[key] = [0, 0, 0, *[None] * len(MEASURES)]
-        row[0] += 1
-        row[1] += _cost(record) is None
-        row[2] += _duration_us(record) or 0
-        for place, there in enumerate(MEASURE_PLACES, 3):
-            value = call[there]
-            if value is not None:
-                row[place] = value + (row[place] or 0)
-    return [(*key, *row) for key, row in found.items()]
+        start, kind, label = _key_of(record.call)
+        found.setdefault((start - start % HOUR_US, kind, label), []).append(record.call)
+    return [(*key, *_totals(calls)) for key, calls in found.items()]
+
+
+_key_of: Final = values_of("started_us", "kind_id", "label_id")
+_paid_of: Final = values_of("cost_nanodollars", "duration_us")
+
+
+def _totals(calls: Sequence[Values]) -> Values:
+    costs, durations = zip(*map(_paid_of, calls), strict=True)
+    measures = zip(*map(measures_of, calls), strict=True)
+    return (len(calls), costs.count(None), _total(durations) or 0, *map(_total, measures))
+
+
+def _total(figures: Iterable[int | None]) -> int | None:
+    """Their sum; `None` if none of them is known."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) if known else None
 
 
 def longer(rows: Iterable[Values], length_us: int) -> list[Values]:
