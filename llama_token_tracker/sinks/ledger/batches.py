@@ -29,7 +29,7 @@ _AWAY_S: Final = (0.25, 5.0)
 _SHORTEST_S: Final = 0.025
 """So long a write may take at least before what it has in hand is put aside, too."""
 
-_SILENT_S: Final = 30.0
+SILENT_S: Final = 30.0
 """After so long a database that says nothing is said to be away."""
 
 
@@ -240,5 +240,5 @@ class Batches:
             for flusher in flushers:
                 flusher.set()
         tried_at = self._tried_at
-        if tried_at is not None and time.monotonic() - tried_at > _SILENT_S:
-            self._say_away(f"no answer for {_SILENT_S:g} s")
+        if tried_at is not None and time.monotonic() - tried_at > SILENT_S:
+            self._say_away(f"no answer for {SILENT_S:g} s")
