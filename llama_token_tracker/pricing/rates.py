@@ -126,7 +126,16 @@ _UNITS: Final = {
 }
 
 # What is billed beside tokens; anything else in their place.
-_BESIDE_TOKENS: Final = frozenset({"web_searches"})
+_BESIDE_TOKENS: Final = frozenset(
+    {
+        "web_searches",
+        "premium_web_searches",
+        "code_runs",
+        "generated_images",
+        "document_searches",
+        "connector_tokens",
+    }
+)
 
 # What a more general price covers as a rule. Other tokens have prices of their own, or should.
 _COVERED: Final = {

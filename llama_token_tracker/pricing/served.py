@@ -27,7 +27,8 @@ class Served(NamedTuple):
         region: Where: the region or geography of the host, or what the answer says of it.
         billed_usd: What the provider says that it has billed, in US dollars.
         units: What is billed apart from tokens, by name: "search_units", "web_searches", "images",
-            "seconds", "characters".
+            "seconds", "characters"; the runs of Mistral's connectors, and the tokens, part of the
+            input, that these found.
     """
 
     model: str | None = None

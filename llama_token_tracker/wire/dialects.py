@@ -310,6 +310,26 @@ COMPLETIONS: Final = Dialect(
     prompts=("prompt[]",),
     finishes=("choices[].finish_reason",),
 )
+# The whole answer's entries, and the events of a stream, of which each is a part of one. Only those
+# in a stream's midst name the model.
+CONVERSATIONS: Final = Dialect(
+    answer={
+        "outputs[].content": Text,
+        "outputs[].content[].text": Text,
+        "outputs[].arguments": Text,
+        "content": Text,
+        "content.text": Text,
+        "arguments": Text,
+    },
+    messages="inputs",
+    system="instructions",
+    limits=("completion_args.max_tokens",),
+    hint=b"",
+    ends={
+        ("type", "conversation.response.done"): "complete",
+        ("type", "conversation.response.error"): "failed",
+    },
+)
 RESPONSES: Final = Dialect(
     answer={"output[].content[].text": Text, "output[].arguments": Text, "delta": Text},
     messages="input",

@@ -47,7 +47,8 @@ class WireOperation:
     """An operation that uses tokens.
 
     Attributes:
-        paths: How the paths of its requests end; `{model}` stands where they name the model.
+        paths: How the paths of its requests end; `{model}` stands where they name the model, and
+            `{}` where they name something else.
         kind: What is asked for, as events name it; "by model" if the model's name tells.
         dialect: How its requests and answers are worded.
         provider: Whose it is, by OpenTelemetry's name; with a `host` of its own always, without
@@ -155,6 +156,15 @@ OPERATIONS: Final = (
     ),
     _row("/chat/completions", "chat", dialects.CHAT, OPENAI, _OPENAI + "chat"),
     _row("/agents/completions", "chat", dialects.CHAT, MISTRAL, _MISTRAL + "endpoint/agents"),
+    _row(
+        ("/v1/conversations", "/v1/conversations/{}", "/v1/conversations/{}/restart"),
+        "chat",
+        dialects.CONVERSATIONS,
+        MISTRAL,
+        _MISTRAL + "endpoint/beta/conversations",
+        # OpenAI's of this name only keep what was said.
+        "mistral.ai",
+    ),
     _row("/fim/completions", "completion", dialects.COMPLETIONS, MISTRAL, _MISTRAL + "fim"),
     _row("/completions", "completion", dialects.COMPLETIONS, OPENAI, _OPENAI + "completions"),
     _row(
@@ -321,7 +331,8 @@ def _pattern(path: str) -> re.Pattern[str]:
     """
     before, given, after = path.partition("{model}")
     name = r"(?P<model>[^/:]+)" if after.startswith(":") else r"(?P<model>.+)"
-    return re.compile(f".*?{re.escape(before)}{name if given else ''}{re.escape(after)}")
+    fits = f".*?{re.escape(before)}{name if given else ''}{re.escape(after)}"
+    return re.compile(fits.replace(re.escape("{}"), "[^/]+"))
 
 
 def _is_sent(row: WireOperation, host: str, method: str) -> bool:

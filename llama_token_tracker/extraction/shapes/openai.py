@@ -35,6 +35,9 @@ CHAT: Final = WireShape(
         # Moonshot's and Together's: https://platform.moonshot.ai/docs/api/chat
         # (checked 2026-11-29).
         "cached_tokens": ("cache_read_tokens",),
+        # What Mistral's connectors have found, and its model has read; a part of the total alone:
+        # https://docs.mistral.ai/agents/tools/built-in/websearch (checked 2026-11-29).
+        "connector_tokens": ("input_tokens",),
     },
     same=(
         (
@@ -84,11 +87,28 @@ TOTAL: Final = WireShape(
     adds={"total_tokens": ("input_tokens",)},
 )
 
+CONNECTORS: Final = {
+    "web_search": "web_searches",
+    "web_search_premium": "premium_web_searches",
+    "code_interpreter": "code_runs",
+    "image_generation": "generated_images",
+    "document_library": "document_searches",
+}
+"""Mistral's connectors, and what one run of each is called.
+
+Source: https://docs.mistral.ai/agents/tools (checked 2026-11-29).
+"""
+
 _BODY: Final = {
     "model": "model",
     "service_tier": "service_tier",
     # Web searches of Responses, and images, which some models bill each.
     "output[type=web_search_call].id": "#web_searches",
+    # Who answered in Mistral's conversations, and which connectors ran how often; each is billed.
+    "outputs[role=assistant].model": "model",
+    **{f"usage.connectors.{name}": unit for name, unit in CONNECTORS.items()},
+    # There are more, and new ones: what any of them found shows that one ran.
+    "usage.connector_tokens": "connector_tokens",
     # Whisper's; of newer models `usage` holds tokens.
     "usage.seconds": "seconds",
     # OpenRouter's, with whether another provider bills as well; Perplexity's; xAI's.
