@@ -95,9 +95,10 @@ class SQLiteWriter:
         return records
 
 
-_TOGETHER: Final = 500
+_TOGETHER: Final = (500, 100, 20, 4, 1)
 """So many rows one statement takes. The driver lets go of Python's lock for each statement, and
-gets it back milliseconds later where another thread computes."""
+gets it back milliseconds later where another thread computes; and it keeps a statement's program,
+which is as long as it has rows, so that there may be few of different lengths."""
 
 
 def _put_together(connection: Connection, sql: str, rows: Sequence[Values]) -> None:
@@ -111,10 +112,12 @@ def _together(
     """A statement of one row for all of these, in as few statements as SQLite allows."""
     driver: Any = connection.connection.driver_connection
     most = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // sql.count("?")
-    size = min(_TOGETHER, most)
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        yield _repeated(sql, len(some)), tuple(chain.from_iterable(some))
+    start = 0
+    for size in (size for size in _TOGETHER if size <= most):
+        while len(rows) - start >= size:
+            some = rows[start : start + size]
+            yield _repeated(sql, size), tuple(chain.from_iterable(some))
+            start += size
 
 
 @lru_cache(maxsize=64)
