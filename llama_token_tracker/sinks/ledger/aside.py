@@ -1,12 +1,13 @@
 """Calls that are put aside in files, since the database is away or takes long, and brought back."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy import URL
 
 from llama_token_tracker._lock import fresh_in_children
-from llama_token_tracker._log_once import notice
+from llama_token_tracker._log_once import notice, put_off, say_late
 from llama_token_tracker.sinks.ledger.records import Record
 from llama_token_tracker.sinks.ledger.spill import (
     REJECTED,
@@ -30,18 +31,27 @@ class Aside:
             done.
 
     Attributes:
-        lock: Held by whoever adds to the files, or uses what was added.
         is_behind: Whether anything is there that is to be written back.
     """
 
     def __init__(self, url: URL, *, is_durable: bool) -> None:
-        self.lock = fresh_in_children(threading.Lock())
+        self._lock = fresh_in_children(threading.Lock())
         self.is_behind = False
         self._is_durable = is_durable
         self._folders, self._stem = places_of(url)
         self._moved = SpillFile(self._folders, self._stem)
         self._copied = SpillFile(self._folders, self._stem)
         self._rejected = SpillFile(self._folders, self._stem, REJECTED)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """What adds to the files, or asks about them, is within such a block.
+
+        Nothing is logged in it: what listens to the log may use the ledger.
+        """
+        with self._lock, put_off():
+            yield
+        say_late()
 
     def move(self, records: Sequence[Record]) -> bool:
         """Keep records that are to be written back; `False` if no place takes them."""
@@ -72,7 +82,7 @@ class Aside:
     def find(self) -> bool:
         """Look for what processes that have ended put aside: whether there is any."""
         is_any = bool(leftovers(self._folders, self._stem))
-        with self.lock:
+        with self._lock:
             self.is_behind |= is_any
         return is_any
 
@@ -82,14 +92,14 @@ class Aside:
         Args:
             write: Writes a batch; it raises `AwayError` if the database is away.
         """
-        with self.lock:
+        with self._lock:
             self._moved.close()
             self.is_behind = False
         for path in leftovers(self._folders, self._stem):
             try:
                 write_back(path, write)
             except AwayError:
-                with self.lock:
+                with self._lock:
                     self.is_behind = True
                 return
             except OSError as error:
@@ -97,7 +107,7 @@ class Aside:
 
     def release(self) -> None:
         """Let whoever opens the ledger next have what was put aside."""
-        with self.lock:
+        with self._lock:
             self._moved.close()
 
     def leave_to_parent(self) -> None:

@@ -55,7 +55,7 @@ class Unwritten:
     @property
     def is_behind(self) -> bool:
         """Whether anything is to be written back; what is just being put aside included."""
-        with self.aside.lock:
+        with self.aside.held():
             return self.aside.is_behind
 
     def put(self, record: Record) -> None:
@@ -72,7 +72,7 @@ class Unwritten:
 
     def take_in_hand(self) -> None:
         """Take in hand what waits; nothing is."""
-        with self.aside.lock:
+        with self.aside.held():
             self.in_hand = self._taken()
 
     def _taken(self) -> Sequence[Record]:
@@ -82,7 +82,7 @@ class Unwritten:
 
     def let_go(self, number: int) -> None:
         """The first so many in hand are written."""
-        with self.aside.lock:
+        with self.aside.held():
             self.in_hand = self.in_hand[number:]
             self._copied = max(0, self._copied - number)
             if not self._copied:
@@ -90,7 +90,7 @@ class Unwritten:
 
     def copy(self) -> bool:
         """Have a copy of each in a file, until it's written; `False` if no place takes it."""
-        with self.aside.lock:
+        with self.aside.held():
             with self._lock:
                 known = [*self.in_hand, *self._waiting]
             new = known[self._copied :]
@@ -101,7 +101,7 @@ class Unwritten:
 
     def move_in_hand(self) -> None:
         """Put aside what is in hand, as its write came to nothing."""
-        with self.aside.lock:
+        with self.aside.held():
             records, self.in_hand = self.in_hand, ()
             copied, self._copied = self._copied, 0
             rest = records[copied:]
@@ -119,7 +119,7 @@ class Unwritten:
 
     def move_waiting(self) -> None:
         """Put aside what waits."""
-        with self.aside.lock:
+        with self.aside.held():
             records = self._taken()
             is_kept = not records or self.aside.move(records)
             self._copied = min(self._copied, len(self.in_hand))
@@ -150,7 +150,7 @@ class Unwritten:
 
     def reject(self, record: Record) -> None:
         """Keep, for somebody to look at, what the database won't have."""
-        with self.aside.lock:
+        with self.aside.held():
             is_kept = self.aside.reject(record)
         if not is_kept:
             self._lose([record])

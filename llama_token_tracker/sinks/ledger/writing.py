@@ -1,7 +1,7 @@
 """Records to rows: each once, whoever writes it how often, with the sums by hour and day.
 
 One transaction a batch: the rows that calls point to, the calls, and, of those calls alone that
-weren't there yet, the sums. SQLite has the calls from one prepared statement, PostgreSQL from a
+weren't there yet, the sums. SQLite has the calls from statements of many rows, PostgreSQL from a
 `COPY` into a table beside, which one statement then takes over.
 """
 

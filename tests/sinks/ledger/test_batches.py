@@ -512,6 +512,38 @@ def test_a_lock_that_lasts_has_calls_put_aside_on_postgresql(
     ledger.close()
 
 
+class _Flushing(logging.Handler):
+    """Has a ledger flushed when something is logged, as one that writes logs down might."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+        self._ledger = ledger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.told:
+            self.told.append(self._ledger.flush(WATCHDOG_S / 4))
+
+
+def test_what_listens_to_the_log_may_use_the_ledger(
+    postgres_url: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is logged while a lock is held that it needs."""
+    monkeypatch.setattr(unwritten, "MAX_WAITING_BYTES", 600 * 2)
+    (temporary / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "file"))
+    ledger = Ledger(postgres_url, flush_every_s=60)
+    listening = _Flushing(ledger)
+    logging.getLogger("llama_token_tracker").addHandler(listening)
+    try:
+        for _ in range(3):
+            ledger(_event())  # the last is too much, and there's no place for it
+    finally:
+        logging.getLogger("llama_token_tracker").removeHandler(listening)
+    assert listening.told == [True]
+    assert ledger.close(WATCHDOG_S)
+
+
 def test_a_month_that_is_detached_is_made_anew(postgres_url: str) -> None:
     """While a process goes on that had made it."""
     ledger = Ledger(postgres_url)
