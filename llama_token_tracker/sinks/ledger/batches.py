@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,11 +24,24 @@ BATCH: Final = 5_000
 _GRACE_S: Final = 0.002
 """So long other processes have a turn between two batches."""
 
+_TURN, _TURN_S = 25, 2e-5
+"""After so many of a burst whoever brings them lets the thread that writes have Python's lock. Else
+that waits for it for milliseconds, each time that it comes back from the database."""
+
 _AWAY_S: Final = (0.25, 5.0)
 """So soon, and later so seldom, it's tried again whether a database is back, in seconds."""
 
-_SHORTEST_S: Final = 0.025
-"""So long a write may take at least before what it has in hand is put aside, too."""
+_LATE: Final = 0.75
+"""At this part of the time within which a record shall be on disk it's copied, if it isn't."""
+
+_LOOKS: Final = 8
+"""So often it's looked within that time."""
+
+_SHORTEST_S: Final = 0.08
+"""That time at least; somebody may have asked for none."""
+
+_HURRY_S: Final = 0.025
+"""So soon a call that waits for the disk has its copy, when others had to be copied already."""
 
 SILENT_S: Final = 30.0
 """After so long a database that says nothing is said to be away."""
@@ -37,9 +51,9 @@ class Batches:
     """Writes to one database what comes, some at a time.
 
     Half of the time within which a record shall be on disk it waits for others to be written with.
-    Once that write has taken the other half, a second thread copies what it has in hand, and what
-    waits behind it, into a file that is removed when all of that is written. So no record is in
-    memory alone for longer, though a database is locked, slow or mute.
+    What isn't written when most of the other half is over is copied by a second thread, into a file
+    that is removed when all of that is written. So no record is in memory alone for longer, though
+    a database is locked, slow or mute.
 
     Args:
         database: Where they go.
@@ -52,6 +66,8 @@ class Batches:
         self._database = database
         self._place = place_of(url)
         self._wait_s = within_s / 2
+        self._look_s = max(within_s, _SHORTEST_S) / _LOOKS
+        self._late_s = max(within_s, _SHORTEST_S) * _LATE
         self._is_sync = is_sync
         self._unwritten = Unwritten(url, is_durable=is_sync)
         # Those who wait for the next write, and for the one that is under way.
@@ -63,7 +79,6 @@ class Batches:
         self._lock = fresh_in_children(threading.Lock())
         self._worker = Worker("llama-token-tracker ledger")
         self._keeper = Worker("llama-token-tracker ledger's files")
-        self._busy_since: float | None = None
         self._tried_at: float | None = None
         self._retry_at, self._retry_s = 0.0, _AWAY_S[0]
         self._look_at = time.monotonic() + _AWAY_S[1]
@@ -76,9 +91,12 @@ class Batches:
     def put(self, record: Record) -> None:
         """Have a record written soon."""
         self._unwritten.put(record)
-        if self._is_sync or self._unwritten.waiting >= BATCH:
+        waiting = self._unwritten.waiting
+        if (self._is_sync or waiting >= BATCH) and not self._due.is_set():
             self._due.set()
         self._work_soon()
+        if waiting >= BATCH and not waiting % _TURN:
+            time.sleep(_TURN_S)
 
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until all that waits is written, or put aside.
@@ -123,13 +141,14 @@ class Batches:
     def _work_soon(self) -> None:
         with self._lock:
             is_working, self._is_working = self._is_working, True
+            if not is_working:
+                self._rested.clear()
         if not is_working:
             self._worker.ask(self._work)
             self._keeper.ask(self._keep)
 
     def _work(self) -> None:
         """Write what comes until nothing waits, neither here nor in a file."""
-        self._rested.clear()
         try:
             while self._is_more_to_do():
                 self._due.wait(self._pause())
@@ -142,9 +161,8 @@ class Batches:
                     self._end()
         except BaseException:
             self._is_working = False
-            raise
-        finally:
             self._rested.set()
+            raise
 
     def _is_more_to_do(self) -> bool:
         is_behind = self._unwritten.is_behind
@@ -153,6 +171,8 @@ class Batches:
             self._is_working = is_awaited or (is_behind and not self._is_closing)
             self._is_closing = self._is_closing and is_awaited
             is_working = self._is_working
+            if not is_working:
+                self._rested.set()
         if not is_working:
             self._unwritten.aside.release()
         return is_working
@@ -168,10 +188,8 @@ class Batches:
         with self._lock:
             self._attended, self._flushers = self._flushers, []
         self._unwritten.take_in_hand()
-        self._busy_since = time.monotonic()
 
     def _end(self) -> None:
-        self._busy_since = None
         with self._lock:
             attended, self._attended = self._attended, []
         for flusher in attended:
@@ -220,25 +238,30 @@ class Batches:
     # --- the thread that copies ------------------------------------------------------------------
 
     def _keep(self) -> None:
-        """Copy what a write that takes long would lose with the process, as long as it does.
+        """Copy what would be in memory alone for too long, as long as anything is written.
 
         On a thread of its own; without it, as where none can be started any more, that waits.
         """
-        shortest = max(self._wait_s, _SHORTEST_S)
+        seen: deque[tuple[float, int]] = deque()
         while self._is_working:
-            since = self._busy_since
-            left_s = shortest if since is None else since + shortest - time.monotonic()
-            if left_s <= 0:
-                self._keep_now()
-                left_s = _SHORTEST_S if self._is_sync else shortest
-            self._rested.wait(left_s)
+            now = time.monotonic()
+            seen.append((now, self._unwritten.came))
+            while len(seen) > 1 and seen[1][0] <= now - self._late_s:
+                seen.popleft()
+            if seen[0][0] <= now - self._late_s:
+                self._keep_now(seen[0][1])
+            is_hurried = self._is_sync and self._unwritten.is_copied
+            self._rested.wait(min(_HURRY_S, self._look_s) if is_hurried else self._look_s)
 
-    def _keep_now(self) -> None:
-        with self._lock:
-            flushers = [*self._attended, *self._flushers] if self._is_sync else []
-        if self._unwritten.copy():
-            for flusher in flushers:
-                flusher.set()
+    def _keep_now(self, came: int) -> None:
+        """Copy those that came that long ago; where calls wait for it, what came since, too."""
+        self._unwritten.copy(came)
+        if self._is_sync and self._unwritten.is_copied:
+            with self._lock:
+                flushers = [*self._attended, *self._flushers]
+            if self._unwritten.copy(self._unwritten.came):
+                for flusher in flushers:
+                    flusher.set()
         tried_at = self._tried_at
         if tried_at is not None and time.monotonic() - tried_at > SILENT_S:
             self._say_away(f"no answer for {SILENT_S:g} s")

@@ -59,8 +59,8 @@ class Ledger(BatchingSink):
             any case in a process that `multiprocessing` started, which may be ended at any time,
             without notice.
         flush_every_s: How soon after its end a call is on disk, in seconds. Half of that it waits
-            to be written with others; once its write has taken the other half, or 25 ms, a copy is
-            put into a file beside, until it's written.
+            to be written with others; if it isn't when three quarters are over, or 0.06 s, a copy
+            is put into a file beside, until it's written.
         keep_text: Whether prompts and completions are written, too.
         run: What ties together what several processes write; by default the environment's
             `LLAMA_TOKEN_TRACKER_RUN`, or else an id of its own, which forked and unpickled copies

@@ -47,6 +47,12 @@ _MOST: Final = 10**17
 _MONEY: Final = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[])
 
 
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+_row_to_json: Final = lru_cache(maxsize=1_024)(_to_json)
+"""The same, of what is the same from call to call."""
+
+
 class Record(NamedTuple):
     """What a ledger holds of one call, by table.
 
@@ -84,7 +90,8 @@ class Record(NamedTuple):
 
     def to_json(self) -> str:
         """As one line."""
-        return json.dumps(self, separators=(",", ":"))
+        rows = map(_row_to_json, (self.kind, self.label, self.price, self.process))
+        return f"[{_to_json(self.call)},{','.join(rows)},{_to_json(self.texts)}]"
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
@@ -144,8 +151,7 @@ def column(name: str) -> Callable[[Record], Any]:
 
 def identified(*values: object) -> Values:
     """A row with an id that is a hash of what it says, which fits into 63 bits."""
-    said = json.dumps(values, separators=(",", ":"))
-    digest = blake2b(said.encode(), digest_size=8).digest()
+    digest = blake2b(_to_json(values).encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 1, *values)
 
 
@@ -208,11 +214,11 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
         kind[0],
         label[0],
         None if price is None else price[0],
-        *[counts.get(name) for name in BUCKETS],
+        *map(counts.get, BUCKETS),
         *_money(event, cost),
         fitting(event.request_id),
-        _json({_name(name): one for name, one in islice((served.units or {}).items(), _MANY)}),
-        _json([_name(name) for name in event.not_understood[:_MANY]]),
+        _units(served.units) if served.units else None,
+        _names(event.not_understood) if event.not_understood else None,
     )
     kept = None
     if texts:
@@ -241,7 +247,9 @@ def _times(event: TokenCountingEvent) -> tuple[int, int | None]:
 
 
 def _bounded(number: float) -> int:
-    return int(min(max(number, 0), _MOST)) if number == number else 0
+    if 0 <= number <= _MOST:
+        return int(number)
+    return _MOST if number > _MOST else 0
 
 
 def _money(event: TokenCountingEvent, cost: Cost | None) -> tuple[int | None, int]:
@@ -252,15 +260,12 @@ def _money(event: TokenCountingEvent, cost: Cost | None) -> tuple[int | None, in
     return nano, nano if event.is_billed(cost) else 0
 
 
-def _name(name: str) -> str:
-    return name[:_LONGEST_NAME]
+def _units(units: Mapping[str, float]) -> str:
+    return _to_json({name[:_LONGEST_NAME]: one for name, one in islice(units.items(), _MANY)})
 
 
-def _json(value: dict[str, float] | list[str]) -> str | None:
-    """As JSON; `None` if there is nothing."""
-    if not value:
-        return None
-    return json.dumps(value, separators=(",", ":"))
+def _names(names: Sequence[str]) -> str:
+    return _to_json([name[:_LONGEST_NAME] for name in names[:_MANY]])
 
 
 # --- and back --------------------------------------------------------------------------------
@@ -315,24 +320,26 @@ def set_cost(event: TokenCountingEvent, values: Mapping[str, Any]) -> None:
     event.__dict__["_cost"] = replace(cost, as_of=as_of, is_whole=is_sure)
 
 
-def rows_by_table(records: Iterable[Record]) -> dict[Table, list[Values]]:
+def rows_by_table(records: Sequence[Record]) -> dict[Table, list[Values]]:
     """The rows that calls point to, each once, in one order for all who write at once.
 
     Raises:
         OverflowError: A call has a figure that sums have no room for.
     """
-    tables = {PROCESSES: "process", KINDS: "kind", LABELS: "label", PRICES: "price"}
-    found: dict[Table, dict[int, Values]] = {table: {} for table in tables}
-    for record in records:
-        figures: list[int] = list(filter(None, measures_of(record.call)))
-        if figures and max(figures) > _MOST:
+    calls, kinds, labels, prices, processes, _ = zip(*records, strict=True)
+    for figures in zip(*map(measures_of, calls), strict=True):
+        known: list[int] = list(filter(None, figures))
+        if known and max(known) > _MOST:
             msg = f"more than {_MOST:,} tokens"
             raise OverflowError(msg)
-        for table, name in tables.items():
-            values: Values | None = getattr(record, name)
-            if values is not None:
-                found[table][values[0]] = values
-    return {table: [rows[key] for key in sorted(rows)] for table, rows in found.items()}
+    found: dict[Table, Iterable[Values]] = {
+        PROCESSES: processes,
+        KINDS: kinds,
+        LABELS: labels,
+        PRICES: filter(None, prices),
+    }
+    by_id = {table: {values[0]: values for values in rows} for table, rows in found.items()}
+    return {table: [rows[key] for key in sorted(rows)] for table, rows in by_id.items()}
 
 
 def values_of(*names: str) -> Callable[[Values], Values]:

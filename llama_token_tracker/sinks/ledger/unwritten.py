@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Final
 
 from sqlalchemy import URL
@@ -16,6 +17,12 @@ from llama_token_tracker.sinks.ledger.records import Record
 MAX_WAITING_BYTES: Final = 64 << 20
 """More don't wait in memory; then they're put aside in a file."""
 
+_TOGETHER: Final = 1_000
+"""So many are copied before whoever writes may let go of some."""
+
+_TURN_S: Final = 0.0005
+"""So long it has for that."""
+
 
 class Unwritten:
     """What is in hand, being written, and what waits behind it.
@@ -28,6 +35,7 @@ class Unwritten:
     Attributes:
         aside: Its files.
         in_hand: What is being written; only whoever writes changes it.
+        came: How many were ever added.
         first_at: When the first one came that waits, by `time.monotonic`.
         is_full: Whether no place takes what waits.
         lost: How many could be written nowhere.
@@ -36,6 +44,7 @@ class Unwritten:
     def __init__(self, url: URL, *, is_durable: bool) -> None:
         self.aside = Aside(url, is_durable=is_durable)
         self.in_hand: Sequence[Record] = ()
+        self.came = 0
         self.first_at = 0.0
         self.is_full = False
         self.lost = 0
@@ -64,6 +73,7 @@ class Unwritten:
             if not self._waiting:
                 self.first_at = time.monotonic()
             self._waiting.append(record)
+            self.came += 1
             self._bytes += record.size
             is_too_much = self._bytes > MAX_WAITING_BYTES
         if is_too_much:
@@ -88,16 +98,36 @@ class Unwritten:
             if not self._copied:
                 self.aside.drop_copies()
 
-    def copy(self) -> bool:
-        """Have a copy of each in a file, until it's written; `False` if no place takes it."""
-        with self.aside.held():
-            with self._lock:
-                known = [*self.in_hand, *self._waiting]
-            new = known[self._copied :]
-            is_kept = not new or self.aside.copy(new)
-            if is_kept:
-                self._copied = len(known)
-        return is_kept
+    @property
+    def is_copied(self) -> bool:
+        """Whether any has a copy in a file."""
+        return bool(self._copied)
+
+    def copy(self, came: int) -> bool:
+        """Have a copy of each of the first that came in a file, until it's written.
+
+        Args:
+            came: Up to which one, as `came` counts them.
+
+        Returns:
+            Whether a place took them.
+        """
+        while True:
+            with self.aside.held():
+                some = self._uncopied(came)
+                if not some:
+                    return True
+                if not self.aside.copy(some):
+                    return False
+                self._copied += len(some)
+            time.sleep(_TURN_S)
+
+    def _uncopied(self, came: int) -> Sequence[Record]:
+        """Some of them that have no copy yet, the oldest first."""
+        with self._lock:
+            end = len(self.in_hand) + len(self._waiting) - (self.came - came)
+            end = max(self._copied, min(end, self._copied + _TOGETHER))
+            return list(islice(chain(self.in_hand, self._waiting), self._copied, end))
 
     def move_in_hand(self) -> None:
         """Put aside what is in hand, as its write came to nothing."""
