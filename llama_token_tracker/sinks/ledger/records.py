@@ -9,7 +9,7 @@ from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
@@ -327,11 +327,10 @@ def rows_by_table(records: Sequence[Record]) -> dict[Table, list[Values]]:
         OverflowError: A call has a figure that sums have no room for.
     """
     calls, kinds, labels, prices, processes, _ = zip(*records, strict=True)
-    for figures in zip(*map(measures_of, calls), strict=True):
-        known: list[int] = list(filter(None, figures))
-        if known and max(known) > _MOST:
-            msg = f"more than {_MOST:,} tokens"
-            raise OverflowError(msg)
+    figures: Iterable[int] = filter(None, chain.from_iterable(map(measures_of, calls)))
+    if max(figures, default=0) > _MOST:
+        msg = f"more than {_MOST:,} tokens"
+        raise OverflowError(msg)
     found: dict[Table, Iterable[Values]] = {
         PROCESSES: processes,
         KINDS: kinds,

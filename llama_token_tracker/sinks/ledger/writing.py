@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Final, Protocol, cast
 
 from sqlalchemy import Connection, Engine, Table, text
@@ -85,12 +86,12 @@ class SQLiteWriter:
         # Nearly always all are new, and looking for each would cost as much as writing it.
         try:
             with connection.begin_nested():
-                _put_together(connection, _INSERT_CALL, records, _sqlite_row)
+                _put_together(connection, _INSERT_CALL, records, _call_values)
         except IntegrityError:
             unique = _unique(records)
             there = _found(connection, [(_started_us(one), _id(one)) for one in unique])
             new = [one for one in unique if (_started_us(one), _id(one)) not in there]
-            _put_together(connection, _INSERT_CALL, new, _sqlite_row)
+            _put_together(connection, _INSERT_CALL, new, _call_values)
             return new
         return records
 
@@ -101,15 +102,18 @@ gets it back milliseconds later where another thread computes; and it keeps a st
 which is as long as it has rows, so that there may be few of different lengths."""
 
 
+def _values(rows: Iterable[Values]) -> Values:
+    return tuple(chain.from_iterable(rows))
+
+
 def _put_together(
     connection: Connection,
     sql: str,
     rows: Sequence[Any],
-    values_of_row: Callable[[Any], Values] = tuple,
+    values_of: Callable[[Sequence[Any]], Values] = _values,
 ) -> None:
     for many, some in _together(connection, sql, rows):
-        values = tuple(chain.from_iterable(map(values_of_row, some)))
-        connection.exec_driver_sql(many, values)
+        connection.exec_driver_sql(many, values_of(some))
 
 
 def _together(
@@ -136,7 +140,7 @@ def _found(connection: Connection, keys: Sequence[Values]) -> set[Values]:
     return {
         tuple(found)
         for many, some in _together(connection, _FIND, keys)
-        for found in connection.exec_driver_sql(many, tuple(chain.from_iterable(some)))
+        for found in connection.exec_driver_sql(many, _values(some))
     }
 
 
@@ -147,10 +151,14 @@ def _id(record: Record) -> bytes:
     return bytes.fromhex(record.id)
 
 
-def _sqlite_row(record: Record) -> Values:
-    name, *values = record.call
+def _call_values(records: Iterable[Record]) -> Values:
+    values: list[Any] = [_UNKNOWN if one is None else one for one in _values(map(_call, records))]
     # To the driver an array of bytes is one of the types that need no adapter, `bytes` are not.
-    return (bytearray.fromhex(name), *[_UNKNOWN if one is None else one for one in values])
+    values[:: len(CALLS.columns)] = map(bytearray.fromhex, values[:: len(CALLS.columns)])
+    return tuple(values)
+
+
+_call: Final = attrgetter("call")
 
 
 def sums(records: Iterable[Record]) -> list[Values]:
