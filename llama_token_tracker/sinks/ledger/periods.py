@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from llama_token_tracker._printable import printable
 from llama_token_tracker.errors import LedgerError
-from llama_token_tracker.sinks.ledger.schema import DAY_US, HOUR_US
+from llama_token_tracker.sinks.ledger.schema import DAY_US, HOUR_US, QUARTER_US
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_US: Final = 0
@@ -116,7 +116,7 @@ def offsets(zone: tzinfo, start_us: int, end_us: int) -> list[tuple[int, int]]:
             # Changed within the day before; at which of its quarters of an hour?
             changed = next(
                 at
-                for at in range(day_us - DAY_US, day_us + 1, HOUR_US // 4)
+                for at in range(day_us - DAY_US, day_us + 1, QUARTER_US)
                 if _ahead(zone, at) != found[-1][1]
             )
             found.append((changed, _ahead(zone, changed)))
@@ -131,6 +131,18 @@ def _ahead(zone: tzinfo, at_us: int) -> int:
 def _week(at: datetime) -> str:
     year, week, _ = at.isocalendar()
     return f"{year}-W{week:02}"
+
+
+def edges(names: Sequence[str], zone: tzinfo, start_us: int, end_us: int) -> list[int]:
+    """The midnights within a stretch at which one of these units ends: "week", "month"."""
+    first, last = (EPOCH + at_us * _MICROSECOND for at_us in (start_us, end_us))
+    midnight = first.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    found: list[int] = []
+    while (later := midnight + timedelta(days=1)) < last:
+        if any(CALENDAR[name][1](midnight) != CALENDAR[name][1](later) for name in names):
+            found.append(microseconds(later.astimezone(UTC)))
+        midnight = later
+    return found
 
 
 CALENDAR: Final[dict[str, tuple[int, Callable[[datetime], str]]]] = {

@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.sinks.ledger.engine import place_of, reason_of, writing
 from llama_token_tracker.sinks.ledger.existing import reading
-from llama_token_tracker.sinks.ledger.schema import CALLS, META, TEXTS
-from llama_token_tracker.sinks.ledger.sums import PRUNED, pruned_before_us
+from llama_token_tracker.sinks.ledger.schema import CALLS, META, PRUNED, TEXTS
+from llama_token_tracker.sinks.ledger.sums import pruned_before_us
 from llama_token_tracker.sinks.ledger.writing import bounds
 
 _WAIT: Final = "SET LOCAL lock_timeout = '30s'"

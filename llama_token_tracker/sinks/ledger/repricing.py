@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, and_, bindparam, func, or_, select, text
+from sqlalchemy import Connection, Engine, TextClause, and_, bindparam, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 
 from llama_token_tracker._log_once import notice
@@ -26,6 +26,7 @@ from llama_token_tracker.sinks.ledger.schema import (
     LOCK_KEY,
     PRICES,
     ROLLUPS,
+    Rollup,
 )
 
 _AT_ONCE: Final = 1_000
@@ -190,8 +191,8 @@ class Repricing:
                 connection.execute(insert.on_conflict_do_nothing(), rows)
             if batch.calls:
                 connection.execute(_UPDATE, batch.calls)
-                for length_us, sql in _ADD.items():
-                    connection.execute(sql, _longer(batch.sums, length_us))
+                for rollup in ROLLUPS.values():
+                    connection.execute(_add(rollup), _rolled_up(batch.sums, rollup))
         return batch
 
     def _batch(
@@ -255,19 +256,19 @@ _COST, _CERTAIN = _PLACES["cost_nanodollars"], _PLACES["certain_nanodollars"]
 def _note(batch: _Batch, values: Any, old: Price, new: Price) -> None:
     call = {"at": values["at"], "call": values["call"]}
     batch.calls.append({**call, "price": new.price_id, "cost": new.nano, "certain": new.certain})
-    hour = min(ROLLUPS)
-    key = (values["at"] - values["at"] % hour, values["kind_id"], values["label_id"])
+    at = values["at"]
+    key = (at - at % min(ROLLUPS), values["kind_id"], values["label_id"])
     added = batch.sums.setdefault(key, [0, 0, 0])
     added[0] += (new.nano is None) - (old.nano is None)
     added[1] += (new.nano or 0) - (old.nano or 0)
     added[2] += new.certain - old.certain
 
 
-def _longer(sums: dict[tuple[int, int, int], list[int]], length_us: int) -> list[dict[str, int]]:
-    """What is added to the sums of one length, in one order for all who write at once."""
+def _rolled_up(sums: dict[tuple[int, int, int], list[int]], rollup: Rollup) -> list[dict[str, int]]:
+    """What is added to the sums of one table, in one order for all who write at once."""
     found: dict[tuple[int, int, int], list[int]] = {}
-    for (start, kind, label), added in sums.items():
-        row = found.setdefault((start - start % length_us, kind, label), [0, 0, 0])
+    for key, added in sums.items():
+        row = found.setdefault(rollup.key(*key), [0, 0, 0])
         row[:] = map(sum, zip(row, added, strict=True))
     return [dict(zip(_ADDED, (*key, *found[key]), strict=True)) for key in sorted(found)]
 
@@ -284,13 +285,12 @@ _UPDATE: Final = (
     )
 )
 
-_ADD: Final = {
-    length_us: text(
-        f"UPDATE {table.name} SET unpriced_calls = unpriced_calls + :unpriced, "
+
+def _add(rollup: Rollup) -> TextClause:
+    return text(
+        f"UPDATE {rollup.table.name} SET unpriced_calls = unpriced_calls + :unpriced, "
         "cost_nanodollars = CASE WHEN unpriced_calls + :unpriced >= calls THEN NULL "
         "ELSE coalesce(cost_nanodollars, 0) + :cost END, "
         "certain_nanodollars = coalesce(certain_nanodollars, 0) + :certain "
         "WHERE start_us = :start AND kind_id = :kind AND label_id = :label"
     )
-    for length_us, table in ROLLUPS.items()
-}

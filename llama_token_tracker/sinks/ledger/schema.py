@@ -8,7 +8,7 @@ all of it joined, for people with a SQL prompt.
 
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -36,11 +36,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from llama_token_tracker.errors import LedgerError
 from llama_token_tracker.usage import BUCKETS
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables; a ledger of a newer one is refused, an older one is brought forward."""
-
-UPGRADES: Final[dict[int, Sequence[str]]] = {}
-"""By the version that they start from: the statements that lead to the next one."""
 
 METADATA: Final = MetaData()
 
@@ -188,15 +185,47 @@ def _rollup(name: str) -> Table:
     )
 
 
+QUARTERS: Final = _rollup("ledger_quarters")
 HOURS: Final = _rollup("ledger_hours")
 DAYS: Final = _rollup("ledger_days")
-"""Sums of calls by the hour and by the day in which they started, UTC. A bucket is `NULL` if none
-of the calls had it."""
+"""Sums of calls by the quarter of an hour, the hour and the day in which they started, UTC. A
+bucket is `NULL` if none of the calls had it. Those by the quarter are of all labels together
+(`label_id` is 0), so that they're few; and no zone's clocks differ from UTC by less."""
 
 HOUR_US: Final = 3_600_000_000
+QUARTER_US: Final = HOUR_US // 4
 DAY_US: Final = 24 * HOUR_US
-ROLLUPS: Final = MappingProxyType({HOUR_US: HOURS, DAY_US: DAYS})
-"""By their length in microseconds."""
+
+
+class Rollup(NamedTuple):
+    """One table of sums.
+
+    Attributes:
+        table: The table.
+        length_us: The time that is summed up, in microseconds.
+        has_labels: Whether each label has sums of its own.
+    """
+
+    table: Table
+    length_us: int
+    has_labels: bool
+
+    def key(self, at_us: int, kind_id: int, label_id: int) -> tuple[int, int, int]:
+        """Of the sum that a call is part of."""
+        return at_us - at_us % self.length_us, kind_id, label_id if self.has_labels else 0
+
+
+ROLLUPS: Final = MappingProxyType(
+    {
+        QUARTER_US: Rollup(QUARTERS, QUARTER_US, has_labels=False),
+        HOUR_US: Rollup(HOURS, HOUR_US, has_labels=True),
+        DAY_US: Rollup(DAYS, DAY_US, has_labels=True),
+    }
+)
+"""By their length."""
+
+PRUNED: Final = "pruned_before_us"
+"""Under this name a ledger says up to when its calls were deleted, and only their sums are left."""
 
 ACCOUNTS: Final = Table(
     "ledger_accounts",
@@ -245,6 +274,27 @@ JOIN ledger_processes processes ON processes.id = calls.process_id
 LEFT JOIN ledger_prices prices ON prices.id = calls.price_id
 """
 
+
+_SUMS: Final = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in MEASURES)
+_UNPRUNED: Final = (
+    f"(SELECT coalesce(max((CAST(value AS BIGINT) + {HOUR_US - 1}) / {HOUR_US} * {HOUR_US}), 0) "
+    f"FROM {META.name} WHERE name = '{PRUNED}')"
+)
+
+UPGRADES: Final[dict[int, Sequence[str | Table]]] = {
+    1: (
+        QUARTERS,
+        f"INSERT INTO {QUARTERS.name} SELECT started_us - started_us % {QUARTER_US}, kind_id, 0, "
+        "count(*), count(*) - count(cost_nanodollars), "
+        f"CAST(coalesce(sum(duration_us), 0) AS BIGINT), {_SUMS} "
+        f"FROM {CALLS.name} WHERE started_us >= {_UNPRUNED} GROUP BY 1, 2",
+        f"INSERT INTO {QUARTERS.name} SELECT start_us, kind_id, 0, CAST(sum(calls) AS BIGINT), "
+        "CAST(sum(unpriced_calls) AS BIGINT), CAST(sum(duration_us) AS BIGINT), "
+        f"{_SUMS} FROM {HOURS.name} WHERE start_us < {_UNPRUNED} GROUP BY 1, 2",
+    ),
+}
+"""By the version that they start from: the tables to make, and the statements to run, that lead to
+the next one."""
 
 LOCK_KEY: Final = 0x6C74745F6C656467
 """What PostgreSQL's advisory lock is taken on while tables are made; no other program's."""
@@ -329,8 +379,11 @@ def _upgrade(connection: Connection, version: int, place: str) -> int:
     if version not in UPGRADES:
         msg = f"the ledger {place} says it has schema {version}, which none ever was."
         raise LedgerError(msg)
-    for statement in UPGRADES[version]:
-        connection.execute(text(statement))
+    for step in UPGRADES[version]:
+        if isinstance(step, Table):
+            step.create(connection)
+        else:
+            connection.execute(text(step))
     connection.execute(META.update().where(META.c.name == "schema"), {"value": str(version + 1)})
     return version + 1
 

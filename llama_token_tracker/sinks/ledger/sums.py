@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select, text
@@ -20,6 +21,7 @@ from llama_token_tracker.sinks.ledger.periods import (
     FIRST_US,
     LAST_US,
     Part,
+    edges,
     offsets,
     parts,
 )
@@ -29,11 +31,10 @@ from llama_token_tracker.sinks.ledger.schema import (
     HOUR_US,
     KINDS,
     META,
+    PRUNED,
+    QUARTER_US,
     ROLLUPS,
 )
-
-PRUNED: Final = "pruned_before_us"
-"""Under this name a ledger says up to when its calls were deleted, and only their sums are left."""
 
 NANO: Final = Decimal(10**9)
 
@@ -153,7 +154,7 @@ def _span(
     connection: Connection, since_us: int | None, until_us: int | None
 ) -> tuple[int, int] | None:
     """From when to when it has calls, as far as they're asked for; `None` if it has none."""
-    hours = ROLLUPS[HOUR_US].c.start_us
+    hours = ROLLUPS[HOUR_US].table.c.start_us
     first = connection.scalar(select(hours).order_by(hours).limit(1))
     last = connection.scalar(select(hours).order_by(hours.desc()).limit(1))
     if first is None or last is None:
@@ -165,6 +166,10 @@ def _span(
 def pruned_before_us(connection: Connection) -> int:
     """Up to when calls were deleted; 0 if none were."""
     return int(connection.scalar(select(META.c.value).where(META.c.name == PRUNED)) or 0)
+
+
+_MOST_EDGES: Final = 150
+"""SQLite takes at most 500 parts of a query together, and each stretch has up to three."""
 
 
 class _Question:
@@ -195,29 +200,45 @@ class _Question:
         units = [CALENDAR[name][0] for name in by if name in CALENDAR]
         self._unit_us = min(units, default=0)
         self._offsets = offsets(zone, *span) if units else [(span[0], 0)]
+        self._edges = self._find_edges(zone, span)
         self._pruned_us = pruned_before_us(connection)
         self._parts, self.notes = self._find_parts(span)
         self._times = lru_cache(maxsize=None)(self._time)
+
+    def _find_edges(self, zone: tzinfo, span: tuple[int, int]) -> list[int] | None:
+        """Where weeks and months end, if nothing shorter is asked for: each is added up apart."""
+        names = [name for name in self._by if name in CALENDAR]
+        is_long = span[1] - span[0] > _MOST_EDGES * 31 * DAY_US
+        if is_long or not names or not set(names) <= {"week", "month"}:
+            return None
+        found = edges(names, zone, *span)
+        return found if len(found) <= _MOST_EDGES else None
+
+    def _parted(self, start_us: int, end_us: int, lengths: Sequence[int]) -> list[Part]:
+        within = [edge for edge in self._edges or () if start_us < edge < end_us]
+        stretches = pairwise([start_us, *within, end_us])
+        return [part for first, last in stretches for part in parts(first, last, lengths)]
 
     def _find_parts(self, span: tuple[int, int]) -> tuple[list[Part], tuple[str, ...]]:
         """Where the sums come from, and what a reader must know of that."""
         start, end = span
         pruned = min(max(self._pruned_us, start), end)
         lengths = self._lengths()
-        found = parts(pruned, end, lengths)
+        found = self._parted(pruned, end, lengths)
         if pruned <= start:
             return found, ()
         day = f"{datetime.fromtimestamp(pruned / 1e6, UTC):%Y-%m-%d}"
         if self._is_by_process():
             return found, (f"calls before {day} were pruned, and are left out here",)
-        # What is left of them are sums by the hour, which count where they begin.
-        hours = lengths or [HOUR_US]
+        # What is left of them are sums, which count where they begin.
+        known = lengths or [HOUR_US]
         before = [
-            part._replace(length_us=part.length_us or HOUR_US)
-            for part in parts(start, pruned, hours)
+            part._replace(length_us=part.length_us or min(known))
+            for part in self._parted(start, pruned, known)
         ]
-        note = f"calls before {day} were pruned: until then by whole hours, UTC"
-        is_exact = all(part.length_us for part in parts(start, pruned, lengths))
+        unit = "hours" if min(known) == HOUR_US else "quarters of an hour"
+        note = f"calls before {day} were pruned: until then by whole {unit}, UTC"
+        is_exact = all(part.length_us for part in self._parted(start, pruned, lengths))
         return [*before, *found], () if is_exact else (note,)
 
     def _is_by_process(self) -> bool:
@@ -228,7 +249,11 @@ class _Question:
         if self._is_by_process():
             return []
         cuts = [self._unit_us, *(offset for _, offset in self._offsets)]
-        return [length for length in (DAY_US, HOUR_US) if not any(cut % length for cut in cuts)]
+        if self._edges is not None:
+            cuts = []  # it's cut there
+        has_labels = "labels" in self._tables or "labels" in self._conditions
+        lengths = (DAY_US, HOUR_US if has_labels else QUARTER_US)
+        return [length for length in lengths if not any(cut % length for cut in cuts)]
 
     def answer(self) -> Sums:
         """Ask it, and add up what comes."""
@@ -284,7 +309,7 @@ class _Question:
             for place, (name, table) in enumerate(self._names)
             if table in ("labels", "processes")
         }
-        times = ["at" if "labels" in self._tables else f"{self._unit('start_us')} AS at"]
+        times = ["at" if self._is_by_unit() else f"{self._unit('start_us')} AS at"]
         keys = [
             *(times if self._unit_us else []),
             "kind_id",
@@ -304,11 +329,10 @@ class _Question:
         )
 
     def _part_sql(self, part: Part) -> str:
-        table = ROLLUPS.get(part.length_us)
+        rollup = ROLLUPS.get(part.length_us)
         ids = [_ID[name] for name in ("labels", "processes") if name in self._tables]
-        if table is None:
-            # No zone's clocks differ by less from UTC.
-            at, start = "started_us", f"started_us - started_us % {HOUR_US // 4}"
+        if rollup is None:
+            at, start = "started_us", f"started_us - started_us % {QUARTER_US}"
             counts = "count(*)", "count(*) - count(cost_nanodollars)"
         else:
             start = at = "start_us"
@@ -320,16 +344,24 @@ class _Question:
                 for name, said in self._conditions.items()
             ),
         ]
-        # Rollups are sorted by time and kind, so that to add these up takes no room; with labels
-        # they'd stay as many as they are, and each would have its tags looked up.
-        time = f"{self._unit(start)} AS at" if "labels" in self._tables else f"{start} AS start_us"
+        time = f"{start} AS start_us"
+        if self._is_by_unit():
+            time = f"{self._unit(start if self._edges is None else str(part.start_us))} AS at"
         keys = [*([time] if self._unit_us else []), "kind_id", *ids]
         totals = ", ".join(f"{_SUM.format(name)} AS {name}" for name in MEASURES)
         return (
             f"SELECT {', '.join(keys)}, {counts[0]} AS calls, {counts[1]} AS unpriced, {totals} "
-            f"FROM {table.name if table is not None else CALLS.name} "
+            f"FROM {CALLS.name if rollup is None else rollup.table.name} "
             f"WHERE {' AND '.join(conditions)} GROUP BY {_first(len(keys))}"
         )
+
+    def _is_by_unit(self) -> bool:
+        """Whether the parts are grouped by units of the calendar, rather than by times.
+
+        Rollups are sorted by time and kind, so that to add these up takes no room; with labels
+        they'd stay as many as they are, and each would have its tags looked up.
+        """
+        return "labels" in self._tables or self._edges is not None
 
     def _unit(self, at: str) -> str:
         """The how-manieth unit of the zone's calendar it is, from 1970 on."""

@@ -31,12 +31,13 @@ from llama_token_tracker.sinks.ledger.records import (
 )
 from llama_token_tracker.sinks.ledger.schema import (
     CALLS,
-    HOUR_US,
     INSERTS,
     LOCK_KEY,
     MEASURES,
+    QUARTER_US,
     ROLLUPS,
     TEXTS,
+    Rollup,
 )
 
 _started_us: Final = column("started_us")
@@ -77,9 +78,9 @@ class SQLiteWriter:
             texts = [(_id(one), _started_us(one), *one.texts) for one in new if one.texts]
             _put_together(connection, _insert_sql("sqlite", TEXTS), texts)
             rows = sums(new)
-            for length_us, table in ROLLUPS.items():
-                rows = longer(rows, length_us)
-                _put_together(connection, _add_sql("sqlite", table), rows)
+            for rollup in ROLLUPS.values():
+                added = rolled_up(rows, rollup)
+                _put_together(connection, _add_sql("sqlite", rollup.table), added)
 
     def _put_calls(self, connection: Connection, records: Sequence[Record]) -> Sequence[Record]:
         """Insert calls, and say which weren't there."""
@@ -162,11 +163,11 @@ _call: Final = attrgetter("call")
 
 
 def sums(records: Iterable[Record]) -> list[Values]:
-    """Add calls up by the hour: rows of that rollup."""
+    """Add calls up by the quarter of an hour, kind and label."""
     found: dict[tuple[int, int, int], list[Values]] = {}
     for record in records:
         start, kind, label = _key_of(record.call)
-        found.setdefault((start - start % HOUR_US, kind, label), []).append(record.call)
+        found.setdefault((start - start % QUARTER_US, kind, label), []).append(record.call)
     return [(*key, *_totals(calls)) for key, calls in found.items()]
 
 
@@ -186,11 +187,11 @@ def _total(figures: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def longer(rows: Iterable[Values], length_us: int) -> list[Values]:
-    """Add rows of a rollup up to those of a longer one, sorted by what tells them apart."""
+def rolled_up(rows: Iterable[Values], rollup: Rollup) -> list[Values]:
+    """Add these sums up to rows of a rollup, sorted by what tells them apart."""
     found: dict[tuple[Any, ...], Values] = {}
     for start, kind, label, *values in rows:
-        key = (start - start % length_us, kind, label)
+        key = rollup.key(start, kind, label)
         known = found.get(key)
         found[key] = tuple(values) if known is None else tuple(map(_sum, known, values))
     return [(*key, *found[key]) for key in sorted(found)]
@@ -303,13 +304,15 @@ _MAKE_STAGE: Final = (
 )
 
 
-def _added(table: Table, length_us: int, source: str) -> str:
+def _added(rollup: Rollup, source: str) -> str:
     """An upsert of the sums of these calls."""
+    table, length_us = rollup.table, rollup.length_us
     ours = ", ".join(column.name for column in table.columns)
+    label = "label_id" if rollup.has_labels else "0::bigint"
     totals = ", ".join(f"sum({name})::bigint" for name in MEASURES)
     return (
         f"INSERT INTO {table.name} ({ours}) SELECT started_us - started_us % {length_us}, "
-        f"kind_id, label_id, count(*), count(*) - count(cost_nanodollars), "
+        f"kind_id, {label}, count(*), count(*) - count(cost_nanodollars), "
         f"coalesce(sum(duration_us), 0)::bigint, {totals} "
         f"FROM {source} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {_on_conflict(table)}"
     )
@@ -329,8 +332,7 @@ _TAKE_OVER: Final = (
     f"WITH taken AS (INSERT INTO {CALLS.name} SELECT * FROM {_STAGE} ORDER BY started_us, id "
     "ON CONFLICT DO NOTHING RETURNING *), "
     + ", ".join(
-        f"{table.name}_sums AS ({_added(table, length_us, 'taken')})"
-        for length_us, table in ROLLUPS.items()
+        f"{rollup.table.name}_sums AS ({_added(rollup, 'taken')})" for rollup in ROLLUPS.values()
     )
     + " SELECT replace(id::text, '-', '') FROM taken"
 )

@@ -5,14 +5,20 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from llama_token_tracker import Ledger, LedgerError, TokenCountingEvent, TokenCountingHandler
 from llama_token_tracker.sinks.ledger import schema
+from llama_token_tracker.sinks.ledger.existing import existing
+from llama_token_tracker.sinks.ledger.pruning import prune
+from llama_token_tracker.sinks.ledger.query import Query
 from tests.needs import left_out_if
+from tests.sinks.ledger.filled import START, calls, fill
 
 
 def _foreign(path: Path) -> None:
@@ -114,15 +120,40 @@ def test_an_older_ledger_is_brought_forward_with_what_is_in_it(
     path = tmp_path / "usage.db"
     with Ledger(path) as ledger:
         ledger(TokenCountingEvent("", "", 5, 7))
-    monkeypatch.setattr(schema, "VERSION", 2)
+    newer = schema.VERSION + 1
+    monkeypatch.setattr(schema, "VERSION", newer)
     step = "ALTER TABLE ledger_meta ADD COLUMN note TEXT"
-    monkeypatch.setattr(schema, "UPGRADES", {1: [step]})
+    monkeypatch.setattr(schema, "UPGRADES", {newer - 1: [step]})
     for _ in range(2):
         Ledger(path).close()
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT value, note FROM ledger_meta").fetchall()
         calls = connection.execute("SELECT count(*) FROM ledger_calls").fetchone()
-    assert (found, calls) == ([("2", None)], (1,))
+    assert (found, calls) == ([(str(newer), None)], (1,))
+
+
+def test_a_ledger_of_the_first_schema_gets_sums_by_the_quarter_of_an_hour(tmp_path: Path) -> None:
+    """Of the calls that are there, and by the hour of those that were pruned."""
+    path = str(tmp_path / "usage.db")
+    fill(path, calls(400))
+    engine = existing(path, writes=True)
+    day_us = 86_400_000_000
+    prune(engine, int(START.timestamp() * 1e6) // day_us * day_us + 2 * day_us)
+    asked = [(UTC, "hour", "model"), (ZoneInfo("Europe/Berlin"), "day", "status")]
+    before = [Query(engine, zone=zone).sums(*by) for zone, *by in asked]
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE ledger_quarters"))
+        connection.execute(text("UPDATE ledger_meta SET value = '1' WHERE name = 'schema'"))
+    with pytest.raises(LedgerError, match="has schema 1"):
+        existing(path)
+    Ledger(path).close()
+    assert [Query(engine, zone=zone).sums(*by) for zone, *by in asked] == before
+    fill(path, calls(10, seed=2))
+    with engine.connect() as connection:
+        names = [rollup.table.name for rollup in schema.ROLLUPS.values()]
+        told = [connection.scalar(text(f"SELECT sum(calls) FROM {name}")) for name in names]
+    engine.dispose()
+    assert told == [410] * len(names)
 
 
 def test_tables_of_somebody_else_are_refused_on_postgresql(postgres_url: str) -> None:

@@ -60,13 +60,17 @@ def test_calls_and_texts_go_and_their_sums_stay(engine: Engine) -> None:
 
 
 def test_a_report_says_what_pruned_calls_can_no_longer_tell(engine: Engine) -> None:
-    """Odd minutes and half hours are whole hours then; runs have none of them."""
-    exact = Query(engine, zone=ZoneInfo("Asia/Kolkata")).sums("day").total
+    """Odd minutes, and half hours where tags matter, are whole; runs have none of them."""
+    zone = ZoneInfo("Asia/Kolkata")
+    exact = Query(engine, zone=zone).sums("day")
     prune(engine, us(APRIL))
-    ragged = Query(engine, since=START + timedelta(days=1, minutes=7)).sums("day")
-    assert ragged.notes == ("calls before 2026-04-01 were pruned: until then by whole hours, UTC",)
-    india = Query(engine, zone=ZoneInfo("Asia/Kolkata")).sums("day")
-    assert (india.total, india.notes) == (exact, ragged.notes)
+    note = "calls before 2026-04-01 were pruned: until then by whole {}, UTC"
+    odd = START + timedelta(days=1, minutes=7)
+    assert Query(engine, since=odd).sums("day").notes == (note.format("quarters of an hour"),)
+    assert Query(engine, since=odd).sums("day", "user").notes == (note.format("hours"),)
+    assert Query(engine, zone=zone).sums("day") == exact
+    india = Query(engine, zone=zone).sums("day", "user")
+    assert (india.total, india.notes) == (exact.total, (note.format("hours"),))
     by_run = Query(engine).sums("run")
     assert by_run.notes == ("calls before 2026-04-01 were pruned, and are left out here",)
     assert by_run.total.calls == count(engine, "ledger_calls") < 600

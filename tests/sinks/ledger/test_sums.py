@@ -102,6 +102,7 @@ def test_sums_are_those_of_a_plain_loop(engine: Engine) -> None:
             ("day",),
             ("week", "model"),
             ("month", "user", "status"),
+            ("month", "week", "user"),
             ("scope",),
             ("team", "day"),
         ):
