@@ -33,6 +33,8 @@ QUESTIONS: Final = (
     "--by day --since 2026-09-03T10:30 --until 2026-10-24T17:17",
     "--by day,model --zone Europe/Berlin",
     "--by month,user --zone Europe/Berlin",
+    "--by week,user --zone Asia/Kolkata",
+    "--by day,user",
     "--by hour",
     "--by day --zone Asia/Kolkata",
     "--by host",

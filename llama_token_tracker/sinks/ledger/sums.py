@@ -1,7 +1,7 @@
-"""Sums of calls by what they have in common: from a ledger's sums by day and hour where these do.
+"""Sums of calls by what they have in common: from a ledger's sums by time where these do.
 
-Whole days and hours come from the rollups, what is left at the edges from the calls themselves; all
-of it by one statement, of which Python sees a row a group and kind of call.
+Whole days, hours and quarters of an hour come from the rollups, what is left at the edges from the
+calls themselves; all of it by one statement.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,6 @@ from llama_token_tracker.sinks.ledger.schema import (
     CALLS,
     DAY_US,
     HOUR_US,
-    KINDS,
     META,
     PRUNED,
     QUARTER_US,
@@ -68,12 +67,14 @@ class Sum:
     unanswered: int = 0
     measures: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(MEASURES))
 
-    def add(self, status: str, calls: int, unpriced: int, *measures: int | None) -> None:
-        """Add calls of one status."""
+    def add(
+        self, calls: int, unpriced: int, failed: int, unanswered: int, *measures: int | None
+    ) -> None:
+        """Add what other calls have in sum."""
         self.calls += calls
         self.unpriced += unpriced
-        self.failed += calls * (status == "failed")
-        self.unanswered += calls * (status == "unanswered")
+        self.failed += failed
+        self.unanswered += unanswered
         for name, value in zip(MEASURES, measures, strict=True):
             if value is not None:
                 self.measures[name] = value + (self.measures[name] or 0)
@@ -258,19 +259,14 @@ class _Question:
     def answer(self) -> Sums:
         """Ask it, and add up what comes."""
         groups: dict[Group, Sum] = {}
-        kinds = {kind.id: kind for kind in self._connection.execute(select(KINDS))}
-        for at, kind_id, said, values in self._rows():
-            kind = kinds[kind_id]
-            groups.setdefault(self._group(at, kind, said), Sum()).add(kind.status, *values)
         total = Sum()
-        for one in groups.values():
-            total.add("", one.calls, one.unpriced, *one.measures.values())
-            total.failed += one.failed
-            total.unanswered += one.unanswered
+        for group, values in self._rows():
+            groups.setdefault(group, Sum()).add(*values)
+            total.add(*values)
         return Sums(tuple(self._by), sorted(groups.items(), key=self._order), total, self.notes)
 
-    def _rows(self) -> Iterator[tuple[int, int, Sequence[Any], Sequence[Any]]]:
-        """When, which kind, what else is grouped by, and the sums."""
+    def _rows(self) -> Iterator[tuple[Group, Sequence[Any]]]:
+        """Groups, and sums of them; some come in several parts."""
         if not self._parts:
             return
         found = self._connection.execution_options(yield_per=1_000).execute(
@@ -278,19 +274,12 @@ class _Question:
         )
         first = 1 if self._unit_us else 0
         for row in found:
-            at = row[0] if first else 0
-            yield at, row[first], row[first + 1 : -_VALUES], row[-_VALUES:]
-
-    def _group(self, at: int, kind: Any, said: Sequence[Any]) -> Group:
-        others = iter(said)
-        return tuple(
-            self._times(name, at)
-            if table == "times"
-            else getattr(kind, name)
-            if table == "kinds"
-            else next(others)
-            for name, table in self._names
-        )
+            at, others = row[0] if first else 0, iter(row[first:])
+            group = tuple(
+                self._times(name, at) if table == "times" else next(others)
+                for name, table in self._names
+            )
+            yield group, row[-_VALUES:]
 
     def _time(self, name: str, at: int) -> str:
         return CALENDAR[name][1](datetime.fromtimestamp(at * self._unit_us / 1e6, UTC))
@@ -307,25 +296,24 @@ class _Question:
         groups = {
             f"g{place}": self._statement.expression(name)
             for place, (name, table) in enumerate(self._names)
-            if table in ("labels", "processes")
+            if table != "times"
         }
         times = ["at" if self._is_by_unit() else f"{self._unit('start_us')} AS at"]
         keys = [
             *(times if self._unit_us else []),
-            "kind_id",
             *(f"{said} AS {name}" for name, said in groups.items()),
         ]
-        totals = ", ".join(
-            f"{_SUM.format(name)} AS {name}" for name in ("calls", "unpriced", *MEASURES)
-        )
+        ended = [f"CASE WHEN status = '{status}' THEN calls ELSE 0 END" for status in _ENDS]
+        totals = ", ".join(map(_SUM.format, ("calls", "unpriced", *ended, *MEASURES)))
         joins = "".join(
             f" JOIN ledger_{table} ON ledger_{table}.id = {_ID[table]}"
-            for table in ("labels", "processes")
-            if table in self._tables
+            for table in ("kinds", "labels", "processes")
+            if table == "kinds" or table in self._tables
         )
         return (
             f"WITH found AS ({' UNION ALL '.join(map(self._part_sql, self._parts))}) "
-            f"SELECT {', '.join(keys)}, {totals} FROM found{joins} GROUP BY {_first(len(keys))}"
+            f"SELECT {', '.join([*keys, totals])} FROM found{joins}"
+            f"{f' GROUP BY {_first(len(keys))}' if keys else ' HAVING count(*) > 0'}"
         )
 
     def _part_sql(self, part: Part) -> str:
@@ -374,9 +362,8 @@ class _Question:
 
 
 _ID: Final = {"kinds": "kind_id", "labels": "label_id", "processes": "process_id"}
-
-
-_VALUES: Final = 2 + len(MEASURES)
+_ENDS: Final = ("failed", "unanswered")
+_VALUES: Final = 2 + len(_ENDS) + len(MEASURES)
 _SUM: Final = "CAST(sum({}) AS BIGINT)"
 
 
