@@ -38,8 +38,12 @@ def existing(target: object, *, writes: bool = False) -> Engine:
     place = place_of(url)
     try:
         engine = _READERS[url.get_backend_name()](url)
-        with reading(engine) as connection:
-            _check(connection, place)
+        try:
+            with reading(engine) as connection:
+                _check(connection, place)
+        except BaseException:
+            engine.dispose()
+            raise
     except (NoSuchModuleError, ImportError) as error:
         msg = f"the ledger {place} needs a driver ({error}); {install_line('postgres')}."
         raise LedgerError(msg) from None

@@ -169,8 +169,9 @@ def pruned_before_us(connection: Connection) -> int:
     return int(connection.scalar(select(META.c.value).where(META.c.name == PRUNED)) or 0)
 
 
-_MOST_EDGES: Final = 150
-"""SQLite takes at most 500 parts of a query together, and each stretch has up to three."""
+_MOST_EDGES: Final = 90
+"""SQLite takes at most 500 parts of a query together, and a stretch between two has up to five:
+days, and hours and single calls before and after them."""
 
 
 class _Question:

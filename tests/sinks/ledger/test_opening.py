@@ -132,9 +132,14 @@ def test_an_older_ledger_is_brought_forward_with_what_is_in_it(
     assert (found, calls) == ([(str(newer), None)], (1,))
 
 
-def test_a_ledger_of_the_first_schema_gets_sums_by_the_quarter_of_an_hour(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_ledger_of_the_first_schema_gets_sums_by_the_quarter_of_an_hour(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """Of the calls that are there, and by the hour of those that were pruned."""
     path = str(tmp_path / "usage.db")
+    if kind == "postgresql":
+        path = request.getfixturevalue("postgres_url")
     fill(path, calls(400))
     engine = existing(path, writes=True)
     day_us = 86_400_000_000

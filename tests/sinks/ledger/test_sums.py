@@ -109,6 +109,19 @@ def test_sums_are_those_of_a_plain_loop(engine: Engine) -> None:
             assert told(Query(engine, zone=clocks), *by) == expected(CALLS, by, clocks), (zone, by)
 
 
+def test_many_weeks_of_a_zone_with_half_hours_are_added_up(tmp_path: Path) -> None:
+    """More of them than a query has parts for, or just as many as it has."""
+    for days in (625, 637, 1_000):
+        path = str(tmp_path / f"{days}.db")
+        made = calls(300, days=days)
+        fill(path, made)
+        engine = existing(path)
+        zone = ZoneInfo("Asia/Kolkata")
+        by = ("week", "user")
+        assert told(Query(engine, zone=zone), *by) == expected(made, by, zone)
+        engine.dispose()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
 def test_edges_are_exact_to_the_microsecond(engine: Engine) -> None:
