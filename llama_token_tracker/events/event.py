@@ -65,7 +65,8 @@ class TokenCountingEvent:
         not_understood: What the provider said of its tokens that no table knows, as paths in its
             usage, and names of figures that another one contradicts. Its cost isn't whole then.
         request_id: What its provider calls the request, in a header of the answer: by it a bill's
-            line, or the provider's support, can be asked for. Known where a client was watched.
+            line, or the provider's support, can be asked for. Known where a client was watched, and
+            of answers that say it: boto3's, and those of OpenAI's SDK but for streams.
         id: The event's own id, which no other has: a UUID, as 32 hexadecimal digits.
     """
 

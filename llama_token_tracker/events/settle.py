@@ -116,7 +116,7 @@ def settle(ended: Ended) -> list[TokenCountingEvent]:
             completion_source=said.source,
             not_understood=reported.not_understood,
             served=reported.served,
-            **_facts(call, ended.status, ending),
+            **_facts(call, ended.status, ending, reported.request_id),
         )
     ]
 
@@ -193,13 +193,16 @@ def _usage(reported: Usage | None, prompt: Count, answer: Count) -> Usage:
     return Usage.of(counts)
 
 
-def _facts(call: Call, status: Status, ending: Ending) -> dict[str, Any]:
+def _facts(
+    call: Call, status: Status, ending: Ending, request_id: str | None = None
+) -> dict[str, Any]:
     """What an event says of its call, whatever that used: whose it was, when, and its ids."""
     outermost = call.outermost
     return {
         "event_id": outermost.event_id,
         "inner_event_id": call.event_id,
-        "request_id": call.request_id,
+        # What a watched client has told, or else the answer.
+        "request_id": call.request_id or request_id,
         "span_id": outermost.span_id,
         "inner_span_id": call.span_id,
         "provider": call.provider,

@@ -22,6 +22,7 @@ from llama_token_tracker.extraction.reported import (
     knows,
     together,
 )
+from llama_token_tracker.extraction.request_ids import request_id_in
 from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
 from llama_token_tracker.extraction.served import served_in
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
@@ -70,8 +71,10 @@ def extract_reported(response: object) -> Reported:
     """Read the same, what of it wasn't understood, and how the call was served."""
     try:
         raw, copies = _opened(response)
-        reported, served = _thoroughly(raw, copies), _served(raw)
-        return reported if served is UNSAID else reported._replace(served=served)
+        reported, served, request_id = _thoroughly(raw, copies), _served(raw), request_id_in(raw)
+        if served is UNSAID and request_id is None:
+            return reported
+        return reported._replace(served=served, request_id=request_id)
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice("unreadable {}", error, "it counts as silent", type(response).__name__)
         return SILENT
@@ -119,6 +122,7 @@ def extract_fullest(places: Iterable[object]) -> Reported:
         served=served,
         not_understood=together(*(reading.not_understood for reading in readings)),
         explains_zero=any(reading.explains_zero for reading in readings),
+        request_id=next((one.request_id for one in readings if one.request_id), None),
     )
 
 
@@ -128,7 +132,7 @@ def _known_of(reported: Reported) -> int:
 
 UsageParts: TypeAlias = tuple[Route, Any, Any, Any, Any]
 """What a usage may stand in: the field's place in the body, that field, what LlamaIndex copied, and
-the fields that tell how the call was served and why its answer ended."""
+the fields that tell how the call was served, why its answer ended, and its request's id."""
 
 
 def usage_parts(response: Any) -> UsageParts | None:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import WireFormatError
+from llama_token_tracker.extraction.request_ids import KEYS as REQUEST_ID_KEYS
 from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
 from llama_token_tracker.extraction.shape import Plan, WireShape, remember
 from llama_token_tracker.extraction.shapes import (
@@ -54,7 +55,7 @@ WITHIN: Final[dict[str, tuple[str, ...]]] = {
 }
 """Fields that hold a usage, and those inside them that do."""
 
-_KEPT: Final = SERVED_KEYS | {"stopReason", "status"}
+_KEPT: Final = SERVED_KEYS | REQUEST_ID_KEYS | {"stopReason", "status"}
 
 Keys: TypeAlias = tuple[str, ...]
 
@@ -67,7 +68,8 @@ class Route(NamedTuple):
         names: Which of its fields may be, or may hold one.
         only: The only field that may be a usage, "" if there's none at all; `None` if it takes
             more than that to read it.
-        served: Which others tell how the call was served, or why its answer ended.
+        served: Which others tell how the call was served, why its answer ended, or the id of its
+            request.
         take: What takes those from a body, all at once; `None` if there are none.
     """
 

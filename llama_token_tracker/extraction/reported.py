@@ -33,6 +33,7 @@ class Reported(NamedTuple):
         shape: The name of the table that the figures were read by.
         explains_zero: Whether the answer says why nothing was used: a guardrail stopped it.
         served: How it says that the call was served.
+        request_id: What it calls the request, if its answer says so.
     """
 
     usage: Usage | None
@@ -42,6 +43,7 @@ class Reported(NamedTuple):
     shape: str = ""
     explains_zero: bool = False
     served: Served = UNSAID
+    request_id: str | None = None
 
     @property
     def input_tokens(self) -> int | None:
