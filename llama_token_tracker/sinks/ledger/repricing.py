@@ -7,6 +7,7 @@ what has changed: so it may be stopped at any time and begun again, while others
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, TextClause, and_, bindparam, func, or_, select, text
@@ -286,6 +287,7 @@ _UPDATE: Final = (
 )
 
 
+@lru_cache
 def _add(rollup: Rollup) -> TextClause:
     return text(
         f"UPDATE {rollup.table.name} SET unpriced_calls = unpriced_calls + :unpriced, "

@@ -1,4 +1,4 @@
-"""Records to rows: each once, whoever writes it how often, with the sums by hour and day.
+"""Records to rows: each once, whoever writes it how often, with their sums by time.
 
 One transaction a batch: the rows that calls point to, the calls, and, of those calls alone that
 weren't there yet, the sums. SQLite has the calls from statements of many rows, PostgreSQL from a
