@@ -88,6 +88,8 @@ def test_sums_by_hour_and_day_are_those_of_the_calls(tmp_path: Path) -> None:
             )
         ]
     assert told == [told[0]] * 4
+    labels = _rows(path, "SELECT DISTINCT label_id FROM ledger_quarters")
+    assert labels == [{"label_id": 0}]
     assert told[0][0][:2] == (5, 5 * 7_013)
 
 
