@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import plain, printable
@@ -134,9 +135,28 @@ def engine_of(url: URL, *, is_durable: bool = False) -> Engine:
     return engine
 
 
+class _Pool(QueuePool):
+    """Closes what is in use at its disposal once it's given back.
+
+    SQLAlchemy leaves that to the collector. A thread writes while another one forks, or closes.
+    """
+
+    _is_over = False
+
+    def dispose(self) -> None:
+        self._is_over = True
+        super().dispose()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        super()._do_return_conn(record)
+        if self._is_over:
+            self.dispose()
+
+
 def _postgresql(url: URL) -> Engine:
     engine = create_engine(
         url,
+        poolclass=_Pool,
         pool_pre_ping=True,
         pool_size=2,
         connect_args={
@@ -163,7 +183,11 @@ def _sqlite(url: URL, *, is_durable: bool) -> Engine:
         msg = f"the ledger {place_of(url)} {found}; name a file in a folder that is there."
         raise LedgerError(msg)
     _warn_of_network(path)
-    engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+    engine = create_engine(
+        url,
+        poolclass=_Pool,
+        connect_args={"timeout": BUSY_S, "check_same_thread": False},
+    )
     synchronous = "FULL" if is_durable else "NORMAL"
 
     def prepare(connection: Any, _record: object) -> None:

@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, text
 
 from llama_token_tracker import Ledger, LedgerError, TokenCountingEvent, TokenCountingHandler
 from llama_token_tracker.sinks.ledger import schema
+from llama_token_tracker.sinks.ledger.engine import connect, url_of
 from llama_token_tracker.sinks.ledger.existing import existing
 from llama_token_tracker.sinks.ledger.pruning import prune
 from llama_token_tracker.sinks.ledger.query import Query
@@ -159,6 +161,24 @@ def test_a_ledger_of_the_first_schema_gets_sums_by_the_quarter_of_an_hour(
         told = [connection.scalar(text(f"SELECT sum(calls) FROM {name}")) for name in names]
     engine.dispose()
     assert told == [410] * len(names)
+
+
+def test_what_is_in_use_when_a_ledger_is_closed_is_closed_once_given_back(tmp_path: Path) -> None:
+    """A thread reads or writes while another one closes the ledger, or forks."""
+    engine = connect(url_of(tmp_path / "usage.db"))
+    connection = engine.connect()
+    driver: Any = connection.connection.driver_connection
+    engine.dispose()
+    assert connection.exec_driver_sql("SELECT 5").scalar() == 5
+    connection.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        driver.execute("SELECT 5")
+    # What is opened afterwards is kept, as before.
+    for _ in range(2):
+        with engine.connect() as connection:
+            used: Any = connection.connection.driver_connection
+    assert used.execute("SELECT 6").fetchone() == (6,)
+    engine.dispose()
 
 
 def test_tables_of_somebody_else_are_refused_on_postgresql(postgres_url: str) -> None:
