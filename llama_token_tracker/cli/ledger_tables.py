@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Column
@@ -110,57 +111,53 @@ class LedgerTable:
         heading = [Text(cleaned(line)) for line in self.heading]
         if not self.sums.total.calls:
             return Group(*heading, Text("No calls."))
+        groups = [[_said(value) for value in group] for group, _ in self.sums.rows]
+        widest = _UNBOUNDED if console.width >= _WIDE else _LONGEST_GROUP
+        columns = self._groups(groups, widest)
+        is_short = max(map(cell_len, chain(*groups)), default=0) <= widest
+        names, rows, has_room = self._figures(console, columns)
+        lay_out = _unfolded if has_room and is_short else _folded
+        left_out = [figure.title for name, figure in FIGURES.items() if name not in names]
+        notes = [*self._notes()]
+        if left_out:
+            notes.append(f"{console.width} columns leave no room for: {', '.join(left_out)}")
+        dim = (Text(cleaned(note), style="dim") for note in notes)
+        return Group(*heading, lay_out(columns, groups, rows), *dim)
+
+    def _groups(self, groups: Sequence[Sequence[str]], widest: int) -> list[Column]:
+        """A column of what is grouped by, as wide as it would like to be."""
+        columns: list[Column] = []
+        for place, name in enumerate(self.sums.by):
+            title = Text(_title(name))
+            said = map(cell_len, (title.plain, "Total", *(group[place] for group in groups)))
+            columns.append(Column(title, overflow="fold", width=min(max(said), widest)))
+        return columns
+
+    def _figures(
+        self, console: Console, columns: Sequence[Column]
+    ) -> tuple[Sequence[str], Sequence[str], bool]:
+        """Which figures there's room for beside groups, them in lines, and whether there's room."""
         names = list(FIGURES)
         texts = {name: self._column(name) for name in names}
         widths = {name: max(map(cell_len, said)) for name, said in texts.items()}
         # What there's nothing of goes first.
         dropped = sorted(_DROPPED, key=lambda name: texts[name][-1] not in ("", "0"))
-        groups = self._groups(console)
         wide = console.options.update(max_width=_UNBOUNDED)
-        while dropped:
+        while True:
             figures = Column(no_wrap=True, width=sum(widths[name] + 1 for name in names) - 1)
-            if Measurement.get(console, wide, _frame([*groups, figures])).maximum <= console.width:
+            needed = Measurement.get(console, wide, _frame([*columns, figures])).maximum
+            if needed <= console.width or not dropped:
                 break
             names.remove(dropped.pop(0))
         # One cell for all figures of a row, as there may be thousands of rows.
-        rows = zip(
-            *([one.rjust(widths[name]) for one in texts[name]] for name in names), strict=True
-        )
-        grid = self._grid(groups, [" ".join(row) for row in rows])
-        left_out = [figure.title for name, figure in FIGURES.items() if name not in names]
-        notes = [*self._notes()]
-        if left_out:
-            notes.append(f"{console.width} columns leave no room for: {', '.join(left_out)}")
-        return Group(*heading, grid, *(Text(cleaned(one), style="dim") for one in notes))
+        padded = ([one.rjust(widths[name]) for one in texts[name]] for name in names)
+        return names, [*map(" ".join, zip(*padded, strict=True))], needed <= console.width
 
     def _column(self, name: str) -> list[str]:
         """A figure's title, what it is for each group, and for all."""
         figure = FIGURES[name]
         totals = (*(total for _, total in self.sums.rows), self.sums.total)
         return [figure.title, *map(figure.of, totals)]
-
-    def _groups(self, console: Console) -> list[Column]:
-        """A column of what is grouped by, as wide as it would like to be."""
-        widest = _UNBOUNDED if console.width >= _WIDE else _LONGEST_GROUP
-        columns: list[Column] = []
-        for place, name in enumerate(self.sums.by):
-            title = Text(_title(name))
-            said = (_group(group[place]).cell_len for group, _ in self.sums.rows)
-            width = min(max([title.cell_len, len("Total"), *said]), widest)
-            columns.append(Column(title, overflow="fold", width=width))
-        return columns
-
-    def _grid(self, groups: Sequence[Column], figures: Sequence[str]) -> Grid:
-        # If there's still no room, what is grouped by is folded.
-        folded = [replace(column, width=None, max_width=column.width) for column in groups]
-        title, *rows, total = figures
-        grid = _frame([*folded, Column(title, no_wrap=True, width=cell_len(title))])
-        for (group, _), row in zip(self.sums.rows, rows, strict=True):
-            grid.add_row(*map(_group, group), Text(row))
-        grid.add_section()
-        all_of_it = ["Total", *[""] * (len(groups) - 1)][: len(groups)]
-        grid.add_row(*map(Text, (*all_of_it, total)), style="bold")
-        return grid
 
     def _notes(self) -> Iterator[str]:
         yield from self.sums.notes
@@ -236,8 +233,44 @@ def _title(name: str) -> str:
     return cleaned(name).capitalize() if name.islower() else cleaned(name)
 
 
-def _group(value: str | None) -> Text:
-    return Text(NOBODY, style="dim") if value is None else Text(cleaned(value))
+def _said(value: str | None) -> str:
+    return NOBODY if value is None else cleaned(value)
+
+
+def _unfolded(
+    columns: Sequence[Column], groups: Sequence[Sequence[str]], figures: Sequence[str]
+) -> Grid:
+    """All rows in one cell: to render a cell takes as long as to ask the ledger for ten rows."""
+    widths = [column.width or 0 for column in columns]
+
+    def line(group: Sequence[str], row: str) -> str:
+        return " ".join((*map(set_cell_size, group, widths), row))
+
+    title, *rows, total = figures
+    heading = line([str(column.header) for column in columns], title)
+    grid = _frame([Column(Text(heading), no_wrap=True, width=cell_len(heading))])
+    grid.add_row(Text("\n".join(map(line, groups, rows))))
+    grid.add_section()
+    grid.add_row(Text(line(_totals(columns), total)), style="bold")
+    return grid
+
+
+def _folded(
+    columns: Sequence[Column], groups: Sequence[Sequence[str]], figures: Sequence[str]
+) -> Grid:
+    """What is grouped by goes on in the next line, as there's no room."""
+    title, *rows, total = figures
+    folded = [replace(column, width=None, max_width=column.width) for column in columns]
+    grid = _frame([*folded, Column(title, no_wrap=True, width=cell_len(title))])
+    for group, row in zip(groups, rows, strict=True):
+        grid.add_row(*map(Text, group), Text(row))
+    grid.add_section()
+    grid.add_row(*map(Text, (*_totals(columns), total)), style="bold")
+    return grid
+
+
+def _totals(columns: Sequence[Column]) -> list[str]:
+    return ["Total", *[""] * (len(columns) - 1)][: len(columns)]
 
 
 def _texts(total: "Sum") -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
+from rich.cells import cell_len
 
 from llama_token_tracker import Ledger, Usage, cli, watch
 from llama_token_tracker.testing import LoopbackProvider, Reply
@@ -110,6 +111,25 @@ def test_a_narrow_terminal_drops_columns_and_says_which(
         titles = next(line for line in shown.splitlines() if "Input" in line).split()
         assert {"Day", "Model", "Input", "Output", "Cost"} <= set(titles)
         assert ("no room for" in shown) == ("Reasoning" not in titles)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 99, 100, 200])
+def test_names_of_any_width_are_whole_and_figures_stand_below_each_other(
+    columns: int, tmp_path: Path, printed: Callable[..., str]
+) -> None:
+    """Whether a row is a line, or a name goes on in the next one."""
+    path = str(tmp_path / "usage.db")
+    names = ["ada", "日本語のユーザー", "x" * 61, "e\u0301e\u0301", "[bold]b[/bold]"]
+    fill(path, [event(tags={"user": name, "[i]": name}) for name in [*names, None]])
+    for by in ("user", "user,[i]"):
+        shown = printed("report", path, "--by", by, columns=columns).splitlines()
+        assert max(map(cell_len, shown)) <= columns
+        rows = [line for line in shown if "$" in line]
+        assert len(rows) == len(names) + 2
+        assert len({cell_len(line.rstrip()) for line in rows}) == 1
+        said = "".join("".join(shown).split())
+        assert said.count("x") == 61 * len(by.split(","))
+        assert columns < 100 or all(name in said for name in names)
 
 
 def test_an_empty_ledger_and_an_empty_time_say_so(
