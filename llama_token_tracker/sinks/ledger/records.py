@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import BigInteger, Column, Table
 
@@ -40,7 +40,8 @@ _MANY: Final = 32
 _LONGEST_NAME: Final = 100
 """So many names of units and of what wasn't understood are kept, and so much of each."""
 
-_NANO: Final = Decimal(10**9)
+_NANO_PLACES: Final = 9
+_NANO: Final = Decimal(10**_NANO_PLACES)
 _MOST: Final = 10**17
 """Of tokens, nanodollars or microseconds, so that sums of many still fit into 64 bits."""
 
@@ -53,62 +54,55 @@ _row_to_json: Final = lru_cache(maxsize=1_024)(_to_json)
 """The same, of what is the same from call to call."""
 
 
-class Record(NamedTuple):
-    """What a ledger holds of one call, by table.
+Record: TypeAlias = tuple[Values, Values, Values, Values | None, Values, tuple[str, str] | None]
+"""What a ledger holds of one call: its row of `ledger_calls`, the rows that this points to (kind,
+label, price if that is known, process), and prompt and completion if they're kept.
 
-    Attributes:
-        call: Its row of `ledger_calls`.
-        kind: The row of `ledger_kinds` that it points to.
-        label: That of `ledger_labels`.
-        price: That of `ledger_prices`, if its price is known.
-        process: That of `ledger_processes`.
-        texts: Prompt and completion, if they're kept.
+A plain tuple of such, as the collector looks at these once, and at objects of any class as often
+as it runs, however many wait."""
+
+call_of = cast("Callable[[Record], Values]", itemgetter(0))
+texts_of = cast("Callable[[Record], tuple[str, str] | None]", itemgetter(5))
+
+
+def id_of(record: Record) -> str:
+    """The event's id."""
+    return str(record[0][_ID])
+
+
+def key_of(record: Record) -> Values:
+    """What tells a call from all others."""
+    call = record[0]
+    return call[_STARTED], call[_ID]
+
+
+def size_of(record: Record) -> int:
+    """How many bytes it takes in memory, roughly."""
+    texts = record[5]
+    return _SIZE if texts is None else _SIZE + 2 * (len(texts[0]) + len(texts[1]))
+
+
+def to_json(record: Record) -> str:
+    """A record as one line."""
+    call, *rows, texts = record
+    return f"[{_to_json(call)},{','.join(map(_row_to_json, rows))},{_to_json(texts)}]"
+
+
+def from_json(line: str | bytes) -> Record:
+    """What `to_json` made.
+
+    Raises:
+        ValueError: It's something else, or cut off.
     """
-
-    call: Values
-    kind: Values
-    label: Values
-    price: Values | None
-    process: Values
-    texts: tuple[str, str] | None
-
-    @property
-    def id(self) -> str:
-        """The event's id."""
-        return str(self.call[_ID])
-
-    @property
-    def key(self) -> tuple[int, str]:
-        """What tells it from all others."""
-        return self.call[_STARTED], self.call[_ID]
-
-    @property
-    def size(self) -> int:
-        """How many bytes it takes in memory, roughly."""
-        texts = self.texts
-        return _SIZE if texts is None else _SIZE + 2 * (len(texts[0]) + len(texts[1]))
-
-    def to_json(self) -> str:
-        """As one line."""
-        rows = map(_row_to_json, (self.kind, self.label, self.price, self.process))
-        return f"[{_to_json(self.call)},{','.join(rows)},{_to_json(self.texts)}]"
-
-    @classmethod
-    def from_json(cls, line: str | bytes) -> "Record":
-        """What `to_json` made.
-
-        Raises:
-            ValueError: It's something else, or cut off.
-        """
-        found: Any = json.loads(line)
-        if not (
-            found.__class__ is list
-            and len(found) == len(cls._fields)
-            and all(map(_is_row, found, _TABLES, (False, False, False, True, False, True)))
-        ):
-            msg = "no record of this release"
-            raise ValueError(msg)
-        return cls._make(None if part is None else tuple(part) for part in found)
+    found: Any = json.loads(line)
+    if not (
+        found.__class__ is list
+        and len(found) == len(_TABLES)
+        and all(map(_is_row, found, _TABLES, (False, False, False, True, False, True)))
+    ):
+        msg = "no record of this release"
+        raise ValueError(msg)
+    return cast("Record", tuple(None if part is None else tuple(part) for part in found))
 
 
 _TABLES: Final = (
@@ -146,7 +140,7 @@ _ID, _STARTED = _COLUMNS["id"], _COLUMNS["started_us"]
 def column(name: str) -> Callable[[Record], Any]:
     """What reads one column of a call."""
     place = _COLUMNS[name]
-    return lambda record: record.call[place]
+    return lambda record: record[0][place]
 
 
 def identified(*values: object) -> Values:
@@ -204,7 +198,6 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
     label = _label(event.scope, tuple(sorted(event.tags.items())))
     price = None if cost is None else _price(cost.source, cost.as_of)
     started_us, duration_us = _times(event)
-    counts = _counts(event)
     call = (
         event.id,
         started_us,
@@ -214,7 +207,7 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
         kind[0],
         label[0],
         None if price is None else price[0],
-        *map(counts.get, BUCKETS),
+        *_counts(event),
         *_money(event, cost),
         fitting(event.request_id),
         _units(served.units) if served.units else None,
@@ -223,16 +216,23 @@ def record_of(event: TokenCountingEvent, process: Values, number: int, *, texts:
     kept = None
     if texts:
         kept = (str(fitting(event.prompt, None)), str(fitting(event.completion, None)))
-    return Record(call, kind, label, price, process, kept)
+    return call, kind, label, price, process, kept
 
 
-def _counts(event: TokenCountingEvent) -> Mapping[str, int]:
+def _counts(event: TokenCountingEvent) -> Values:
     """Tokens by bucket; of an event that was made by hand, without a usage, its two sums."""
     told: dict[str, int] = event.usage.__dict__
-    if told.get("input_tokens") is not None or not event.total_token_count:
-        return told
-    sums = {"input_tokens": event.prompt_token_count, "output_tokens": event.completion_token_count}
-    return {**told, **sums}
+    if told.get("input_tokens") is None and event.total_token_count:
+        told = {
+            **told,
+            "input_tokens": event.prompt_token_count,
+            "output_tokens": event.completion_token_count,
+        }
+    return _in_order(_NONE | told)
+
+
+_NONE: Final = dict.fromkeys(BUCKETS)
+_in_order: Final = cast("Callable[[Mapping[str, int | None]], Values]", itemgetter(*BUCKETS))
 
 
 def _times(event: TokenCountingEvent) -> tuple[int, int | None]:
@@ -256,7 +256,7 @@ def _money(event: TokenCountingEvent, cost: Cost | None) -> tuple[int | None, in
     """What it cost in nanodollars, and how much of that is surely the bill."""
     if cost is None:
         return (0 if event.is_free else None), 0
-    nano = min(int(_MONEY.to_integral_value(_MONEY.multiply(cost.usd, _NANO))), _MOST)
+    nano = min(round(_MONEY.scaleb(cost.usd, _NANO_PLACES)), _MOST)
     return nano, nano if event.is_billed(cost) else 0
 
 

@@ -245,9 +245,8 @@ class Repricing:
         if self._as_of is not None and event.started_at is not None:
             # At its time of day, for there are prices by the hour.
             event.started_s = datetime.combine(self._as_of, event.started_at.timetz()).timestamp()
-        record = record_of(event, _NOBODY, 0, texts=False)
-        nano, certain = record.call[_COST], record.call[_CERTAIN]
-        return record.price, Price(None if record.price is None else record.price[0], nano, certain)
+        call, _, _, price, *_ = record_of(event, _NOBODY, 0, texts=False)
+        return price, Price(None if price is None else price[0], call[_COST], call[_CERTAIN])
 
 
 _PLACES: Final = {column.name: place for place, column in enumerate(CALLS.columns)}

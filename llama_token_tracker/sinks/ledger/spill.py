@@ -19,7 +19,7 @@ from uuid import uuid4
 from sqlalchemy import URL
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.sinks.ledger.records import Record
+from llama_token_tracker.sinks.ledger.records import Record, from_json, to_json
 
 try:
     import fcntl
@@ -76,7 +76,7 @@ class SpillFile:
         Returns:
             Whether they're kept; `False` if no folder takes them.
         """
-        data = b"".join(record.to_json().encode() + b"\n" for record in records)
+        data = b"".join(to_json(record).encode() + b"\n" for record in records)
         # The one that is open first; and then all, as one that was full may have space again.
         opened = [] if self.path is None or self._file is None else [self.path.parent]
         return any(
@@ -228,7 +228,7 @@ def _batches(path: Path, file: int) -> Iterator[list[Record]]:
     with os.fdopen(os.dup(file), "rb") as lines:
         for line in lines:
             try:
-                batch.append(Record.from_json(line))
+                batch.append(from_json(line))
             except (ValueError, RecursionError) as error:
                 notice("a line put aside in {} can't be read", error, "it is left out", path.name)
                 continue

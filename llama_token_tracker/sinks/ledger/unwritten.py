@@ -12,7 +12,7 @@ from llama_token_tracker._lock import fresh_in_children
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.sinks.ledger.aside import Aside
 from llama_token_tracker.sinks.ledger.engine import place_of
-from llama_token_tracker.sinks.ledger.records import Record
+from llama_token_tracker.sinks.ledger.records import Record, size_of
 
 MAX_WAITING_BYTES: Final = 64 << 20
 """More don't wait in memory; then they're put aside in a file."""
@@ -69,12 +69,13 @@ class Unwritten:
 
     def put(self, record: Record) -> None:
         """Add one at the end."""
+        size = size_of(record)
         with self._lock:
             if not self._waiting:
                 self.first_at = time.monotonic()
             self._waiting.append(record)
             self.came += 1
-            self._bytes += record.size
+            self._bytes += size
             is_too_much = self._bytes > MAX_WAITING_BYTES
         if is_too_much:
             # Whoever writes hangs: what waits goes into a file, by this thread.
@@ -139,7 +140,7 @@ class Unwritten:
                 with self._lock:
                     # Those of them that wait are aside, too.
                     del self._waiting[: max(0, copied - len(records))]
-                    self._bytes = sum(record.size for record in self._waiting)
+                    self._bytes = sum(map(size_of, self._waiting))
                 is_kept = not rest or self.aside.copy(rest)
                 self.aside.use_copies()
             else:
@@ -163,7 +164,7 @@ class Unwritten:
         if not records:
             self.is_full = False
             return ()
-        size = sum(record.size for record in records)
+        size = sum(map(size_of, records))
         with self._lock:
             self.is_full = size + self._bytes <= MAX_WAITING_BYTES
             if not self.is_full:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
-from operator import attrgetter
 from typing import Any, Final, Protocol, cast
 
 from sqlalchemy import Connection, Engine, Table, text
@@ -24,9 +23,13 @@ from llama_token_tracker.sinks.ledger.periods import EPOCH, microseconds
 from llama_token_tracker.sinks.ledger.records import (
     Record,
     Values,
+    call_of,
     column,
+    id_of,
+    key_of,
     measures_of,
     rows_by_table,
+    texts_of,
     values_of,
 )
 from llama_token_tracker.sinks.ledger.schema import (
@@ -57,7 +60,7 @@ def writer_of(engine: Engine) -> Writer:
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:
-    return list({record.key: record for record in records}.values())
+    return list({key_of(record): record for record in records}.values())
 
 
 # --- SQLite ----------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ class SQLiteWriter:
             for table, rows in rows_by_table(records).items():
                 _put_together(connection, _insert_sql("sqlite", table), rows)
             new = self._put_calls(connection, records)
-            texts = [(_id(one), _started_us(one), *one.texts) for one in new if one.texts]
+            texts = [(_id(one), _started_us(one), *kept) for one in new if (kept := texts_of(one))]
             _put_together(connection, _insert_sql("sqlite", TEXTS), texts)
             rows = sums(new)
             for rollup in ROLLUPS.values():
@@ -149,25 +152,22 @@ _FIND: Final = f"SELECT started_us, id FROM {CALLS.name} WHERE (started_us, id) 
 
 
 def _id(record: Record) -> bytes:
-    return bytes.fromhex(record.id)
+    return bytes.fromhex(id_of(record))
 
 
 def _call_values(records: Iterable[Record]) -> Values:
-    values: list[Any] = [_UNKNOWN if one is None else one for one in _values(map(_call, records))]
+    values: list[Any] = [_UNKNOWN if one is None else one for one in _values(map(call_of, records))]
     # To the driver an array of bytes is one of the types that need no adapter, `bytes` are not.
     values[:: len(CALLS.columns)] = map(bytearray.fromhex, values[:: len(CALLS.columns)])
     return tuple(values)
 
 
-_call: Final = attrgetter("call")
-
-
 def sums(records: Iterable[Record]) -> list[Values]:
     """Add calls up by the quarter of an hour, kind and label."""
     found: dict[tuple[int, int, int], list[Values]] = {}
-    for record in records:
-        start, kind, label = _key_of(record.call)
-        found.setdefault((start - start % QUARTER_US, kind, label), []).append(record.call)
+    for call in map(call_of, records):
+        start, kind, label = _key_of(call)
+        found.setdefault((start - start % QUARTER_US, kind, label), []).append(call)
     return [(*key, *_totals(calls)) for key, calls in found.items()]
 
 
@@ -239,12 +239,12 @@ class PostgreSQLWriter:
             for table, rows in rows_by_table(records).items():
                 self._put(connection, table, rows)
             connection.execute(text(_MAKE_STAGE))
-            _copy(connection, _STAGE, [one.call for one in records])
+            _copy(connection, _STAGE, map(call_of, records))
             new = {str(one[0]) for one in connection.execute(text(_TAKE_OVER))}
             texts = [
-                (one.id, _started_us(one), *one.texts)
+                (id_of(one), _started_us(one), *kept)
                 for one in records
-                if one.texts and one.id in new
+                if (kept := texts_of(one)) and id_of(one) in new
             ]
             self._put(connection, TEXTS, texts)
 

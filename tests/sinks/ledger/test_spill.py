@@ -17,7 +17,7 @@ import pytest
 from llama_token_tracker import Ledger, TokenCountingEvent
 from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.sinks.ledger.engine import url_of
-from llama_token_tracker.sinks.ledger.records import Record, identified, record_of
+from llama_token_tracker.sinks.ledger.records import Record, id_of, identified, record_of, to_json
 from llama_token_tracker.sinks.ledger.spill import SpillFile, leftovers, places_of, write_back
 from tests.needs import left_out_if
 from tests.sinks.ledger.faults import rows, wrong_sums
@@ -59,7 +59,7 @@ def _written(folder: Path) -> set[str]:
 
 
 def _ids(records: Sequence[Record]) -> set[str]:
-    return {record.id for record in records}
+    return set(map(id_of, records))
 
 
 def test_what_others_left_is_written_and_their_file_removed(folder: Path) -> None:
@@ -107,8 +107,8 @@ def test_a_line_that_is_none_costs_no_other(
 ) -> None:
     """It's left out, and said; those before and after it are written."""
     before, odd, after = _records(3), _records(1), _records(3)
-    line = HOSTILE[kind](odd[0].to_json().encode())
-    lines = [line, *(one.to_json().encode() for one in after)]
+    line = HOSTILE[kind](to_json(odd[0]).encode())
+    lines = [line, *(to_json(one).encode() for one in after)]
     path = _left(folder, before, b"\n".join(lines) + b"\n")
     assert _written(folder) - _ids(odd) == _ids(before) | _ids(after)
     assert "can't be read" in caplog.text
@@ -135,13 +135,14 @@ def test_a_file_whose_process_was_killed_is_taken_over(folder: Path) -> None:
         "import sys, time\n"
         "from tests.sinks.ledger.test_spill import _records\n"
         "from llama_token_tracker.sinks.ledger.engine import url_of\n"
+        "from llama_token_tracker.sinks.ledger.records import id_of, to_json\n"
         "from llama_token_tracker.sinks.ledger.spill import SpillFile, places_of\n"
         "import os\n"
         "folders, stem = places_of(url_of(sys.argv[1]))\n"
         "spill, records = SpillFile(folders, stem), _records(3)\n"
         "assert spill.add(records, is_durable=False)\n"
-        "os.write(spill._file, records[0].to_json().encode()[:40])\n"
-        "print(*(record.id for record in records), flush=True)\n"
+        "os.write(spill._file, to_json(records[0]).encode()[:40])\n"
+        "print(*map(id_of, records), flush=True)\n"
         "time.sleep(60)\n"
     )
     place = str(folder / "usage.db")
