@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich import box
@@ -113,8 +112,9 @@ class LedgerTable:
             return Group(*heading, Text("No calls."))
         groups = [[_said(value) for value in group] for group, _ in self.sums.rows]
         widest = _UNBOUNDED if console.width >= _WIDE else _LONGEST_GROUP
-        columns = self._groups(groups, widest)
-        is_short = max(map(cell_len, chain(*groups)), default=0) <= widest
+        wanted = self._groups(groups)
+        is_short = max(map(_width, wanted), default=0) <= widest
+        columns = [replace(column, width=min(_width(column), widest)) for column in wanted]
         names, rows, has_room = self._figures(console, columns)
         lay_out = _unfolded if has_room and is_short else _folded
         left_out = [figure.title for name, figure in FIGURES.items() if name not in names]
@@ -124,13 +124,13 @@ class LedgerTable:
         dim = (Text(cleaned(note), style="dim") for note in notes)
         return Group(*heading, lay_out(columns, groups, rows), *dim)
 
-    def _groups(self, groups: Sequence[Sequence[str]], widest: int) -> list[Column]:
+    def _groups(self, groups: Sequence[Sequence[str]]) -> list[Column]:
         """A column of what is grouped by, as wide as it would like to be."""
         columns: list[Column] = []
         for place, name in enumerate(self.sums.by):
             title = Text(_title(name))
             said = map(cell_len, (title.plain, "Total", *(group[place] for group in groups)))
-            columns.append(Column(title, overflow="fold", width=min(max(said), widest)))
+            columns.append(Column(title, overflow="fold", width=max(said)))
         return columns
 
     def _figures(
@@ -149,7 +149,6 @@ class LedgerTable:
             if needed <= console.width or not dropped:
                 break
             names.remove(dropped.pop(0))
-        # One cell for all figures of a row, as there may be thousands of rows.
         padded = ([one.rjust(widths[name]) for one in texts[name]] for name in names)
         return names, [*map(" ".join, zip(*padded, strict=True))], needed <= console.width
 
@@ -240,8 +239,8 @@ def _said(value: str | None) -> str:
 def _unfolded(
     columns: Sequence[Column], groups: Sequence[Sequence[str]], figures: Sequence[str]
 ) -> Grid:
-    """All rows in one cell: to render a cell takes as long as to ask the ledger for ten rows."""
-    widths = [column.width or 0 for column in columns]
+    """All rows in one cell, as rich takes its time for each and there may be thousands of rows."""
+    widths = [*map(_width, columns)]
 
     def line(group: Sequence[str], row: str) -> str:
         return " ".join((*map(set_cell_size, group, widths), row))
@@ -267,6 +266,10 @@ def _folded(
     grid.add_section()
     grid.add_row(*map(Text, (*_totals(columns), total)), style="bold")
     return grid
+
+
+def _width(column: Column) -> int:
+    return column.width or 0
 
 
 def _totals(columns: Sequence[Column]) -> list[str]:
