@@ -27,6 +27,7 @@ class Batch:
     """
 
     refusal: Exception | None = None
+    is_structured: bool = False
 
     def __init__(self) -> None:
         self.open = 0

@@ -83,7 +83,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         everywhere: Whether to count every call that LlamaIndex's models make in this process,
             whatever callback manager they have; `handler.close()` ends it. A call that callbacks or
             a watch tell of as well is counted once. A budget stops calls of whose start a callback
-            tells, and with `watch=True` all others.
+            tells, and all others as their requests leave.
 
     Raises:
         TokenizerError: `tokenizer` can't count tokens.

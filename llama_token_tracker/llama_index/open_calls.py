@@ -75,7 +75,6 @@ class OpenCall(Call):
         has_callback: Whether callback handlers are told of it, and the dispatcher of its end.
         asks_unheard: Whether it has returned a stream that asks a provider, or asked for it, with
             nobody being told: a generator of its own that called no other method.
-        is_structured: Whether its prompt is the arguments of a method that gives users' objects.
         trusts_raw: Whether what it returns as `raw` comes from a provider.
         inner: The calls that it made itself, if any.
         starts: How often it was started: a handler that sits in a manager twice is told of each
@@ -100,7 +99,6 @@ class OpenCall(Call):
     stream: "weakref.ref[Stream] | None" = None
     progress: "Progress | None" = None
     has_callback: bool = True
-    is_structured: bool = False
     asks_unheard: bool = False
     options: Any = None
     requests: list[AnsweredRequest] | None = None

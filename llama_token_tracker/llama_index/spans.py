@@ -1,10 +1,11 @@
 """Calls of which the dispatcher tells, and no callback that reaches the handler.
 
 They are structured calls that some integrations make, and every other call for who counts
-everywhere. The dispatcher swallows what is raised here, so that a budget can't stop them: it holds
-what they may use, and has a watched client refuse their requests.
+everywhere. The dispatcher swallows what is raised here, so that a budget can't stop them at their
+start: it holds what they may use, and refuses their requests as these leave.
 """
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -13,6 +14,7 @@ from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.span import active_span_id
 
+from llama_token_tracker._background import soon
 from llama_token_tracker._lock import is_sent, pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.events.call import MAX_OPEN, Settings
@@ -21,6 +23,7 @@ from llama_token_tracker.llama_index.open_calls import OpenCall
 from llama_token_tracker.llama_index.payloads import serialized, start_of, users_tags
 from llama_token_tracker.llama_index.recorder import Recorder, call_of
 from llama_token_tracker.tracking.tracker import Tracker
+from llama_token_tracker.wire.watching import watch_for_budgets
 
 _LLM: Final = CBEventType.LLM
 _EMBEDDING: Final = CBEventType.EMBEDDING
@@ -48,6 +51,7 @@ class SpanRecorder(Recorder):
     ) -> None:
         super().__init__(handler, tracker, settings, tell)
         self.hears_all = self.adopts = hears_all
+        self._watches_for_budgets = False
         # By the span of a method that embeds texts, the calls in it that are open, oldest first.
         self._embedding: dict[str, deque[str]] = {}
 
@@ -79,6 +83,8 @@ class SpanRecorder(Recorder):
         call.has_callback = call.trusts_raw = call.is_plain = False
         call.is_structured = True
         self._start(call, is_told=is_told)
+        if self.tracker.limits(call.context):
+            self._watch_for_budgets()
 
     def adopt(self, event_id: str) -> OpenCall | None:
         """Leave a call of which its span has told to the callback that tells of it now."""
@@ -182,15 +188,22 @@ class SpanRecorder(Recorder):
         batch = self.batches.within(call.span_id or "")
         if batch is not None:
             batch.refusal = refusal
-        if not self.tracker.is_watching:
-            name = (call.span_id or "").partition("-")[0]
-            consequence = "it is charged; watch=True stops such calls"
-            notice("a budget could not stop a call: {}", name, consequence, name)
+        self._watch_for_budgets()
+
+    def _watch_for_budgets(self) -> None:
+        """Hear requests that only then can be refused, or held in the budgets."""
+        handler = self._handler()
+        if handler is not None and not self._watches_for_budgets:
+            self._watches_for_budgets = True
+            weakref.finalize(handler, soon, watch_for_budgets(handler)).atexit = False
 
     def _end(self, call: OpenCall, payload: dict[str, Any]) -> None:
         """Count a call that has ended."""
         end = self.end_embedding if call.operation == "embedding" else self.end
         try:
+            if call.refusal is not None and payload.get(EventPayload.EXCEPTION) is None:
+                name = (call.span_id or "").partition("-")[0]
+                notice("a budget could not stop a call: {}", name, "it is charged", name)
             end(payload, call.event_id)
         except BaseException as error:
             if is_sent(error):

@@ -50,9 +50,11 @@ class RequestOwner(Protocol):
 
     Attributes:
         refusal: What a budget raised at its start, where that couldn't stop it: its requests are.
+        is_structured: Whether it's a method that gives users' objects, of which no callback tells.
     """
 
     refusal: Exception | None
+    is_structured: bool
 
     def attach(self, request: AnsweredRequest) -> None:
         """Take in that the request is being answered; called once, or never if it failed."""
@@ -107,6 +109,7 @@ class _UnknownOwner:
     """
 
     refusal: Exception | None = None
+    is_structured: bool = False
 
     def attach(self, request: AnsweredRequest) -> None:
         """Leave it to the call."""

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK, is_sent
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.events.call import status_after
+from llama_token_tracker.events.call import Call, status_after
 from llama_token_tracker.events.event import Operation, Status, TokenCountingEvent
 from llama_token_tracker.events.settle import Ended, Ending
 from llama_token_tracker.extraction import (
@@ -24,9 +24,11 @@ from llama_token_tracker.extraction import (
     extract_reported,
     with_parts,
 )
+from llama_token_tracker.tracking.charging import is_covered
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
+from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire.bodies import Pieces
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
@@ -176,6 +178,10 @@ class _Answer(WireTranscript):
         return _read_parts(parts, read) if parts else (self._usage, self._figures_at)
 
 
+def _is_limited(owner: RequestOwner, tracker: Tracker) -> bool:
+    return owner.refusal is not None or (isinstance(owner, Call) and tracker.limits(owner.context))
+
+
 class Exchange(_Answer):
     """A request that leaves where and when this is made, and what is known of its answer.
 
@@ -222,7 +228,10 @@ class Exchange(_Answer):
         self._owner: RequestOwner | None = owner
         # Of embeddings nothing but the figures is of interest.
         self.keeps_pieces = owner is None and operation != "embedding"
-        self.is_limited = owner.refusal is not None if owner else tracker.limits(self.context)
+        if owner is None:
+            self.is_limited = tracker.limits(self.context)
+        else:
+            self.is_limited = _is_limited(owner, tracker)
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -246,16 +255,23 @@ class Exchange(_Answer):
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
 
-        What a framework sends, its own call has reserved, unless that was refused.
+        What a framework sends, its own call holds: from its start, if that was told of and wasn't
+        refused, or from now on.
 
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
         if self.is_limited:
             self.is_settled = True  # until it may be sent: so it's none that could be lost
-            if self._owner is not None and self._owner.refusal is not None:
-                raise self._owner.refusal
-            self._recorder.tracker.reserve(self)
+            owner, tracker = self._owner, self._recorder.tracker
+            if owner is not None and owner.refusal is not None:
+                raise owner.refusal
+            if not isinstance(owner, Call):
+                tracker.reserve(self)
+            elif not is_covered(owner):
+                self.context = owner.context
+                tracker.reserve(self)
+                owner.reservation, self.reservation = self.reservation, None
             self.is_settled = False
 
     # --- what the client's watch tells -----------------------------------------------------

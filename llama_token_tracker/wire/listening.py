@@ -70,8 +70,8 @@ class Listening:
         self._refusing: set[str] = set()
 
     def hears(self, client: object) -> bool:
-        """Whether this client is one of those."""
-        return self._clients is None or client in self._clients
+        """Whether this client is one of those, and what it sends here and now is of interest."""
+        return (self._clients is None or client in self._clients) and self.recorder.takes()
 
     def asks(self, host: str) -> bool:
         """Whether this host is asked for the usage of a stream."""

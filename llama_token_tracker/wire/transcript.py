@@ -87,12 +87,14 @@ class Recorder:
 
     Args:
         token_counter: Whoever counts: a `Tracker`, or a handler that has one.
+        for_budgets: Whether it takes those alone of which only a watch can tell a budget: of calls
+            that it refuses, and of those that ask for structure without a callback.
 
     Raises:
         WatchError: It doesn't count.
     """
 
-    def __init__(self, token_counter: Any) -> None:
+    def __init__(self, token_counter: Any, *, for_budgets: bool = False) -> None:
         self.tracker: Tracker = getattr(token_counter, "tracker", token_counter)
         if not isinstance(self.tracker, Tracker):  # pyright: ignore[reportUnnecessaryIsInstance]
             msg = (
@@ -100,9 +102,18 @@ class Recorder:
                 "count; give a TokenCountingHandler or a Tracker."
             )
             raise WatchError(msg)
-        self.tracker.is_watching = True
+        self._for_budgets = for_budgets
+        if not for_budgets:
+            self.tracker.is_watching = True
         # A client may live as long as the program; the handler needn't.
         self._counter = weakref.ref(token_counter)
+
+    def takes(self) -> bool:
+        """Whether a request is its own that leaves here and now."""
+        if not self._for_budgets:
+            return True
+        owner = self.tracker.owners.find(None)
+        return owner is not None and (owner.refusal is not None or owner.is_structured)
 
     @property
     def settings(self) -> Settings:

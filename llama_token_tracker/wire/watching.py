@@ -1,6 +1,6 @@
 """`watch`: counts what this process sends to providers, or some clients alone."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -101,6 +101,20 @@ def watch(
     if others:
         start(listening)
     return Watch(listening)
+
+
+def watch_for_budgets(token_counter: Any) -> Callable[[], None]:
+    """Hear of LlamaIndex's and LangChain's requests those that only so can be held or refused.
+
+    Args:
+        token_counter: Who counts, and finds their calls.
+
+    Returns:
+        What ends that.
+    """
+    listening = Listening(Recorder(token_counter, for_budgets=True), None)
+    start(listening)
+    return partial(stop, listening)
 
 
 # --- clients within clients ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Calls that raise though they were answered, or may have been."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 from llama_token_tracker import Budget, TokenCountingHandler
+from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
 from tests.late import Answer, Late, as_json, as_stream, serving
@@ -246,6 +248,64 @@ def test_a_structured_answer_that_does_not_parse_is_counted(name: str, style: st
     assert (event.status, event.source) == (status, "reported")
 
 
+@pytest.mark.parametrize("style", STRUCTURED)
+@pytest.mark.parametrize(
+    "name", ["responses", pytest.param("gemini", marks=needs("llama_index.llms.google_genai"))]
+)
+def test_a_budget_stops_structured_calls_without_a_watch(
+    name: str, style: str, caplog: pytest.LogCaptureFixture
+):
+    """No callback tells of them: they're stopped as their requests leave, and no others are."""
+    forget_notices()
+    part = {
+        "content": {"role": "model", "parts": [{"text": '{"title": "a"}'}]},
+        "finishReason": "STOP",
+    }
+    answer, build, used = {
+        "responses": (RESPONSE, responses, 358),
+        "gemini": ({**GEMINI, "candidates": [part]}, gemini, 12_339),
+    }[name]
+    handler = TokenCountingHandler(budget=Budget(tokens=used + 5, default_max_tokens=50))
+    with serving(as_json(answer)) as server:
+        llm = build(server, handler)
+        with suppress(ValueError):  # the one answers as it was asked, the other doesn't
+            STRUCTURED[style](llm)
+        for _ in range(3):
+            with pytest.raises(Exception, match=r"(?s).+") as caught:
+                STRUCTURED[style](llm)
+            assert isinstance(caught.value, BudgetExceededError)
+        assert len(server.requests) == 1
+        url = f"{server.url}/v1/responses"
+        assert httpx.post(url, json={"model": "gpt-4o", "input": "x"}).status_code == 200
+    assert handler.accounts[0].spent().tokens == handler.total_llm_token_count == used
+    assert handler.accounts[0].spent().reserved_tokens == 0
+    assert "could not stop" not in caplog.text
+
+
+def test_no_client_is_heard_once_the_handler_is_gone():
+    """Whoever counts next sees to it, as a collector may take no locks."""
+
+    def is_heard() -> bool:
+        return hasattr(httpx.Client.send, "__wrapped__")
+
+    def count() -> None:
+        gc.collect()
+        handler = TokenCountingHandler()
+        openai(server, handler).chat(MESSAGES)
+        assert handler.total_llm_token_count > 0
+
+    with serving(as_json(CHAT)) as server:
+        count()
+        assert not is_heard()
+        handler = TokenCountingHandler(budget=Budget(tokens=10))
+        with pytest.raises(BudgetExceededError):
+            responses(server, handler).structured_predict(Song, PROMPT)
+        assert is_heard()
+        del handler
+        count()
+        assert not is_heard()
+
+
 @needs("llama_index.llms.google_genai")
 @pytest.mark.parametrize("style", ["complete", "achat"])
 def test_a_budget_stops_calls_that_raise(style: str):
@@ -357,12 +417,13 @@ def test_a_budget_is_charged_for_what_was_not_answered(is_watched: bool):
     handler = TokenCountingHandler(budget=Budget(tokens=500, default_max_tokens=100))
     with serving(as_json({}), lost=99) as server:
         llm = watched_openai(server, handler) if is_watched else openai(server, handler)
-        for _ in range(4):
+        for _ in range(2 if is_watched else 4):
             with pytest.raises(Exception, match=r"(?i)connection"):
                 llm.chat(MESSAGES)
         with pytest.raises(BudgetExceededError):
             llm.chat(MESSAGES)
-    assert len(server.requests) == (8 if is_watched else 4)
+    # Watched, each call is tried twice.
+    assert len(server.requests) == 4
     assert handler.accounts[0].spent().tokens >= 400
 
 

@@ -96,6 +96,8 @@ class Listener:
         """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context or self._uncounted_key in context:
             return
+        if not self._recorder.takes():
+            return
         body = params.get("body")
         if model.name in UNCOUNTED:
             place = f"{BEDROCK_SERVICE}.{model.name}"
@@ -153,7 +155,8 @@ class Listener:
         is_noted, context[self._noted_key] = self._noted_key in context, True
         try:
             is_stubbed = getattr(http_response, "url", None) is None
-            if exchange is None and is_stubbed and self._is_on and not is_noted:
+            is_missed = is_stubbed and self._is_on and not is_noted and self._recorder.takes()
+            if exchange is None and is_missed:
                 exchange = self._stubbed(model, context.get(self._asked_key, {}))
             if exchange is None:
                 return
