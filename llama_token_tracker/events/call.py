@@ -88,6 +88,7 @@ class Call:
         context: The scope and the tags it started in; see `tracking.scopes`.
         reservation: What it holds in budgets until it's settled; see `tracking.charging`.
         refusal: What a budget would have raised at its start, if that could have stopped it.
+        is_stopped: Whether a budget has refused a request of its.
         is_streamed: Whether its answer came in parts.
         is_structured: Whether its prompt is the arguments of a method that gives users' objects.
         began: When it started, by the clock that durations are measured with, in seconds.
@@ -103,6 +104,7 @@ class Call:
     context: Any = None
     reservation: Any = None
     refusal: Exception | None = None
+    is_stopped: bool = False
     is_streamed: bool = False
     is_structured: bool = False
     began: float

@@ -185,7 +185,7 @@ class OpenCall(Call):
             self.outcome
             or self.requests
             or (self.progress and self.progress.chunks)
-            or self.asks_unheard
+            or (self.asks_unheard and not self.is_stopped)
         )
 
 

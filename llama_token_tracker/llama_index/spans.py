@@ -201,7 +201,8 @@ class SpanRecorder(Recorder):
         """Count a call that has ended."""
         end = self.end_embedding if call.operation == "embedding" else self.end
         try:
-            if call.refusal is not None and payload.get(EventPayload.EXCEPTION) is None:
+            has_gone_on = payload.get(EventPayload.EXCEPTION) is None and not call.is_stopped
+            if call.refusal is not None and has_gone_on:
                 name = (call.span_id or "").partition("-")[0]
                 notice("a budget could not stop a call: {}", name, "it is charged", name)
             end(payload, call.event_id)

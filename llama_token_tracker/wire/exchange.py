@@ -264,14 +264,19 @@ class Exchange(_Answer):
         if self.is_limited:
             self.is_settled = True  # until it may be sent: so it's none that could be lost
             owner, tracker = self._owner, self._recorder.tracker
-            if owner is not None and owner.refusal is not None:
+            if isinstance(owner, Call):
+                owner.is_stopped = True
+                if owner.refusal is not None:
+                    raise owner.refusal
+                if not is_covered(owner):
+                    self.context = owner.context
+                    tracker.reserve(self)
+                    owner.reservation, self.reservation = self.reservation, None
+                owner.is_stopped = False
+            elif owner is not None and owner.refusal is not None:
                 raise owner.refusal
-            if not isinstance(owner, Call):
+            else:
                 tracker.reserve(self)
-            elif not is_covered(owner):
-                self.context = owner.context
-                tracker.reserve(self)
-                owner.reservation, self.reservation = self.reservation, None
             self.is_settled = False
 
     # --- what the client's watch tells -----------------------------------------------------

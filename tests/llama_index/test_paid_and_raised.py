@@ -176,6 +176,10 @@ STRUCTURED: dict[str, Callable[[Any], object]] = {
     "as_structured_llm": lambda llm: llm.as_structured_llm(Song).chat(MESSAGES),
     "as_structured_llm, asynchronous": lambda llm: run(llm.as_structured_llm(Song).achat(MESSAGES)),
 }
+STRUCTURED_STREAMS: dict[str, Callable[[Any], object]] = {
+    "stream_structured_predict": lambda llm: list(llm.stream_structured_predict(Song, PROMPT)),
+    "astream_structured_predict": lambda llm: run(llm.astream_structured_predict(Song, PROMPT)),
+}
 LLMS: dict[str, Callable[..., Any]] = {
     "openai": openai,
     "anthropic": anthropic,
@@ -248,7 +252,7 @@ def test_a_structured_answer_that_does_not_parse_is_counted(name: str, style: st
     assert (event.status, event.source) == (status, "reported")
 
 
-@pytest.mark.parametrize("style", STRUCTURED)
+@pytest.mark.parametrize("style", [*STRUCTURED, *STRUCTURED_STREAMS])
 @pytest.mark.parametrize(
     "name", ["responses", pytest.param("gemini", marks=needs("llama_index.llms.google_genai"))]
 )
@@ -266,13 +270,15 @@ def test_a_budget_stops_structured_calls_without_a_watch(
         "gemini": ({**GEMINI, "candidates": [part]}, gemini, 12_339),
     }[name]
     handler = TokenCountingHandler(budget=Budget(tokens=used + 5, default_max_tokens=50))
-    with serving(as_json(answer)) as server:
+    ask = {**STRUCTURED, **STRUCTURED_STREAMS}[style]
+    is_streamed = style in STRUCTURED_STREAMS
+    with serving(as_stream(answer) if is_streamed else as_json(answer)) as server:
         llm = build(server, handler)
         with suppress(ValueError):  # the one answers as it was asked, the other doesn't
-            STRUCTURED[style](llm)
+            ask(llm)
         for _ in range(3):
             with pytest.raises(Exception, match=r"(?s).+") as caught:
-                STRUCTURED[style](llm)
+                ask(llm)
             assert isinstance(caught.value, BudgetExceededError)
         assert len(server.requests) == 1
         url = f"{server.url}/v1/responses"
