@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -105,8 +106,9 @@ def test_a_busy_process_does_nothing_else_under_the_lock() -> None:
     def read() -> None:
         for number in range(60):
             _ = handler.total_llm_token_count, handler.by("user"), handler.total_cost_usd
-            if handler.llm_token_counts and not number % 7:
-                handler.llm_token_counts.pop()
+            if not number % 7:
+                with suppress(IndexError):  # the other one may have reset it
+                    handler.llm_token_counts.pop()
             if not number % 20:
                 handler.reset_counts()
 
