@@ -51,6 +51,7 @@ _FREEZES: Final = 2
 
 _HANGS_S: Final = 90
 _FORK_S: Final = 10
+_CLOSING_S: Final = 10
 _BLOCKS_PER_CALL: Final = 10.0
 """So many memory blocks a call may leave: SDKs' caches fill; a call that is kept has dozens."""
 
@@ -381,10 +382,7 @@ class Soak:
     # --- when all is quiet -------------------------------------------------------------------
 
     def _check(self, scope: Any) -> None:
-        gc.collect()
-        for clients in self.clients:
-            # Streams that were left are closed when their loop next runs.
-            clients.run(asyncio.sleep(0.01))
+        self._close_streams()
         if not self.handler.flush(_HANGS_S):
             self.faults.append("events aren't delivered")
         billed = Sums()
@@ -404,6 +402,16 @@ class Soak:
         self.handler.reset_counts()
         gc.collect()
         self.blocks.append((self.calls, sys.getallocatedblocks()))
+
+    def _close_streams(self) -> None:
+        """Close those that were left: each is once it's collected and its loop has run a while."""
+        until = time.monotonic() + _CLOSING_S
+        while True:
+            gc.collect()
+            for clients in self.clients:
+                clients.run(asyncio.sleep(0.01))
+            if not (self.handler.open_calls or len(SPANS)) or time.monotonic() > until:
+                return
 
     def close(self) -> None:
         """Close all clients; then no thread may be left, and memory must have stayed flat."""
