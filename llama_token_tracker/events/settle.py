@@ -161,6 +161,9 @@ def _counted(
         own = count_answer(answer.answer(), lookup, call.model)
         if reported.output_tokens is None or own.tokens > said.tokens:
             said = own
+        elif not reported.output_is_complete:
+            # What has come since is within it, as far as we can count that.
+            said = Count(said.tokens, "estimated")
     total = reported.total_alone
     if total is not None:
         # The total is the provider's, where to split it is our guess.

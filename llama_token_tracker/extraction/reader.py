@@ -19,6 +19,7 @@ from llama_token_tracker.extraction.reported import (
     DEFERRED,
     SILENT,
     Reported,
+    is_of_output,
     knows,
     together,
 )
@@ -236,7 +237,8 @@ def _remarked(reported: Reported, raw: object, unknown: Iterable[str]) -> Report
     """Add what an answer says beside its usage."""
     body = as_fields(raw)
     is_guarded = body is not None and _is_guarded(body)
-    errors = ("error",) if body is not None and _is_error(reported, body) else ()
+    is_error = body is not None and reported.usage is None and describes_error(body)
+    errors = ("error",) if is_error else ()
     begun = (DEFERRED,) if reported.usage is None and is_deferred(raw) else ()
     if not (unknown or is_guarded or errors or begun):
         return reported
@@ -249,10 +251,10 @@ def _is_guarded(body: Fields) -> bool:
     return bool([key for key, value in _GUARDED if stop.get(key) == value])
 
 
-def _is_error(reported: Reported, body: Fields) -> bool:
-    """Whether an answer is the description of an error, whatever its HTTP status."""
-    error = body.get("error")
-    return reported.usage is None and isinstance(error, str | dict) and error not in ("", {})
+def describes_error(answer: Fields) -> bool:
+    """Whether an answer, or a document of a stream, tells of an error, whatever its HTTP status."""
+    error = answer.get("error")
+    return isinstance(error, str | dict) and error not in ("", {})
 
 
 def is_deferred(answer: object) -> bool:
@@ -387,6 +389,7 @@ class StreamedUsage:
             known = self._counts.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
             # A zero takes nothing back: figures are cumulative.
             fresh = {path: n for path, n in counts.items() if n or path not in known}
+            unknown += self._shrunk(fresh, known)
             if fresh.items() - known.items():
                 known.update(fresh)
                 news = True
@@ -401,6 +404,14 @@ class StreamedUsage:
             explains_zero=remarks.explains_zero or was_explained,
         )
         return news
+
+    def _shrunk(self, fresh: Counts, known: Counts) -> list[str]:
+        """Figures that have become less: the newest are parts, or the older ones weren't sums."""
+        return [
+            path
+            for path, count in fresh.items()
+            if count < known.get(path, 0) and not (self._is_provisional and is_of_output(path))
+        ]
 
     def read(self) -> Reported:
         """Read what was reported so far.

@@ -23,6 +23,7 @@ from llama_token_tracker.extraction.shapes import (
     langchain,
     ollama,
     openai,
+    totals,
 )
 
 SHAPES: Final[tuple[WireShape, ...]] = (
@@ -35,7 +36,7 @@ SHAPES: Final[tuple[WireShape, ...]] = (
     *cohere.SHAPES,
     *ollama.SHAPES,
     *anthropic.SHAPES,
-    openai.TOTAL,
+    *totals.SHAPES,
 )
 """The tables that come with the package, the one that is preferred first."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from llama_token_tracker._names import MAY_INCLUDE_CACHE
+from llama_token_tracker.extraction.shapes.totals import TOTAL
 from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Source, Usage
 
@@ -58,12 +59,12 @@ class Reported(NamedTuple):
     @property
     def total_alone(self) -> int | None:
         """All tokens of the call, if nothing is said of its sides."""
-        return self.input_tokens if self.shape == "openai.total" else None
+        return self.input_tokens if self.shape == TOTAL.name else None
 
     @property
     def input_source(self) -> Source:
         """How the input figure is marked."""
-        is_sure = self.input_is_complete and all(map(_is_of_output, self.not_understood))
+        is_sure = self.input_is_complete and all(map(is_of_output, self.not_understood))
         return "reported" if is_sure else "estimated"
 
     @property
@@ -144,7 +145,11 @@ def believed(wire: Reported, told: Reported) -> Reported:
             not_understood=together(wire.not_understood, told.not_understood),
             served=wire.served.filled(told.served),
         )
-    return with_parts(wire, told)
+    found = with_parts(wire, told)
+    if found.usage is not wire.usage:
+        return found
+    # What is doubtful about a copy says nothing of the figures it was made of.
+    return found._replace(not_understood=wire.not_understood)
 
 
 def with_parts(reported: Reported, other: Reported) -> Reported:
@@ -173,5 +178,6 @@ def _is_of_input(path: str) -> bool:
     return bool(_OF_INPUT.search(path)) and not _OF_OUTPUT.search(path)
 
 
-def _is_of_output(path: str) -> bool:
+def is_of_output(path: str) -> bool:
+    """Whether a count that stands at this path can only be part of the output."""
     return bool(_OF_OUTPUT.search(path)) and not _OF_INPUT.search(path)

@@ -1,7 +1,7 @@
 """From what LangChain tells of a run to the call that has ended."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from time import perf_counter, time
 from typing import Any, Final, cast
@@ -12,7 +12,13 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
-from llama_token_tracker._names import ANTHROPIC, BEDROCK, LANGCHAIN_PROVIDERS, at_url
+from llama_token_tracker._names import (
+    ANTHROPIC,
+    BEDROCK,
+    LANGCHAIN_PROVIDERS,
+    PERPLEXITY,
+    at_url,
+)
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.call import Settings, status_after
 from llama_token_tracker.events.event import Operation, Status
@@ -25,10 +31,12 @@ from llama_token_tracker.extraction import (
     believed,
     extract_fullest,
     is_deferred,
+    together,
 )
-from llama_token_tracker.extraction.fields import as_fields
+from llama_token_tracker.extraction.fields import as_fields, field_in
 from llama_token_tracker.extraction.messages import messages_of
 from llama_token_tracker.extraction.parts import Message, Part, Text
+from llama_token_tracker.extraction.shapes.langchain import BILLED_APART
 from llama_token_tracker.extraction.texts import as_text, is_list, items
 from llama_token_tracker.langchain.runs import OpenRuns, Run
 from llama_token_tracker.tracking.charging import release, take_reservation
@@ -453,7 +461,27 @@ def _told(
     repeated = _repeated(run.chunks)
     if repeated is not None:
         told = repeated._replace(served=told.served)
-    return told._replace(usage=carried) if told.usage is None else told
+    if told.usage is None:
+        return told._replace(usage=carried)
+    apart = [name for answer in answers for name in _billed_apart(run.provider, answer)]
+    return told._replace(not_understood=together(told.not_understood, apart))
+
+
+def _billed_apart(provider: str | None, answer: Generation) -> Iterator[str]:
+    """What tells of more tokens than the figures of an answer do, where those are LangChain's own.
+
+    It drops from a stream's usage what it has no name for.
+    """
+    message: Any = getattr(answer, "message", None)
+    told: Any = getattr(message, "response_metadata", None) or {}
+    if "usage" in told or "token_usage" in told:
+        return
+    if provider == PERPLEXITY:
+        yield "citation_tokens"
+    content: Any = getattr(message, "content", None)
+    if is_list(content):
+        kinds = [field_in(block, "type") for block in items(content)]
+        yield from [f"content[type={kind}]" for kind in BILLED_APART if kind in kinds]
 
 
 def _repeated(chunks: Iterable[Generation]) -> Reported | None:

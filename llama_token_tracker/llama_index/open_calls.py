@@ -33,7 +33,6 @@ from llama_token_tracker.events.failures import usage_carried
 from llama_token_tracker.extraction import (
     SILENT,
     Reported,
-    StreamedUsage,
     believed,
     combined,
     extract_reported,
@@ -41,6 +40,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.extraction.fields import as_fields, field_in
 from llama_token_tracker.llama_index.payloads import expected_tokens, provider_and_model
+from llama_token_tracker.llama_index.progress import Progress
 from llama_token_tracker.tracking.charging import CallReservation, take_reservation
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 from llama_token_tracker.tracking.pending import Pending
@@ -97,7 +97,7 @@ class OpenCall(Call):
     trusts_raw: bool = True
     outcome: "Outcome | None" = None
     stream: "weakref.ref[Stream] | None" = None
-    progress: "Progress | None" = None
+    progress: Progress | None = None
     has_callback: bool = True
     asks_unheard: bool = False
     options: Any = None
@@ -187,36 +187,6 @@ class OpenCall(Call):
             or (self.progress and self.progress.chunks)
             or (self.asks_unheard and not self.is_stopped)
         )
-
-
-class Progress:
-    """How far a stream has come.
-
-    Attributes:
-        chunks: How many chunks have come.
-        last: The newest of them.
-        usage: The figures they held.
-    """
-
-    __slots__ = ("_figures_at", "chunks", "last", "usage")
-
-    def __init__(self) -> None:
-        self.chunks = 0
-        self.last: object = None
-        self.usage = StreamedUsage()
-        self._figures_at = 0
-
-    def add(self, chunk: object) -> None:
-        """Take in the next chunk."""
-        self.chunks += 1
-        self.last = chunk
-        if not is_silent(chunk) and self.usage.add(chunk):
-            self._figures_at = self.chunks
-
-    def left_at(self, reported: Reported) -> Reported:
-        """The same of a stream that ended here: its output is all, if nothing came after that."""
-        is_newest = self._figures_at == self.chunks and reported.input_is_complete
-        return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
 
 
 class Outcome(NamedTuple):
@@ -759,8 +729,8 @@ def _by_response(call: OpenCall, response: object, error: BaseException | None) 
     if call.trusts_raw:
         reported = progress.left_at(reported)
     if error is None:
-        return Outcome(call, response, "abandoned", reported)
-    return _broken_off(call, progress.last, error, reported)
+        return Outcome(call, progress.so_far(), "abandoned", reported)
+    return _broken_off(call, progress.so_far(), error, reported)
 
 
 def _without_answer(call: OpenCall, error: BaseException) -> Outcome:

@@ -159,6 +159,8 @@ class Prices:
             )
             return cost, "a price of your own, without output"
         found, is_sure = catalog.find_served(provider, asked, served)
+        # Who states costs bills those, not what a list says.
+        is_sure = is_sure and provider not in STATE_COSTS
         return found.cost(usage, at, served, is_whole=is_whole and is_sure), found.reason
 
 

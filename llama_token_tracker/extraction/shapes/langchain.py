@@ -64,4 +64,12 @@ SERVED: Final = {
 }
 """Where `response_metadata` and `llm_output` say how a call was served."""
 
+BILLED_APART: Final = ("compaction", "advisor_tool_result")
+"""Anthropic's blocks of content that tell of billed tokens which its sums leave out. They stand in
+`iterations` of its usage, of which `usage_metadata` has nothing.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/compaction, and that of the advisor
+tool (checked 2026-11-30).
+"""
+
 SHAPES: Final = (USAGE_METADATA, INVOKE_MODEL)

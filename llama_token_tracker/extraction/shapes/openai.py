@@ -78,14 +78,6 @@ RESPONSES: Final = WireShape(
     total="total_tokens",
 )
 
-TOTAL: Final = WireShape(
-    name="openai.total",
-    # Those who embed state the sum alone: Voyage, Jina.
-    source="https://docs.voyageai.com/reference/embeddings-api",
-    checked=date(2026, 11, 29),
-    marks=("total_tokens",),
-    adds={"total_tokens": ("input_tokens",)},
-)
 
 CONNECTORS: Final = {
     "web_search": "web_searches",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
 from llama_token_tracker.wire.answers.documents import Sniffed
@@ -62,6 +63,7 @@ class Answer:
             *(f'"{value}"'.encode() for _, value in dialect.ends if isinstance(value, str)),
             *(b"true" for _, value in dialect.ends if value is True),
             *([b'"background"'] if dialect.deferral is not None else ()),
+            b'"error"',
         ]
         self._counts = {
             name: headers[name.encode()].decode("latin-1")
@@ -156,7 +158,7 @@ class Answer:
         self._exchange.add_all(fields)
         if self._counts and self._exchange.reported().usage is None:
             self._exchange.add_all(self._counts)
-        if "error" in self._exchange.reported().not_understood:
+        if describes_error(fields):
             self._exchange.settle("failed")
         self._note_status(fields)
         self._defers()
@@ -212,6 +214,6 @@ class Answer:
             return
         self._exchange.add(fields)
         self._note_status(fields)
-        status = self._dialect.ended(fields)
+        status = "failed" if describes_error(fields) else self._dialect.ended(fields)
         if status is not None:
             self._exchange.finish(status)

@@ -164,7 +164,9 @@ class Listener:
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
             else:
-                self._operations[model.name](exchange, parsed)
+                # By its own name, `content`, what hasn't been read yet would be read here.
+                content: bytes = getattr(http_response, "_content", None) or b""
+                self._operations[model.name](exchange, parsed, content)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
             if exchange is not None:

@@ -17,7 +17,7 @@ from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 
 
-def _invoke(exchange: Exchange, parsed: dict[str, Any]) -> None:
+def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
     headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     # A model without a name, that of an application inference profile, may have embedded.
     if (
@@ -37,14 +37,14 @@ def _invoke(exchange: Exchange, parsed: dict[str, Any]) -> None:
         exchange.settle("complete")
 
 
-def _invoke_stream(exchange: Exchange, parsed: dict[str, Any]) -> None:
+def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
     take_event: TakeEvent = _read_chunk
     if exchange.keeps_pieces:
         exchange.read_piece, take_event = _token_fields, _keep_chunk
     watch_events(parsed["body"], exchange, take_event)
 
 
-def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> object:
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _content: bytes) -> object:
     if "chunk" not in event:
         return None
     chunk = event["chunk"].get("bytes", b"")
@@ -52,8 +52,8 @@ def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any) -> object:
     return chunk
 
 
-def _read_chunk(exchange: Exchange, keep: Keep, event: Any) -> object:
-    chunk: Any = _keep_chunk(exchange, keep, event)
+def _read_chunk(exchange: Exchange, keep: Keep, event: Any, content: bytes) -> object:
+    chunk: Any = _keep_chunk(exchange, keep, event, content)
     if chunk and (fields := _token_fields(chunk)) is not None:
         exchange.add(fields)
     return chunk
@@ -64,33 +64,47 @@ def _token_fields(chunk: bytes) -> dict[str, Any] | None:
     return decoded(chunk) if b"oken" in chunk else None
 
 
-def _converse(exchange: Exchange, parsed: dict[str, Any]) -> None:
+def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> None:
+    told = _usage(parsed, content)
+    if "output" not in parsed:
+        # Whatever its status.
+        exchange.settle("failed", {**told, "error": "no answer"})
+        return
     if exchange.keeps_pieces:
         exchange.pieces += parsed["output"].get("message", {}).get("content", ())
-    exchange.settle("complete", _usage(parsed))
+    exchange.settle("complete", told)
 
 
-def _converse_stream(exchange: Exchange, parsed: dict[str, Any]) -> None:
+def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
     watch_events(parsed["stream"], exchange, _read_converse)
 
 
-def _read_converse(exchange: Exchange, keep: Keep, event: Any) -> object:
+def _read_converse(exchange: Exchange, keep: Keep, event: Any, content: bytes) -> object:
     if "contentBlockDelta" in event:
         keep(event)
     elif "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
         exchange.add_later({"stopReason": GUARDED})
     elif "metadata" in event:
-        fields = _usage(event["metadata"])
+        fields = _usage(event["metadata"], content)
         exchange.add_later(fields)
         return {"metadata": fields}
     return None
 
 
-def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage of an answer or of a stream, whatever the program does to that afterwards."""
+def _usage(answer: Mapping[str, Any], content: bytes) -> dict[str, Any]:
+    """The usage of an answer or of a stream, whatever the program does to that afterwards.
+
+    Args:
+        answer: What botocore has made of it: only what it knows itself is there.
+        content: What it was made of; empty if that isn't known.
+    """
     usage: Any = answer.get("usage") or {}
+    details: Any = usage.get("cacheDetails", ())
+    if content.count(b"oken") > len([key for key in usage if "oken" in key]) + len(details):
+        # There are more, or a text speaks of tokens.
+        usage = (decoded(content) or {}).get("usage") or usage
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
-    told = {"usage": deepcopy(usage) if "cacheDetails" in usage else {**usage}}
+    told = {"usage": deepcopy(usage) if details else {**usage}}
     told["stopReason"] = answer.get("stopReason")
     for key in _SERVED:
         if key in answer:
@@ -104,8 +118,9 @@ _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
 _SERVED: Final = ("serviceTier", "performanceConfig")
 """What tells how a call was served."""
 
-WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any]], None]
-"""Takes in the parsed answer of a request, or has it read along."""
+WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any], bytes], None]
+"""Takes in the parsed answer of a request, and its body as far as that has come, or has it read
+along."""
 
 OPERATIONS: Final[dict[str, WatchAnswer]] = {
     "InvokeModel": _invoke,

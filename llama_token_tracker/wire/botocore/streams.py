@@ -15,8 +15,9 @@ from llama_token_tracker.wire.answers.classes import derived
 from llama_token_tracker.wire.exchange import Exchange
 
 Keep = Callable[[Any], None]
-TakeEvent = Callable[[Exchange, Keep, Any], object]
-"""Reads an event, and gives what may say that it was the last; nobody may change that later."""
+TakeEvent = Callable[[Exchange, Keep, Any, bytes], object]
+"""Reads an event, with the bytes that it was made of, and gives what may say that it was the last;
+nobody may change that later."""
 
 
 # Untyped, for nothing else is known of what they hold.
@@ -33,7 +34,13 @@ def _nothing() -> None:
 
 
 class _Reading:
-    """Reads the events of one answer."""
+    """Reads the events of one answer.
+
+    Attributes:
+        content: What the newest of them was made of; empty if that isn't known.
+    """
+
+    content = b""
 
     def __init__(self, exchange: Exchange, take_event: TakeEvent) -> None:
         self._exchange = exchange
@@ -48,7 +55,7 @@ class _Reading:
         try:
             for number, event in enumerate(events, 1):
                 try:
-                    self._last = take_event(exchange, keep, event) or self._last
+                    self._last = take_event(exchange, keep, event, self.content) or self._last
                     if not number % _PACKED:
                         self._pack()
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -67,7 +74,7 @@ class _Reading:
             async for event in events:
                 number += 1
                 try:
-                    self._last = take_event(exchange, keep, event) or self._last
+                    self._last = take_event(exchange, keep, event, self.content) or self._last
                     if not number % _PACKED:
                         self._pack()
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -103,12 +110,18 @@ def _watched(kind: Any) -> Any:
             events = reading.async_along(events)
         return events
 
+    def parse(self: Any, event: Any) -> Any:
+        for reading in self.llama_token_tracker_readings:
+            reading.content = getattr(event, "payload", b"")
+        return kind._parse_event(self, event)
+
     def close(self: Any) -> Any:
         for reading in self.llama_token_tracker_readings:
             reading.leave()
         return kind.close(self)
 
-    return derived(kind, __iter__=read, __aiter__=async_read, close=close)
+    methods = {"__iter__": read, "__aiter__": async_read, "_parse_event": parse, "close": close}
+    return derived(kind, **methods)
 
 
 def watch_events(events: Any, exchange: Exchange, take_event: TakeEvent) -> None:

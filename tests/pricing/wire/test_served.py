@@ -351,6 +351,29 @@ def test_the_cost_that_openrouter_states_is_the_cost(ask: Ask, canned: Server):
 
 
 @pytest.mark.parametrize(
+    "ask", [sdk, pytest.param(langchain_stream, marks=needs("langchain_openai"))]
+)
+@pytest.mark.parametrize(
+    ("url", "model", "source"),
+    [
+        (OPENROUTER, "openai/gpt-4o-mini", "reported"),
+        ("https://api.x.ai/v1", "grok-4", "reported"),
+        ("https://api.perplexity.ai", "sonar-pro", "estimated"),
+        ("https://api.deepseek.com", "deepseek-chat", "reported"),
+    ],
+)
+def test_what_the_list_says_is_not_whole_where_a_stated_cost_is_missing(
+    ask: Ask, url: str, model: str, source: str, canned: Server
+):
+    """As LangChain drops it of a stream, and with it tokens that Perplexity bills apart."""
+    told(canned, ask, model, tokens(1_000, 500))
+    event = ask(canned, url, model)
+    assert event.cost_usd
+    assert event.to_dict()["cost_is_whole"] is ("deepseek" in url)
+    assert event.source == ("reported" if ask is sdk else source)
+
+
+@pytest.mark.parametrize(
     ("url", "usage", "expected", "is_whole"),
     [
         ("https://api.x.ai/v1", {"cost_in_usd_ticks": 37_756_000}, Decimal("0.0037756"), True),

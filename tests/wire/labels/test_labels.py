@@ -1,357 +1,150 @@
 """A figure is `reported`, and a cost whole, only if nothing in the answer contradicts it."""
 
-import asyncio
-import json
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any
 
-import anthropic
-import boto3
-import httpx
 import openai
 import pytest
-from botocore.config import Config
-from llama_index.core.callbacks import CallbackManager
 
-from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Tracker
-from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
-from tests.canned import Canned, canned
-from tests.needs import needs
-
-PROMPT = "What is the capital of Australia?"
-MESSAGES: Any = [{"role": "user", "content": PROMPT}]
-SAID = "Canberra is the capital of Australia, and has been that since 1913."
-CLAUDE, GPT = "claude-opus-4-6", "gpt-4o"
-ON_AWS, GPT_ON_AWS = "anthropic.claude-opus-4-6-v1", "openai.gpt-5.6-v1:0"
-USAGE = {"include_usage": True}
-
-Ask: TypeAlias = Callable[[str, str, Any], None]
-"""Asks at a URL for a model's answer, and has it counted."""
-
-
-# --- how it is asked -----------------------------------------------------------------------
-
-
-def _sync(counter: Any, sdk: Any) -> Any:
-    return sdk.DefaultHttpxClient(transport=WatchingTransport(counter))
-
-
-def _key(url: str) -> dict[str, Any]:
-    return {"base_url": url, "api_key": "none", "max_retries": 0}
-
-
-def chat(url: str, model: str, counter: Any) -> None:
-    """OpenAI's SDK."""
-    client = openai.OpenAI(**_key(url + "/v1"), http_client=_sync(counter, openai))
-    client.chat.completions.create(model=model, messages=MESSAGES)
-
-
-def async_chat(url: str, model: str, counter: Any) -> None:
-    """The same, asynchronous."""
-
-    async def ask() -> None:
-        sender = openai.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(counter))
-        async with openai.AsyncOpenAI(**_key(url + "/v1"), http_client=sender) as client:
-            await client.chat.completions.create(model=model, messages=MESSAGES)
-
-    asyncio.run(ask())
-
-
-def chat_stream(url: str, model: str, counter: Any) -> None:
-    """A stream of OpenAI's SDK."""
-    client = openai.OpenAI(**_key(url + "/v1"), http_client=_sync(counter, openai))
-    for _ in client.chat.completions.create(
-        model=model, messages=MESSAGES, stream=True, stream_options=USAGE
-    ):
-        pass
-
-
-def async_chat_stream(url: str, model: str, counter: Any) -> None:
-    """The same, asynchronous."""
-
-    async def ask() -> None:
-        sender = openai.DefaultAsyncHttpxClient(transport=AsyncWatchingTransport(counter))
-        async with openai.AsyncOpenAI(**_key(url + "/v1"), http_client=sender) as client:
-            async for _ in await client.chat.completions.create(
-                model=model, messages=MESSAGES, stream=True
-            ):
-                pass
-
-    asyncio.run(ask())
-
-
-def responses(url: str, model: str, counter: Any) -> None:
-    """The Responses API."""
-    client = openai.OpenAI(**_key(url + "/v1"), http_client=_sync(counter, openai))
-    client.responses.create(model=model, input=PROMPT)
-
-
-def embed(url: str, model: str, counter: Any) -> None:
-    """OpenAI's embeddings."""
-    client = openai.OpenAI(**_key(url + "/v1"), http_client=_sync(counter, openai))
-    client.embeddings.create(model=model, input=[PROMPT], encoding_format="float")
-
-
-def messages(url: str, model: str, counter: Any) -> None:
-    """Anthropic's SDK."""
-    client = anthropic.Anthropic(**_key(url), http_client=_sync(counter, anthropic))
-    client.messages.create(model=model, messages=MESSAGES, max_tokens=64)
-
-
-def messages_stream(url: str, model: str, counter: Any) -> None:
-    """A stream of Anthropic's SDK, however it ends."""
-    client = anthropic.Anthropic(**_key(url), http_client=_sync(counter, anthropic))
-    try:
-        for _ in client.messages.create(model=model, messages=MESSAGES, max_tokens=64, stream=True):
-            pass
-    except anthropic.APIError:
-        pass
-
-
-def post(path: str, **body: Any) -> Ask:
-    """A request without an SDK."""
-
-    def ask(url: str, model: str, counter: Any) -> None:
-        httpx.Client(transport=WatchingTransport(counter)).post(
-            url + path, json={"model": model, **body}
-        )
-
-    return ask
-
-
-def _bedrock(url: str, counter: Any) -> Any:
-    client = boto3.client(
-        "bedrock-runtime",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
-    watch(counter, client)
-    return client
-
-
-_CONVERSATION = [{"role": "user", "content": [{"text": PROMPT}]}]
-
-
-def converse(url: str, model: str, counter: Any) -> None:
-    """Bedrock's Converse."""
-    _bedrock(url, counter).converse(modelId=model, messages=_CONVERSATION)
-
-
-def converse_stream(url: str, model: str, counter: Any) -> None:
-    """Its stream."""
-    answer = _bedrock(url, counter).converse_stream(modelId=model, messages=_CONVERSATION)
-    for _ in answer["stream"]:
-        pass
-
-
-def invoke(url: str, model: str, counter: Any) -> None:
-    """Bedrock's InvokeModel."""
-    body = json.dumps({"messages": MESSAGES, "max_tokens": 64})
-    _bedrock(url, counter).invoke_model(modelId=model, body=body)["body"].read()
-
-
-WITH_OPENAI = needs("llama_index.llms.openai")
-WITH_CLAUDE = needs("llama_index.llms.anthropic")
-
-
-def llama_openai(url: str, model: str, counter: Any) -> None:
-    """LlamaIndex's OpenAI, with the handler alone."""
-    kind = import_module("llama_index.llms.openai").OpenAI
-    made = kind(model=GPT, api_base=url + "/v1", api_key="none", max_retries=0)
-    made.callback_manager = CallbackManager([counter])
-    made.complete(PROMPT)
-
-
-def llama_openai_stream(url: str, model: str, counter: Any) -> None:
-    """Its stream."""
-    kind = import_module("llama_index.llms.openai").OpenAI
-    made = kind(model=GPT, api_base=url + "/v1", api_key="none", max_retries=0)
-    made.callback_manager = CallbackManager([counter])
-    for _ in made.stream_complete(PROMPT):
-        pass
-
-
-def llama_claude(url: str, model: str, counter: Any) -> None:
-    """LlamaIndex's Anthropic, with the handler alone."""
-    kind = import_module("llama_index.llms.anthropic").Anthropic
-    made = kind(model="claude-3-haiku-20240307", base_url=url, api_key="none", max_retries=0)
-    made.callback_manager = CallbackManager([counter])
-    made.complete(PROMPT)
-
-
-WITH_BEDROCK = needs("llama_index.llms.bedrock_converse")
-_KEYS = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_name": "us-east-1"}
-
-
-def _llama_converse(url: str, model: str, counter: Any) -> Any:
-    kind = import_module("llama_index.llms.bedrock_converse").BedrockConverse
-    client = boto3.client("bedrock-runtime", endpoint_url=url, **_KEYS)
-    made = kind(model=model, client=client, max_tokens=64, **_KEYS)
-    made.callback_manager = CallbackManager([counter])
-    return made
-
-
-def llama_converse(url: str, model: str, counter: Any) -> None:
-    """LlamaIndex's Converse, with the handler alone."""
-    _llama_converse(url, model, counter).complete(PROMPT)
-
-
-def llama_converse_stream(url: str, model: str, counter: Any) -> None:
-    """Its stream."""
-    for _ in _llama_converse(url, model, counter).stream_complete(PROMPT):
-        pass
-
-
-WITH_LANGCHAIN = needs("langchain_openai")
-WITH_LANGCHAIN_AWS = needs("langchain_aws")
-
-
-def _langchain_openai(url: str) -> Any:
-    kind = import_module("langchain_openai").ChatOpenAI
-    return kind(model=GPT, base_url=url + "/v1", api_key="none", max_retries=0, stream_usage=True)
-
-
-def langchain_openai(url: str, model: str, counter: Any) -> None:
-    """LangChain's OpenAI, with the handler alone."""
-    _langchain_openai(url).invoke(PROMPT, config={"callbacks": [counter]})
-
-
-def langchain_openai_stream(url: str, model: str, counter: Any) -> None:
-    """Its stream."""
-    for _ in _langchain_openai(url).stream(PROMPT, config={"callbacks": [counter]}):
-        pass
-
-
-def watched_langchain_stream(url: str, model: str, counter: Any) -> None:
-    """The same stream, watched: LangChain drops what stands in a choice."""
-    with watch(counter):
-        for _ in _langchain_openai(url).stream(PROMPT):
-            pass
-
-
-def _langchain_converse(url: str, model: str) -> Any:
-    kind = import_module("langchain_aws").ChatBedrockConverse
-    client = boto3.client("bedrock-runtime", endpoint_url=url, **_KEYS)
-    return kind(model=model, client=client, disable_streaming=False)
-
-
-def langchain_converse(url: str, model: str, counter: Any) -> None:
-    """LangChain's Converse, with the handler alone."""
-    _langchain_converse(url, model).invoke(PROMPT, config={"callbacks": [counter]})
-
-
-def langchain_converse_stream(url: str, model: str, counter: Any) -> None:
-    """Its stream."""
-    for _ in _langchain_converse(url, model).stream(PROMPT, config={"callbacks": [counter]}):
-        pass
-
-
-def _counter(ask: Ask) -> Any:
-    if ask.__name__.startswith("llama"):
-        return TokenCountingHandler()
-    if ask.__name__.startswith("langchain"):
-        return import_module("llama_token_tracker.langchain").TokenCountingCallbackHandler()
-    return Tracker()
-
-
-def asked(ask: Ask, answer: Canned, model: str) -> TokenCountingEvent:
-    """Ask, and give the one event of it."""
-    counter = _counter(ask)
-    with canned(answer) as url:
-        ask(url, model, counter)
-    events = counter.llm_token_counts or counter.embedding_token_counts
-    [event] = events
-    return event
-
-
-def is_exact(event: TokenCountingEvent) -> bool:
-    """Whether it claims to be the bill."""
-    return event.source == "reported" and bool(event.cost and event.cost.is_whole)
-
-
-# --- what is answered ----------------------------------------------------------------------
-
-
-def completion(usage: Any, text: str = SAID) -> Canned:
-    """A chat completion."""
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
-    answer = {"id": "x", "object": "chat.completion", "created": 1, "model": GPT}
-    return {**answer, "choices": [choice], "usage": usage}
-
-
-def chunks(usage: Any, *, within: bool = False) -> Canned:
-    """A streamed one, with its usage at the end or within the last choice."""
-    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": GPT}
-    said = {"index": 0, "delta": {"role": "assistant", "content": SAID}, "finish_reason": None}
-    end: Any = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    if within:
-        return [{**head, "choices": [said]}, {**head, "choices": [end | {"usage": usage}]}]
-    return [{**head, "choices": [said]}, {**head, "choices": []} | {"usage": usage}]
-
-
-def response(usage: Any) -> Canned:
-    """An answer of the Responses API."""
-    content = [{"type": "output_text", "text": SAID, "annotations": []}]
-    item = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
-    head = {"id": "r", "object": "response", "created_at": 1, "model": GPT, "status": "completed"}
-    more = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
-    return {**head, **more, "output": [{**item, "content": content}], "usage": usage}
-
-
-def embeddings(usage: Any) -> Canned:
-    """An embedding."""
-    one = {"object": "embedding", "index": 0, "embedding": [0.1]}
-    return {"object": "list", "model": "voyage-3", "data": [one], "usage": usage}
-
-
-def message(usage: Any) -> Canned:
-    """A message of Anthropic's."""
-    head = {"id": "m", "type": "message", "role": "assistant", "model": CLAUDE}
-    text = [{"type": "text", "text": SAID}]
-    return {**head, "content": text, "stop_reason": "end_turn", "usage": usage}
-
-
-def events(start: Any, delta: Any = None, *, error: bool = False) -> Canned:
-    """A streamed one; without `delta` it ends early."""
-    head = {"id": "m", "type": "message", "role": "assistant", "model": CLAUDE, "content": []}
-    told: list[Any] = [
-        {"type": "message_start", "message": {**head, "usage": start}},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "text_delta", "text": SAID},
-        },
-    ]
-    if delta is not None:
-        end = {"stop_reason": "end_turn", "stop_sequence": None}
-        told.append({"type": "content_block_stop", "index": 0})
-        told.append({"type": "message_delta", "delta": end, "usage": delta})
-        told.append({"type": "message_stop"})
-    if error:
-        told.append({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}})
-    return told
-
-
-def conversed(usage: Any, text: str = SAID, stop: str = "end_turn") -> Canned:
-    """An answer of Converse."""
-    output = {"message": {"role": "assistant", "content": [{"text": text}]}}
-    return {"output": output, "stopReason": stop, "usage": usage, "metrics": {"latencyMs": 1}}
-
-
-def conversed_stream(usage: Any, text: str = SAID, stop: str = "end_turn") -> Canned:
-    """A streamed one."""
-    return [
-        ("messageStart", {"role": "assistant"}),
-        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}}),
-        ("messageStop", {"stopReason": stop}),
-        ("metadata", {"usage": usage, "metrics": {"latencyMs": 1}}),
-    ]
+from tests.canned import Canned
+from tests.wire.labels.answers import (
+    chunks,
+    completion,
+    conversed,
+    conversed_stream,
+    embeddings,
+    events,
+    message,
+    on_aws,
+    response,
+)
+from tests.wire.labels.asking import (
+    CLAUDE,
+    GPT,
+    GPT_ON_AWS,
+    MESSAGES,
+    ON_AWS,
+    PROMPT,
+    WITH_AIOBOTO3,
+    WITH_BEDROCK,
+    WITH_CLAUDE,
+    WITH_CLAUDES_USAGE,
+    WITH_LANGCHAIN,
+    WITH_LANGCHAIN_AWS,
+    WITH_LANGCHAIN_CLAUDE,
+    WITH_OPENAI,
+    Ask,
+    asked,
+    async_chat,
+    async_chat_stream,
+    async_converse,
+    async_converse_stream,
+    chat,
+    chat_stream,
+    converse,
+    converse_stream,
+    embed,
+    invoke,
+    invoke_stream,
+    is_exact,
+    langchain_claude,
+    langchain_claude_stream,
+    langchain_converse,
+    langchain_converse_stream,
+    langchain_openai,
+    langchain_openai_stream,
+    langchain_responses,
+    llama_claude,
+    llama_claude_astream,
+    llama_claude_stream,
+    llama_converse,
+    llama_converse_stream,
+    llama_openai,
+    llama_openai_stream,
+    llama_responses,
+    messages,
+    messages_stream,
+    post,
+    responses,
+    watched_langchain_claude_stream,
+    watched_langchain_stream,
+)
+
+# --- 1: figures that come more than once ---------------------------------------------------
+
+
+def _sums(prompt: int, completion: int) -> dict[str, int]:
+    total = prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+
+
+OPENAIS_STREAMS = [
+    chat_stream,
+    async_chat_stream,
+    pytest.param(llama_openai_stream, marks=WITH_OPENAI),
+    pytest.param(langchain_openai_stream, marks=WITH_LANGCHAIN),
+]
+
+
+@pytest.mark.parametrize("ask", OPENAIS_STREAMS)
+def test_repeated_figures_are_not_added_up(ask: Ask):
+    """Each chunk says how much it has been so far."""
+    figures = [_sums(7_013, n) for n in (1, 2, 3, 4, 5, 6, 6)]
+    event = asked(ask, chunks(*figures), GPT)
+    assert (event.prompt_token_count, event.completion_token_count) == (7_013, 6)
+    assert (event.source, event.not_understood) == ("reported", ())
+
+
+@pytest.mark.parametrize("ask", OPENAIS_STREAMS)
+def test_figures_that_become_less_are_not_the_bill(ask: Ask):
+    """Neither the last ones nor their sum surely are."""
+    event = asked(ask, chunks(_sums(7_013, 5), _sums(12, 1)), GPT)
+    assert event.source == "estimated"
+    assert event.not_understood
+    assert not is_exact(event)
+
+
+LONG, SHORT = (
+    {"inputTokens": sent, "outputTokens": came, "totalTokens": sent + came}
+    for sent, came in ((7_013, 5), (12, 1))
+)
+
+
+@pytest.mark.parametrize(
+    ("ask", "model", "answer"),
+    [
+        (
+            messages_stream,
+            CLAUDE,
+            events({"input_tokens": 7_013, "output_tokens": 1}, {"input_tokens": 12}),
+        ),
+        (
+            invoke_stream,
+            ON_AWS,
+            on_aws(events({"input_tokens": 7_013, "output_tokens": 1}, {"input_tokens": 12})),
+        ),
+        (converse_stream, ON_AWS, conversed_stream(LONG) + conversed_stream(SHORT)[-1:]),
+        pytest.param(
+            llama_converse_stream,
+            ON_AWS,
+            conversed_stream(LONG) + conversed_stream(SHORT)[-1:],
+            marks=WITH_BEDROCK,
+        ),
+    ],
+)
+def test_so_it_is_with_other_formats(ask: Ask, model: str, answer: Canned):
+    """Whose figures come at the beginning and at the end."""
+    event = asked(ask, answer, model)
+    assert event.prompt_source == "estimated"
+    assert not is_exact(event)
+
+
+def test_a_provisional_figure_may_become_less():
+    """What Anthropic's streams begin with says nothing of the output."""
+    start = {"input_tokens": 70, "cache_read_input_tokens": 0, "output_tokens": 8}
+    event = asked(messages_stream, events(start, {"output_tokens": 5}), CLAUDE)
+    assert (event.prompt_token_count, event.completion_token_count) == (70, 5)
+    assert (event.source, event.not_understood) == ("reported", ())
 
 
 # --- 3: billed parts outside the known keys ------------------------------------------------
@@ -365,6 +158,7 @@ COMPACTED = {
         {"type": "message", "input_tokens": 23_011, "output_tokens": 1_007},
     ],
 }
+COMPACTED_STREAM = events({"input_tokens": 23_011, "output_tokens": 1}, COMPACTED)
 ADVISED = {
     "input_tokens": 412,
     "output_tokens": 531,
@@ -379,9 +173,15 @@ ADVISED = {
     ("ask", "answer", "model"),
     [
         (messages, message(COMPACTED), CLAUDE),
-        (messages_stream, events({"input_tokens": 23_011, "output_tokens": 1}, COMPACTED), CLAUDE),
+        (messages_stream, COMPACTED_STREAM, CLAUDE),
         (invoke, message(COMPACTED), ON_AWS),
+        (invoke_stream, on_aws(COMPACTED_STREAM), ON_AWS),
         pytest.param(llama_claude, message(COMPACTED), CLAUDE, marks=WITH_CLAUDE),
+        pytest.param(llama_claude_stream, COMPACTED_STREAM, CLAUDE, marks=WITH_CLAUDES_USAGE),
+        pytest.param(langchain_claude, message(COMPACTED), CLAUDE, marks=WITH_LANGCHAIN_CLAUDE),
+        pytest.param(
+            watched_langchain_claude_stream, COMPACTED_STREAM, CLAUDE, marks=WITH_LANGCHAIN_CLAUDE
+        ),
     ],
 )
 def test_what_compaction_takes_is_billed(ask: Ask, answer: Canned, model: str):
@@ -392,8 +192,48 @@ def test_what_compaction_takes_is_billed(ask: Ask, answer: Canned, model: str):
     assert (event.source, event.not_understood) == ("reported", ())
 
 
+BLOCKS = {
+    "compaction": (
+        {"type": "compaction", "content": None},
+        {"type": "compaction_delta", "content": "They spoke of capitals."},
+    ),
+    "advisor_tool_result": (
+        {
+            "type": "advisor_tool_result",
+            "tool_use_id": "srvtoolu_1",
+            "content": {"type": "advisor_result", "text": "Canberra."},
+        },
+        None,
+    ),
+}
+
+
+@WITH_LANGCHAIN_CLAUDE
+@pytest.mark.parametrize("ask", [langchain_claude_stream, watched_langchain_claude_stream])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_what_langchain_drops_of_a_stream_lowers_the_label(kind: str, ask: Ask):
+    """Its figures lack what made such a block; a watch has seen them all."""
+    usage = COMPACTED if kind == "compaction" else ADVISED
+    start = {"input_tokens": usage["input_tokens"], "output_tokens": 1}
+    event = asked(ask, events(start, usage, block=BLOCKS[kind]), CLAUDE)
+    if ask is langchain_claude_stream:
+        assert event.source == "estimated"
+        assert event.not_understood == (f"content[type={kind}]",)
+    elif kind == "compaction":
+        assert (event.total_token_count, event.source) == (207_542, "reported")
+    assert is_exact(event) is False
+
+
 UNKNOWN_PLAIN = {"prompt_tokens": 33, "completion_tokens": 71, "total_tokens": 104}
 RESEARCH = UNKNOWN_PLAIN | {"citation_tokens": 20_016, "reasoning_tokens": 73_997}
+SEARCHED = {
+    "input_tokens": 5,
+    "output_tokens": 6,
+    "total_tokens": 11,
+    "input_tokens_details": {"cached_tokens": 0, "tool_tokens": 9},
+    "output_tokens_details": {"reasoning_tokens": 0},
+}
+REMEMBERED = {"inputTokens": 5, "outputTokens": 6, "totalTokens": 11, "memoryTokens": 9}
 
 
 @pytest.mark.parametrize(
@@ -403,20 +243,7 @@ RESEARCH = UNKNOWN_PLAIN | {"citation_tokens": 20_016, "reasoning_tokens": 73_99
         (async_chat, completion(RESEARCH), GPT, "reasoning_tokens"),
         (chat_stream, chunks(RESEARCH), GPT, "citation_tokens"),
         (async_chat_stream, chunks(RESEARCH), GPT, "reasoning_tokens"),
-        (
-            responses,
-            response(
-                {
-                    "input_tokens": 5,
-                    "output_tokens": 6,
-                    "total_tokens": 11,
-                    "input_tokens_details": {"cached_tokens": 0, "tool_tokens": 9},
-                    "output_tokens_details": {"reasoning_tokens": 0},
-                }
-            ),
-            GPT,
-            "input_tokens_details.tool_tokens",
-        ),
+        (responses, response(SEARCHED), GPT, "input_tokens_details.tool_tokens"),
         (messages, message(ADVISED), CLAUDE, "iterations[type=advisor_message].input_tokens"),
         (
             converse,
@@ -430,9 +257,38 @@ RESEARCH = UNKNOWN_PLAIN | {"citation_tokens": 20_016, "reasoning_tokens": 73_99
             ON_AWS,
             "memory_tokens",
         ),
+        (converse, conversed(REMEMBERED), ON_AWS, "memoryTokens"),
+        (converse_stream, conversed_stream(REMEMBERED), ON_AWS, "memoryTokens"),
+        pytest.param(
+            async_converse, conversed(REMEMBERED), ON_AWS, "memoryTokens", marks=WITH_AIOBOTO3
+        ),
+        pytest.param(
+            async_converse_stream,
+            conversed_stream(REMEMBERED),
+            ON_AWS,
+            "memoryTokens",
+            marks=WITH_AIOBOTO3,
+        ),
         pytest.param(llama_openai, completion(RESEARCH), GPT, "citation_tokens", marks=WITH_OPENAI),
         pytest.param(
             llama_openai_stream, chunks(RESEARCH), GPT, "citation_tokens", marks=WITH_OPENAI
+        ),
+        pytest.param(
+            llama_responses,
+            response(SEARCHED),
+            GPT,
+            "input_tokens_details.tool_tokens",
+            marks=WITH_OPENAI,
+        ),
+        pytest.param(
+            langchain_openai, completion(RESEARCH), GPT, "citation_tokens", marks=WITH_LANGCHAIN
+        ),
+        pytest.param(
+            langchain_claude,
+            message(ADVISED),
+            CLAUDE,
+            "iterations[type=advisor_message].input_tokens",
+            marks=WITH_LANGCHAIN_CLAUDE,
         ),
         pytest.param(
             llama_claude,
@@ -556,6 +412,15 @@ def test_a_total_gives_what_is_missing(ask: Ask, answer: Canned, figures: tuple[
     assert event.source == "reported"
 
 
+GEMINI = post(
+    "/v1beta/models/gemini-2.5-flash:generateContent", contents=[{"parts": [{"text": PROMPT}]}]
+)
+GEMINIS = {
+    "candidates": [{"content": {"parts": [{"text": "It is Canberra."}]}, "finishReason": "STOP"}],
+    "usageMetadata": {"totalTokenCount": 470},
+}
+
+
 @WITH_LANGCHAIN
 def test_what_langchain_drops_is_not_called_the_bill():
     """Of Moonshot's streams it hands on no figures; without a watch ours stand, marked."""
@@ -565,11 +430,41 @@ def test_what_langchain_drops_is_not_called_the_bill():
     assert event.completion_token_count > 0
 
 
-def test_a_total_alone_is_split_by_our_own_count():
+@pytest.mark.parametrize(
+    ("ask", "answer", "model"),
+    [
+        (chat, completion({"total_tokens": 470}), GPT),
+        (chat_stream, chunks({"total_tokens": 470}), GPT),
+        (converse, conversed({"totalTokens": 470}), ON_AWS),
+        (converse_stream, conversed_stream({"totalTokens": 470}), ON_AWS),
+        (GEMINI, GEMINIS, "gemini-2.5-flash"),
+        pytest.param(llama_openai, completion({"total_tokens": 470}), GPT, marks=WITH_OPENAI),
+        pytest.param(llama_converse, conversed({"totalTokens": 470}), ON_AWS, marks=WITH_BEDROCK),
+    ],
+)
+def test_a_total_alone_is_split_by_our_own_count(ask: Ask, answer: Canned, model: str):
     """The sum is the provider's, its parts are marked."""
-    event = asked(chat, completion({"total_tokens": 470}), GPT)
+    event = asked(ask, answer, model)
     assert (event.total_token_count, event.source) == (470, "estimated")
     assert event.prompt_token_count > event.completion_token_count > 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer", "model"),
+    [
+        pytest.param(
+            langchain_openai, completion({"total_tokens": 470}), GPT, marks=WITH_LANGCHAIN
+        ),
+        pytest.param(
+            langchain_converse, conversed({"totalTokens": 470}), ON_AWS, marks=WITH_LANGCHAIN_AWS
+        ),
+    ],
+)
+def test_zeros_beside_a_total_are_marked(ask: Ask, answer: Canned, model: str):
+    """LangChain puts them there where a provider states the sum alone."""
+    event = asked(ask, answer, model)
+    assert event.source == "estimated"
+    assert "total_tokens" in event.not_understood
 
 
 # --- 12: a contradiction lowers its own side -----------------------------------------------
@@ -605,6 +500,8 @@ CONTRADICTED = {
         ),
         pytest.param(llama_openai, completion(CONTRADICTED), marks=WITH_OPENAI),
         pytest.param(llama_openai_stream, chunks(CONTRADICTED), marks=WITH_OPENAI),
+        pytest.param(langchain_openai, completion(CONTRADICTED), marks=WITH_LANGCHAIN),
+        pytest.param(langchain_openai_stream, chunks(CONTRADICTED), marks=WITH_LANGCHAIN),
     ],
 )
 def test_a_contradiction_lowers_its_own_side(ask: Ask, answer: Canned):
@@ -616,10 +513,35 @@ def test_a_contradiction_lowers_its_own_side(ask: Ask, answer: Canned):
     assert not is_exact(event)
 
 
+EXCEEDED = {"inputTokens": 900, "outputTokens": 100, "totalTokens": 4_000}
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (converse, conversed(EXCEEDED)),
+        (converse_stream, conversed_stream(EXCEEDED)),
+        pytest.param(llama_converse, conversed(EXCEEDED), marks=WITH_BEDROCK),
+        pytest.param(llama_converse_stream, conversed_stream(EXCEEDED), marks=WITH_BEDROCK),
+        pytest.param(langchain_converse, conversed(EXCEEDED), marks=WITH_LANGCHAIN_AWS),
+        pytest.param(
+            langchain_converse_stream, conversed_stream(EXCEEDED), marks=WITH_LANGCHAIN_AWS
+        ),
+    ],
+)
+def test_a_total_that_its_sides_contradict_lowers_both(ask: Ask, answer: Canned):
+    """Which of them has it wrong isn't known."""
+    event = asked(ask, answer, ON_AWS)
+    assert (event.prompt_token_count, event.completion_token_count) == (900, 100)
+    assert event.source == "estimated"
+    assert not is_exact(event)
+
+
 # --- 14: zeros and errors ------------------------------------------------------------------
 
 ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 NO_TOKENS = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
+NOTHING = {"input_tokens": 0, "output_tokens": 0}
 
 
 @pytest.mark.parametrize(
@@ -628,12 +550,33 @@ NO_TOKENS = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
         (chat, completion(ZEROS), GPT),
         (async_chat, completion(ZEROS), GPT),
         (chat_stream, chunks(ZEROS), GPT),
-        (messages, message({"input_tokens": 0, "output_tokens": 0}), CLAUDE),
+        (messages, message(NOTHING), CLAUDE),
         (converse, conversed(NO_TOKENS), ON_AWS),
         (converse_stream, conversed_stream(NO_TOKENS), ON_AWS),
         (embed, embeddings({"prompt_tokens": 0, "total_tokens": 0}), "text-embedding-3-small"),
+        (messages_stream, events(NOTHING, NOTHING), CLAUDE),
+        (invoke, message(NOTHING), ON_AWS),
+        (invoke_stream, on_aws(events(NOTHING, NOTHING)), ON_AWS),
         pytest.param(llama_openai, completion(ZEROS), GPT, marks=WITH_OPENAI),
         pytest.param(llama_openai_stream, chunks(ZEROS), GPT, marks=WITH_OPENAI),
+        pytest.param(llama_responses, response(NOTHING), GPT, marks=WITH_OPENAI),
+        pytest.param(llama_claude, message(NOTHING), CLAUDE, marks=WITH_CLAUDE),
+        pytest.param(llama_claude_stream, events(NOTHING, NOTHING), CLAUDE, marks=WITH_CLAUDE),
+        pytest.param(llama_converse, conversed(NO_TOKENS), ON_AWS, marks=WITH_BEDROCK),
+        pytest.param(
+            llama_converse_stream, conversed_stream(NO_TOKENS), ON_AWS, marks=WITH_BEDROCK
+        ),
+        pytest.param(langchain_openai, completion(ZEROS), GPT, marks=WITH_LANGCHAIN),
+        pytest.param(langchain_openai_stream, chunks(ZEROS), GPT, marks=WITH_LANGCHAIN),
+        pytest.param(langchain_responses, response(NOTHING), GPT, marks=WITH_LANGCHAIN),
+        pytest.param(langchain_claude, message(NOTHING), CLAUDE, marks=WITH_LANGCHAIN_CLAUDE),
+        pytest.param(
+            langchain_claude_stream, events(NOTHING, NOTHING), CLAUDE, marks=WITH_LANGCHAIN_CLAUDE
+        ),
+        pytest.param(langchain_converse, conversed(NO_TOKENS), ON_AWS, marks=WITH_LANGCHAIN_AWS),
+        pytest.param(
+            langchain_converse_stream, conversed_stream(NO_TOKENS), ON_AWS, marks=WITH_LANGCHAIN_AWS
+        ),
     ],
 )
 def test_zeros_beside_texts_are_silence(ask: Ask, answer: Canned, model: str):
@@ -645,11 +588,16 @@ def test_zeros_beside_texts_are_silence(ask: Ask, answer: Canned, model: str):
     assert event.source != "reported"
 
 
+GUARDED = conversed(NO_TOKENS, "Blocked.", "guardrail_intervened")
+
+
 @pytest.mark.parametrize(
     ("ask", "answer"),
     [
-        (converse, conversed(NO_TOKENS, "Blocked.", "guardrail_intervened")),
+        (converse, GUARDED),
         (converse_stream, conversed_stream(NO_TOKENS, "Blocked.", "guardrail_intervened")),
+        pytest.param(llama_converse, GUARDED, marks=WITH_BEDROCK),
+        pytest.param(langchain_converse, GUARDED, marks=WITH_LANGCHAIN_AWS),
     ],
 )
 def test_a_guardrail_explains_zeros(ask: Ask, answer: Canned):
@@ -658,14 +606,40 @@ def test_a_guardrail_explains_zeros(ask: Ask, answer: Canned):
     assert (event.total_token_count, event.source) == (0, "reported")
 
 
-@pytest.mark.parametrize("ask", [messages_stream])
-def test_zeros_take_nothing_back(ask: Ask):
+FULL = {"input_tokens": 70, "cache_read_input_tokens": 900, "output_tokens": 1}
+EMPTIED = {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 17}
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer", "model"),
+    [
+        (messages_stream, events(FULL, EMPTIED), CLAUDE),
+        (invoke_stream, on_aws(events(FULL, EMPTIED)), ON_AWS),
+        pytest.param(
+            watched_langchain_claude_stream,
+            events(FULL, EMPTIED),
+            CLAUDE,
+            marks=WITH_LANGCHAIN_CLAUDE,
+        ),
+    ],
+)
+def test_zeros_take_nothing_back(ask: Ask, answer: Canned, model: str):
     """A stream's last figures may be zeros after a full beginning."""
-    start = {"input_tokens": 70, "cache_read_input_tokens": 900, "output_tokens": 1}
-    end = {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 17}
-    event = asked(ask, events(start, end), CLAUDE)
+    event = asked(ask, answer, model)
     assert (event.prompt_token_count, event.completion_token_count) == (970, 17)
     assert (event.source, event.usage.cache_read_tokens) == ("reported", 900)
+
+
+@WITH_LANGCHAIN_CLAUDE
+def test_zeros_that_langchain_alone_hands_on_are_silence():
+    """It drops a stream's beginning: the input is our own count."""
+    event = asked(langchain_claude_stream, events(FULL, EMPTIED), CLAUDE)
+    assert event.prompt_token_count > 0
+    assert event.prompt_source != "reported"
+    assert (event.completion_token_count, event.completion_source) == (17, "reported")
+
+
+ERROR = {"error": {"message": "upstream failed", "code": 502}}
 
 
 @pytest.mark.parametrize(
@@ -674,28 +648,138 @@ def test_zeros_take_nothing_back(ask: Ask):
         (post("/v1/chat/completions", messages=MESSAGES), GPT),
         (post("/v1/messages", messages=MESSAGES, max_tokens=5), CLAUDE),
         (post("/v1/embeddings", input=[PROMPT]), "text-embedding-3-small"),
+        (async_chat, GPT),
+        (responses, GPT),
+        (converse, ON_AWS),
+        (invoke, ON_AWS),
+        pytest.param(async_converse, ON_AWS, marks=WITH_AIOBOTO3),
     ],
 )
 def test_an_error_in_a_body_is_no_answer(ask: Ask, model: str):
     """Whatever its HTTP status: what it cost isn't known."""
-    error = {"error": {"message": "upstream failed", "code": 502}}
-    event = asked(ask, error, model)
-    assert event.status == "failed"
+    event = asked(ask, ERROR, model)
+    assert (event.status, event.not_understood) == ("failed", ("error",))
     assert event.source == "estimated"
+    assert event.prompt_token_count > 0
     assert not (event.cost and event.cost.is_whole)
+
+
+@pytest.mark.parametrize(
+    ("ask", "model"),
+    [
+        pytest.param(llama_openai, GPT, marks=WITH_OPENAI),
+        pytest.param(llama_responses, GPT, marks=WITH_OPENAI),
+        pytest.param(llama_claude, CLAUDE, marks=WITH_CLAUDE),
+        pytest.param(llama_converse, ON_AWS, marks=WITH_BEDROCK),
+        pytest.param(langchain_openai, GPT, marks=WITH_LANGCHAIN),
+        pytest.param(langchain_responses, GPT, marks=WITH_LANGCHAIN),
+        pytest.param(langchain_claude, CLAUDE, marks=WITH_LANGCHAIN_CLAUDE),
+        pytest.param(langchain_converse, ON_AWS, marks=WITH_LANGCHAIN_AWS),
+    ],
+)
+def test_an_error_in_a_body_that_a_framework_raises_at_is_not_free(ask: Ask, model: str):
+    """It doesn't hand on what it was."""
+
+    def ask_in_vain(url: str, model: str, counter: Any) -> None:
+        with pytest.raises((TypeError, ValueError, KeyError)):
+            ask(url, model, counter)
+
+    ask_in_vain.__name__ = ask.__name__
+    event = asked(ask_in_vain, ERROR, model)
+    assert event.status == "unanswered"
+    assert event.prompt_token_count > 0
+    assert event.source != "reported"
+    assert not is_exact(event)
+
+
+FAILING = [*chunks()[:1], ERROR]
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer", "model"),
+    [
+        (chat_stream, FAILING, GPT),
+        (async_chat_stream, FAILING, GPT),
+        (post("/v1/chat/completions", messages=MESSAGES, stream=True), FAILING, GPT),
+        (messages_stream, events({"input_tokens": 70, "output_tokens": 1}, error=True), CLAUDE),
+        (GEMINI, [{"candidates": GEMINIS["candidates"]}, ERROR], "gemini-2.5-flash"),
+        pytest.param(llama_openai_stream, FAILING, GPT, marks=WITH_OPENAI),
+        pytest.param(langchain_openai_stream, FAILING, GPT, marks=WITH_LANGCHAIN),
+    ],
+)
+def test_a_stream_that_tells_of_an_error_has_failed(ask: Ask, answer: Canned, model: str):
+    """However the stream itself ends."""
+
+    def ask_in_vain(url: str, model: str, counter: Any) -> None:
+        with suppress(openai.APIError):
+            ask(url, model, counter)
+
+    ask_in_vain.__name__ = ask.__name__
+    event = asked(ask_in_vain, answer, model)
+    assert event.status == "failed"
+    assert event.prompt_token_count > 0
+    assert event.completion_token_count > 0
+    assert not is_exact(event)
 
 
 # --- 19: provisional figures ---------------------------------------------------------------
 
 START = {"input_tokens": 70, "cache_read_input_tokens": 0, "output_tokens": 2}
+CUT, BROKEN = events(START), events(START, error=True)
 
 
 @pytest.mark.parametrize(
-    "answer", [events(START), events(START, error=True)], ids=["cut", "error within"]
+    ("ask", "answer", "model"),
+    [
+        *[(messages_stream, answer, CLAUDE) for answer in (CUT, BROKEN)],
+        (invoke_stream, on_aws(CUT), ON_AWS),
+        *[
+            pytest.param(ask, answer, CLAUDE, marks=mark)
+            for ask, mark in (
+                (llama_claude_stream, WITH_CLAUDES_USAGE),
+                (llama_claude_astream, WITH_CLAUDES_USAGE),
+                (watched_langchain_claude_stream, WITH_LANGCHAIN_CLAUDE),
+            )
+            for answer in (CUT, BROKEN)
+        ],
+    ],
 )
-def test_a_beginnings_output_is_a_lower_bound(answer: Canned):
+def test_a_beginnings_output_is_a_lower_bound(ask: Ask, answer: Canned, model: str):
     """What has come since is counted."""
-    event = asked(messages_stream, answer, CLAUDE)
-    assert (event.prompt_token_count, event.prompt_source) == (70, "reported")
-    assert event.completion_token_count > 2
+    event = asked(ask, answer, model)
+    assert event.status == ("failed" if answer is BROKEN else "abandoned")
+    assert event.prompt_token_count == 70
+    assert event.completion_token_count > 10
     assert event.completion_source != "reported"
+    assert "Canberra" in event.completion
+
+
+@WITH_LANGCHAIN_CLAUDE
+@pytest.mark.parametrize("answer", [CUT, BROKEN], ids=["cut", "error within"])
+def test_of_a_beginning_that_langchain_drops_nothing_is_reported(answer: Canned):
+    """Without a watch."""
+    event = asked(langchain_claude_stream, answer, CLAUDE)
+    assert event.prompt_token_count > 0
+    assert event.completion_token_count > 10
+    assert "reported" not in (event.prompt_source, event.completion_source)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        converse_stream,
+        pytest.param(llama_converse_stream, marks=WITH_BEDROCK),
+        pytest.param(langchain_converse_stream, marks=WITH_LANGCHAIN_AWS),
+    ],
+)
+def test_a_stream_cut_before_its_figures_is_marked(ask: Ask):
+    """Converse's come at the end."""
+
+    def ask_in_vain(url: str, model: str, counter: Any) -> None:
+        with suppress(ConnectionError):
+            ask(url, model, counter)
+
+    ask_in_vain.__name__ = ask.__name__
+    event = asked(ask_in_vain, conversed_stream(LONG)[:2], ON_AWS)
+    assert event.completion_token_count > 10
+    assert "reported" not in (event.prompt_source, event.completion_source)
