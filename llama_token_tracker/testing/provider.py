@@ -8,6 +8,7 @@ from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self, cast
+from uuid import uuid4
 
 from llama_token_tracker.errors import LoopbackError
 from llama_token_tracker.testing import clients
@@ -181,7 +182,9 @@ class LoopbackProvider:
         route, model = _route(path)
         with self._changed:
             number = next(self._numbers)
-            request = Request(f"loopback{number}", model or str(body.get("model", "")), body)
+            # Various enough to be this answer's alone, as real ones are.
+            name = f"loopback{number}-{uuid4().hex}"
+            request = Request(name, model or str(body.get("model", "")), body)
             if route is None:
                 reply, answer, billed = Reply(), _unknown(path), None
             else:

@@ -79,11 +79,28 @@ class KnownAnswers:
         """
         name = _id_of(answer)
         if name is not None:
-            known = self.known.get(name)
-            is_same = known is None or known.began == began
-            self.known[name] = _Known(began, get_ident(), maker, is_unique=is_same)
+            self._note(name, began, maker)
         elif maker is not None and type(answer) not in _PLAIN:
-            self.known[id(answer)] = _Known(began, get_ident(), maker, answer)
+            self._keep(id(answer), _Known(began, get_ident(), maker, answer))
+
+    def note_id(self, name: str, began: float) -> None:
+        """Note that an answer on the wire is recorded which its provider calls so.
+
+        Args:
+            name: Its id, or that of its request.
+            began: When its call began.
+        """
+        own = _proof(name)
+        if own is not None:
+            self._note(own, began, None)
+
+    def _note(self, name: str, began: float, maker: str | None) -> None:
+        known = self.known.get(name)
+        is_same = known is None or known.began == began
+        self._keep(name, _Known(began, get_ident(), maker, is_unique=is_same))
+
+    def _keep(self, key: str | int, known: _Known) -> None:
+        self.known[key] = known
         while len(self.known) > _MOST:
             try:
                 self.known.popitem(last=False)
@@ -122,8 +139,10 @@ def _id_of(answer: object) -> str | None:
         fields.get("created_at"),
         None if about is None else about.get("RequestId"),
     )
-    for name in names:
-        own = _PREFIX.sub("", name) if type(name) is str else ""
-        if len(own) >= _SHORTEST and len({*own}) >= _FEWEST_LETTERS:
-            return own
-    return None
+    return next(filter(None, map(_proof, names)), None)
+
+
+def _proof(name: object) -> str | None:
+    """An id without its prefix, if it's long and various enough to be one answer's alone."""
+    own = _PREFIX.sub("", name) if type(name) is str else ""
+    return own if len(own) >= _SHORTEST and len({*own}) >= _FEWEST_LETTERS else None

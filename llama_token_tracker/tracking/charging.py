@@ -3,18 +3,22 @@
 Where calls and events meet budgets.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from llama_token_tracker._lock import LOCK
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import printable
 from llama_token_tracker.budgets import Accounts, Budget, BudgetError, Reservation, reserve_all
 from llama_token_tracker.events.call import Call
 from llama_token_tracker.events.event import TokenCountingEvent
 from llama_token_tracker.pricing import Prices
+from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.usage import Usage
+
+Reserve: TypeAlias = Callable[[Call], None]
 
 
 class CallReservation(NamedTuple):
@@ -149,6 +153,39 @@ def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:
         return
     needs_price = any(one.budget.usd is not None for one in accounts)
     call.reservation = CallReservation(reservation, needs_price)
+
+
+def reserve_for(owner: RequestOwner | None, request: Call, reserve: Reserve) -> None:
+    """Reserve what a request may use, before it's sent.
+
+    What a framework sends, its own call holds: from its start, if that was told of and wasn't
+    refused, or from now on.
+
+    Args:
+        owner: The framework's call that sends it, if one does.
+        request: The request.
+        reserve: Reserves what a call may use.
+
+    Raises:
+        BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
+    """
+    call = owner if isinstance(owner, Call) else None
+    if call is not None:
+        call.is_stopped = True
+    if owner is not None and owner.refusal is not None:
+        raise owner.refusal
+    if call is None:
+        reserve(request)
+        return
+    if not is_covered(call):
+        request.context = call.context
+        reserve(request)
+        with LOCK:
+            # Of two that leave at once, one holds for the call.
+            if not is_covered(call):
+                call.reservation, request.reservation = request.reservation, None
+        release(request)
+    call.is_stopped = False
 
 
 def _expected(call: Call) -> tuple[int, int | None]:

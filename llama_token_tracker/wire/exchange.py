@@ -5,6 +5,7 @@ figures; else it becomes an event of its own. Figures and texts are read when so
 them.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from llama_token_tracker.extraction import (
     extract_reported,
     with_parts,
 )
-from llama_token_tracker.tracking.charging import is_covered
+from llama_token_tracker.tracking.charging import reserve_for
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
@@ -36,6 +37,9 @@ from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTr
 _LONGEST_BODY: Final = 262_144
 _BYTES_PER_PIECE: Final = 500
 _END_OF_JSON: Final = b"}"
+_HEAD: Final = 512
+_ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{,128})"')
+"""Near its beginning, what an answer calls itself."""
 _NO_TAGS: Final[dict[str, Any]] = {}
 
 Read: TypeAlias = Callable[[Any], object]
@@ -255,28 +259,12 @@ class Exchange(_Answer):
     def reserve(self) -> None:
         """Hold in the budgets what it may use, before it's sent.
 
-        What a framework sends, its own call holds: from its start, if that was told of and wasn't
-        refused, or from now on.
-
         Raises:
             BudgetExceededError: It would pass a limit. A user's `on_exceed` may raise anything.
         """
         if self.is_limited:
             self.is_settled = True  # until it may be sent: so it's none that could be lost
-            owner, tracker = self._owner, self._recorder.tracker
-            if isinstance(owner, Call):
-                owner.is_stopped = True
-                if owner.refusal is not None:
-                    raise owner.refusal
-                if not is_covered(owner):
-                    self.context = owner.context
-                    tracker.reserve(self)
-                    owner.reservation, self.reservation = self.reservation, None
-                owner.is_stopped = False
-            elif owner is not None and owner.refusal is not None:
-                raise owner.refusal
-            else:
-                tracker.reserve(self)
+            reserve_for(self._owner, self, self._recorder.tracker.reserve)
             self.is_settled = False
 
     # --- what the client's watch tells -----------------------------------------------------
@@ -284,6 +272,8 @@ class Exchange(_Answer):
     def told_id(self, name: str) -> None:
         """Note what its provider calls the request."""
         self.event_id, self.request_id = name, name or None
+        if self._owner is None:
+            self._recorder.tracker.answers.note_id(name, self.began)
 
     def answered(self) -> None:
         """Note that the answer has begun."""
@@ -292,6 +282,8 @@ class Exchange(_Answer):
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
+        if not self.pieces and (named := _ID.search(piece, 0, _HEAD)):
+            self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
         self.pieces.append(piece)
         event = self._event
         if event is None:

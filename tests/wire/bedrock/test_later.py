@@ -118,7 +118,7 @@ def test_a_chunk_that_nobody_can_read_takes_nothing_from_the_others(tracker: Tra
     sent = [{"chunk": {"bytes": chunk}} for chunk in (deep, b"[token", last)]
     exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", INVOKE_STREAM, BODY)
     parsed: dict[str, Any] = {"body": sent}
-    OPERATIONS["InvokeModelWithResponseStream"](exchange, parsed)
+    OPERATIONS["InvokeModelWithResponseStream"](exchange, parsed, b"")
     assert list(parsed["body"]) == sent
     [event] = tracker.llm_token_counts
     assert (event.prompt_token_count, event.completion_token_count) == (3, 4)
@@ -297,7 +297,7 @@ def test_a_name_that_tells_nothing_is_told_by_request_and_answer(
     exchange = Exchange(Recorder(tracker), "aws.bedrock", arn, "chat", INVOKE, body)
     headers = {"x-amzn-bedrock-input-token-count": "7", **output}
     parsed = {"ResponseMetadata": {"HTTPHeaders": headers}, "body": None}
-    OPERATIONS["InvokeModel"](exchange, parsed)
+    OPERATIONS["InvokeModel"](exchange, parsed, b"")
     assert len(tracker.embedding_token_counts) == embeds
     assert len(tracker.llm_token_counts) == (not embeds)
     assert tracker.total_embedding_token_count == (7 if embeds else 0)

@@ -1,12 +1,14 @@
 """An answer that another call hands on is counted once, also where no context tells who asked."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import httpx
 import openai
 import pytest
@@ -24,7 +26,7 @@ from tests.canned import canned
 from tests.needs import needs
 from tests.wire.counted.test_counted import CHAT
 
-GPT = "gpt-4o"
+GPT, CLAUDE_ON_AWS = "gpt-4o", "anthropic.claude-3-haiku-20240307-v1:0"
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 PROMPT = "What is the capital of Australia?"
 
@@ -158,6 +160,40 @@ def test_an_answer_is_known_by_its_id(elsewhere: Any, name: str):
             callback_manager=manager,
         ).complete(PROMPT)
     assert [event.total_token_count for event in handler.llm_token_counts] == [110]
+
+
+def _converse(client: Any, prompt: str) -> Any:
+    asked = [{"role": "user", "content": [{"text": prompt}]}]
+    return client.converse(modelId=CLAUDE_ON_AWS, messages=asked)
+
+
+def _invoke(client: Any, prompt: str) -> Any:
+    asked = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 9}
+    return json.loads(
+        client.invoke_model(modelId=CLAUDE_ON_AWS, body=json.dumps(asked))["body"].read()
+    )
+
+
+@pytest.mark.parametrize("ask", [_converse, _invoke])
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+def test_a_watched_client_of_boto3_asks_elsewhere(
+    elsewhere: Any, ask: Any, server: LoopbackProvider
+):
+    """AWS names its requests as well."""
+    server.reset()
+    handler = TokenCountingHandler()
+    client = boto3.client("bedrock-runtime", **server.arguments("bedrock"))
+    with watch(handler, client):
+        outer = Outer(
+            elsewhere=elsewhere,
+            ask=lambda prompt: ask(client, prompt),
+            callback_manager=CallbackManager([handler]),
+        )
+        outer.complete(PROMPT)
+        outer.complete(PROMPT)
+    assert len(handler.llm_token_counts) == 2
+    assert handler.total_llm_token_count == _billed(server)
+    assert {event.source for event in handler.llm_token_counts} == {"reported"}
 
 
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)

@@ -10,7 +10,7 @@ from tests.wire.labels.asking import CLAUDE, GPT
 SAID = "Canberra is the capital of Australia, and has been that since 1913."
 
 
-def completion(usage: Any, text: str = SAID) -> Canned:
+def completion(usage: Any, text: str = SAID) -> dict[str, Any]:
     """A chat completion."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
@@ -29,9 +29,9 @@ def chunks(*usages: Any, within: bool = False) -> list[Any]:
     return [{**head, "choices": [said]}, *figures]
 
 
-def response(usage: Any) -> Canned:
+def response(usage: Any, text: str = SAID) -> Canned:
     """An answer of the Responses API."""
-    content = [{"type": "output_text", "text": SAID, "annotations": []}]
+    content = [{"type": "output_text", "text": text, "annotations": []}]
     item = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
     head = {"id": "r", "object": "response", "created_at": 1, "model": GPT, "status": "completed"}
     more = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
@@ -44,11 +44,11 @@ def embeddings(usage: Any) -> Canned:
     return {"object": "list", "model": "voyage-3", "data": [one], "usage": usage}
 
 
-def message(usage: Any) -> Canned:
+def message(usage: Any, text: str = SAID) -> Canned:
     """A message of Anthropic's."""
     head = {"id": "m", "type": "message", "role": "assistant", "model": CLAUDE}
-    text = [{"type": "text", "text": SAID}]
-    return {**head, "content": text, "stop_reason": "end_turn", "usage": usage}
+    content = [{"type": "text", "text": text}]
+    return {**head, "content": content, "stop_reason": "end_turn", "usage": usage}
 
 
 def events(
