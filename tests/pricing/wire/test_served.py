@@ -567,7 +567,9 @@ def test_searches_are_billed_beside_tokens(ask: Callable[[Server, Json], Event],
         ({"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 8_000}, "10", True),
     ],
 )
-@pytest.mark.parametrize("ask", [claude, claude_stream])
+@pytest.mark.parametrize(
+    "ask", [claude, claude_stream, pytest.param(claude_llama_index, marks=NEWER_ANTHROPIC)]
+)
 def test_what_was_written_for_who_knows_how_long_costs_at_least_the_short(
     ask: Callable[[Server, Json], Event],
     creation: Json | None,
