@@ -252,9 +252,15 @@ def _is_guarded(body: Fields) -> bool:
 
 
 def describes_error(answer: Fields) -> bool:
-    """Whether an answer, or a document of a stream, tells of an error, whatever its HTTP status."""
+    """Whether an answer, or a document of a stream, tells of an error, whatever its HTTP status.
+
+    Source:
+        OpenAI's form is nearly everybody's. Mistral's, and older vLLM's, is an `object` of that
+        kind: https://docs.mistral.ai/api (checked 2026-11-30).
+    """
     error = answer.get("error")
-    return isinstance(error, str | dict) and error not in ("", {})
+    is_named = isinstance(error, str | dict) and error not in ("", {})
+    return is_named or answer.get("object") == "error"
 
 
 def is_deferred(answer: object) -> bool:

@@ -326,6 +326,8 @@ def _is_heard(span_id: str, model: Any) -> bool:
             return True
     if not isinstance(model, _MODELS) or len(_unheard) >= _MAX_SPANS:
         return True  # engines have methods of these names, too
+    if isinstance(getattr(model, "llm", None), _MODELS):
+        return True  # one that asks another, whose own span tells
     around = SPANS.parent(span_id)
     while around is not None and around not in _unheard:
         around = SPANS.parent(around)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
@@ -10,6 +11,7 @@ from llama_index.core.chat_engine import CondensePlusContextChatEngine
 from llama_index.core.evaluation import FaithfulnessEvaluator
 from llama_index.core.llms import ChatMessage, MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
+from pydantic import BaseModel
 
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker._log_once import forget_notices
@@ -74,6 +76,25 @@ def test_what_the_handler_hears_is_not_uncounted() -> None:
     asyncio.run(model.achat([ChatMessage("Hello")]))
     assert len(handler.llm_token_counts) == 3
     assert handler.uncounted == {}
+
+
+class Fact(BaseModel):
+    """What is asked for."""
+
+    city: str
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_a_model_that_asks_another_is_not_uncounted_itself(hears: bool) -> None:
+    """The one that it asks tells, heard or not."""
+    handler = TokenCountingHandler()
+    model = _model(handler) if hears else MockLLM(max_tokens=3, callback_manager=deaf())
+    wrapped = model.as_structured_llm(Fact, callback_manager=deaf())
+    with suppress(ValueError):  # a mock's answer is no fact
+        wrapped.chat([ChatMessage("Hello")])
+    assert len(handler.llm_token_counts) == hears
+    assert "StructuredLLM.chat" not in handler.uncounted
+    assert bool(handler.uncounted) is not hears
 
 
 EMBEDS: dict[str, Callable[[MockEmbedding], object]] = {

@@ -640,8 +640,10 @@ def test_zeros_that_langchain_alone_hands_on_are_silence():
 
 
 ERROR = {"error": {"message": "upstream failed", "code": 502}}
+ERRORS = [ERROR, {"object": "error", "message": "no", "type": "invalid_request", "code": 400}]
 
 
+@pytest.mark.parametrize("error", ERRORS, ids=["OpenAI's", "Mistral's"])
 @pytest.mark.parametrize(
     ("ask", "model"),
     [
@@ -655,9 +657,9 @@ ERROR = {"error": {"message": "upstream failed", "code": 502}}
         pytest.param(async_converse, ON_AWS, marks=WITH_AIOBOTO3),
     ],
 )
-def test_an_error_in_a_body_is_no_answer(ask: Ask, model: str):
+def test_an_error_in_a_body_is_no_answer(ask: Ask, model: str, error: Any):
     """Whatever its HTTP status: what it cost isn't known."""
-    event = asked(ask, ERROR, model)
+    event = asked(ask, error, model)
     assert (event.status, event.not_understood) == ("failed", ("error",))
     assert event.source == "estimated"
     assert event.prompt_token_count > 0
@@ -692,7 +694,7 @@ def test_an_error_in_a_body_that_a_framework_raises_at_is_not_free(ask: Ask, mod
     assert not is_exact(event)
 
 
-FAILING = [*chunks()[:1], ERROR]
+FAILING, FAILING_ALIKE = [*chunks()[:1], ERROR], [*chunks()[:1], ERRORS[1]]
 
 
 @pytest.mark.parametrize(
@@ -701,6 +703,7 @@ FAILING = [*chunks()[:1], ERROR]
         (chat_stream, FAILING, GPT),
         (async_chat_stream, FAILING, GPT),
         (post("/v1/chat/completions", messages=MESSAGES, stream=True), FAILING, GPT),
+        (post("/v1/chat/completions", messages=MESSAGES, stream=True), FAILING_ALIKE, GPT),
         (messages_stream, events({"input_tokens": 70, "output_tokens": 1}, error=True), CLAUDE),
         (GEMINI, [{"candidates": GEMINIS["candidates"]}, ERROR], "gemini-2.5-flash"),
         pytest.param(llama_openai_stream, FAILING, GPT, marks=WITH_OPENAI),
