@@ -10,6 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.callbacks import CBEventType, EventPayload
 
 from llama_token_tracker import TokenCountingHandler, Usage
+from llama_token_tracker.extraction import extract_reported
 
 Body: TypeAlias = dict[str, Any]
 Mutate: TypeAlias = Callable[[Body, Any], None]
@@ -129,14 +130,15 @@ def leave_out(body: Body, data: Any) -> None:
 MUTATIONS: list[Mutate] = [add_unknown, add_step, zero, contradict, lie, leave_out]
 
 
-def _event(usage: Body, model: str, kind: str) -> Any:
+def _event(usage: Body, model: str, kind: str, served: str | None = None) -> Any:
     handler = TokenCountingHandler()
     message = ChatMessage(role="assistant", content="some answer")
     about = {"class_name": kind, "model": model}
     asked = [ChatMessage(role="user", content="some question")]
     start = {EventPayload.MESSAGES: asked, EventPayload.SERIALIZED: about}
     handler.on_event_start(CBEventType.LLM, start, "1")
-    told = {EventPayload.RESPONSE: ChatResponse(message=message, raw={"usage": usage})}
+    raw = {"usage": usage} | ({} if served is None else {"model": served})
+    told = {EventPayload.RESPONSE: ChatResponse(message=message, raw=raw)}
     handler.on_event_end(CBEventType.LLM, told, "1")
     [event] = handler.llm_token_counts
     return event
@@ -161,3 +163,53 @@ def test_what_was_tampered_with_never_passes_for_the_bill(way: str, bill: Usage,
         assert mutate in (lie, contradict, leave_out, zero) or body == made(bill)
         counts = (event.prompt_token_count, event.completion_token_count)
         assert counts == (bill.input_tokens, bill.output_tokens)
+
+
+SERVED = ("gpt-4o-mini-2024-07-18", "gpt-4.1", "o3", "claude-3-haiku-20240307", "acme-tuned-7b")
+
+
+@pytest.mark.parametrize("way", ["chat", "responses", "messages"])
+@settings(deadline=None)
+@given(bill=bills(), served=st.sampled_from(SERVED))
+def test_another_model_in_the_answer_is_priced_or_takes_wholeness_away(
+    way: str, bill: Usage, served: str
+):
+    """What it would have cost if that one had been asked for is the bill."""
+    made, model, kind = WAYS[way]
+    event = _event(made(bill), model, kind, served)
+    if event.cost is not None and event.cost.is_whole:
+        asked_for = _event(made(bill), served, kind)
+        assert asked_for.cost.is_whole
+        assert event.cost_usd == asked_for.cost_usd
+    else:
+        assert served in ("acme-tuned-7b", "claude-3-haiku-20240307") or way == "messages"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(deadline=None)
+@given(bill=bills(), shares=st.lists(st.integers(0, 100), min_size=1, max_size=6), data=st.data())
+def test_a_stream_says_the_bill_if_its_figures_only_grow(
+    way: str, bill: Usage, shares: list[int], data: Any
+):
+    """In any other order what its last chunk says is marked, unless that is the bill."""
+    made = WAYS[way][0]
+    grown = [_so_far(bill, share) for share in sorted(shares)]
+    bodies = [{"usage": made(usage)} for usage in (*grown, bill)]
+    sure = extract_reported(bodies)
+    assert _sums(sure.usage) == _sums(bill)
+    assert (sure.input_source, sure.output_source) == ("reported", "reported")
+    shuffled = extract_reported(data.draw(st.permutations(bodies)))
+    if "estimated" not in (shuffled.input_source, shuffled.output_source):
+        assert _sums(shuffled.usage) == _sums(bill)
+
+
+def _sums(usage: Usage | None) -> tuple[int | None, ...]:
+    assert usage is not None
+    return usage.input_tokens, usage.cache_read_tokens, usage.output_tokens
+
+
+def _so_far(bill: Usage, percent: int) -> Usage:
+    """What a stream has used after such a part of its output."""
+    said = max((bill.output_tokens or 0) * percent // 100, 1)
+    thought = min(bill.reasoning_tokens or 0, said)
+    return Usage.of({**bill.reported(), "output_tokens": said, "reasoning_tokens": thought})
