@@ -133,6 +133,17 @@ _VERTEX_SERVICE: Final = "aiplatform"
 SPOKEN_BY_OTHERS: Final = frozenset({ANTHROPIC, COHERE, OPENAI})
 """Whose formats others speak as well, so that they tell nobody's name."""
 
+OWN_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "moonshot_ai": ("cached_tokens",),
+    PERPLEXITY: ("citation_tokens",),
+    "together": ("cached_tokens",),
+}
+"""What providers who speak as OpenAI does say of tokens under names that OpenAI has not.
+
+Source: https://platform.moonshot.ai/docs/api/chat, https://docs.together.ai/reference,
+https://docs.perplexity.ai/api-reference (checked 2026-11-30).
+"""
+
 STATE_COSTS: Final = frozenset({OPENROUTER, PERPLEXITY, XAI})
 """Who states in each answer what was billed for it, in US dollars.
 

@@ -16,7 +16,7 @@ from llama_token_tracker._names import (
     ANTHROPIC,
     BEDROCK,
     LANGCHAIN_PROVIDERS,
-    PERPLEXITY,
+    OWN_NAMES,
     at_url,
 )
 from llama_token_tracker._printable import exact, is_text
@@ -463,21 +463,25 @@ def _told(
         told = repeated._replace(served=told.served)
     if told.usage is None:
         return told._replace(usage=carried)
-    apart = [name for answer in answers for name in _billed_apart(run.provider, answer)]
+    own = OWN_NAMES.get(run.provider or "", ())
+    if told.usage.cache_read_tokens is not None:
+        own = tuple(name for name in own if name != "cached_tokens")
+    apart = [name for answer in answers for name in _dropped(answer, own)]
     return told._replace(not_understood=together(told.not_understood, apart))
 
 
-def _billed_apart(provider: str | None, answer: Generation) -> Iterator[str]:
-    """What tells of more tokens than the figures of an answer do, where those are LangChain's own.
+def _dropped(answer: Generation, own_names: Iterable[str]) -> Iterator[str]:
+    """What LangChain may have dropped of an answer's usage, where its own copy is all that's left.
 
-    It drops from a stream's usage what it has no name for.
+    Args:
+        answer: The answer.
+        own_names: What its provider says under names that LangChain doesn't know.
     """
     message: Any = getattr(answer, "message", None)
     told: Any = getattr(message, "response_metadata", None) or {}
     if "usage" in told or "token_usage" in told:
         return
-    if provider == PERPLEXITY:
-        yield "citation_tokens"
+    yield from own_names
     content: Any = getattr(message, "content", None)
     if is_list(content):
         kinds = [field_in(block, "type") for block in items(content)]

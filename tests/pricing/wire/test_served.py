@@ -19,6 +19,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import ChatMessage
 
 from llama_token_tracker import Budget, TokenCountingEvent, TokenCountingHandler, Tracker
+from llama_token_tracker._names import STATE_COSTS
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
 from tests.needs import left_out_if, needs, release
 from tests.pricing.wire.conftest import AsyncLoop, Json, Loop, Server, usd
@@ -360,6 +361,7 @@ def test_the_cost_that_openrouter_states_is_the_cost(ask: Ask, canned: Server):
         ("https://api.x.ai/v1", "grok-4", "reported"),
         ("https://api.perplexity.ai", "sonar-pro", "estimated"),
         ("https://api.deepseek.com", "deepseek-chat", "reported"),
+        ("https://api.moonshot.ai/v1", "kimi-k2-0905-preview", "estimated"),
     ],
 )
 def test_what_the_list_says_is_not_whole_where_a_stated_cost_is_missing(
@@ -369,7 +371,9 @@ def test_what_the_list_says_is_not_whole_where_a_stated_cost_is_missing(
     told(canned, ask, model, tokens(1_000, 500))
     event = ask(canned, url, model)
     assert event.cost_usd
-    assert event.to_dict()["cost_is_whole"] is ("deepseek" in url)
+    is_stated_by_names_of_its_own = source == "estimated" and ask is not sdk
+    is_whole = event.provider not in STATE_COSTS and not is_stated_by_names_of_its_own
+    assert event.to_dict()["cost_is_whole"] is is_whole
     assert event.source == ("reported" if ask is sdk else source)
 
 
