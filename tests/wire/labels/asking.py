@@ -240,6 +240,12 @@ def llama_claude_stream(url: str, model: str, counter: Any) -> None:
             pass
 
 
+def llama_claude_watched_stream(url: str, model: str, counter: Any) -> None:
+    """The same with a watch."""
+    with watch(counter):
+        llama_claude_stream(url, model, counter)
+
+
 def llama_claude_astream(url: str, model: str, counter: Any) -> None:
     """The same, asynchronous."""
 

@@ -57,6 +57,7 @@ from tests.wire.labels.asking import (
     llama_claude,
     llama_claude_astream,
     llama_claude_stream,
+    llama_claude_watched_stream,
     llama_converse,
     llama_converse_stream,
     llama_openai,
@@ -615,6 +616,8 @@ EMPTIED = {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 17}
     [
         (messages_stream, events(FULL, EMPTIED), CLAUDE),
         (invoke_stream, on_aws(events(FULL, EMPTIED)), ON_AWS),
+        # Without one its integration fills in the input, and drops the cache's part of it.
+        pytest.param(llama_claude_watched_stream, events(FULL, EMPTIED), CLAUDE, marks=WITH_CLAUDE),
         pytest.param(
             watched_langchain_claude_stream,
             events(FULL, EMPTIED),
