@@ -240,7 +240,9 @@ class RunRecorder:
         if status == "complete" and _is_broken_off(run, answers):
             status = "abandoned"
         told = _told(run, response, answers, carried)
-        reported = _by_wire(run, told._replace(output_is_complete=status == "complete"))
+        # An error that carries figures came after all of the answer.
+        is_complete = status == "complete" or (carried is not None and told.usage is carried)
+        reported = _by_wire(run, told._replace(output_is_complete=is_complete))
         # Empty pieces are no answer; and what was reported need not be counted.
         parts = () if reported.covers_call else _parts(answers)
         transcript = self._transcript(run, reported, answers, parts)

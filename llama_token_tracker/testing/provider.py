@@ -183,7 +183,7 @@ class LoopbackProvider:
         with self._changed:
             number = next(self._numbers)
             # Various enough to be this answer's alone, as real ones are.
-            name = f"loopback{number}-{uuid4().hex}"
+            name = f"loopback{uuid4().int}"
             request = Request(name, model or str(body.get("model", "")), body)
             if route is None:
                 reply, answer, billed = Reply(), _unknown(path), None
