@@ -39,10 +39,12 @@ class Progress:
     def _add_delta(self, deltas: list[str], chunk: Any) -> None:
         """Keep a chunk's text, unless the first one that has any shows it in its message, too."""
         try:
-            delta = chunk.delta
+            delta: str = chunk.delta
+            if not delta:
+                return
             if deltas or delta not in (chunk.message.content or ""):
-                deltas.append(delta or "")
-            elif delta:
+                deltas.append(delta)
+            else:
                 self._deltas = None
         except Exception as error:  # noqa: BLE001 - an integration's own chunk may be anything
             pass_on(error)
@@ -57,14 +59,18 @@ class Progress:
             llama-index-llms-anthropic 0.12.3, `stream_chat` (checked 2026-11-30).
         """
         last: Any = self.last
-        text = "".join(self._deltas or ())
-        if not text or len(text) <= len(last.message.content or ""):
+        try:
+            text = "".join(self._deltas or ())
+            if not text or len(text) <= len(last.message.content or ""):
+                return last
+            message: ChatMessage = last.message
+            blocks = [block for block in message.blocks if not isinstance(block, TextBlock)]
+            told = {"role": message.role, "additional_kwargs": message.additional_kwargs}
+            written = ChatMessage(blocks=[*blocks, TextBlock(text=text)], **told)
+            return ChatResponse(message=written, raw=last.raw)
+        except Exception as error:  # noqa: BLE001 - an integration's own chunk may be anything
+            pass_on(error)
             return last
-        message: ChatMessage = last.message
-        blocks = [block for block in message.blocks if not isinstance(block, TextBlock)]
-        told = {"role": message.role, "additional_kwargs": message.additional_kwargs}
-        written = ChatMessage(blocks=[*blocks, TextBlock(text=text)], **told)
-        return ChatResponse(message=written, raw=last.raw)
 
     def left_at(self, reported: Reported) -> Reported:
         """The same of a stream that ended here: its output is all, if nothing came after that."""

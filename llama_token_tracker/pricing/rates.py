@@ -64,6 +64,7 @@ class Cost:
             - The provider isn't known, as nobody knows the host. The price is that of the model's
               maker.
             - Something in what the provider said of its tokens wasn't understood.
+            - The provider states in its answers what it has billed, and this one has no such cost.
             - The call went to AWS GovCloud or China. The price is that of other Regions.
     """
 

@@ -41,7 +41,7 @@ class Whole:
             content, self._read = b"".join(self._read), []
             if (fields := decoded(content)) is not None:
                 exchange.add(fields)
-                if describes_error(fields):
+                if describes_error(fields) and exchange.reported().usage is None:
                     exchange.settle("failed")
             elif content:
                 notice("an answer of Bedrock's is no JSON", content, "its figures are missing")
