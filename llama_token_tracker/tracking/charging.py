@@ -60,8 +60,9 @@ class CallReservation(NamedTuple):
 
 def _is_unseen(event: TokenCountingEvent) -> bool:
     """Whether an answer may have come back, of which neither text nor figures were seen."""
-    if event.status == "complete" and event.operation in ("chat", "completion"):
-        return event.completion_source == "estimated" and not event.completion_token_count
+    if event.status in ("complete", "failed") and event.operation in ("chat", "completion"):
+        is_unknown = event.completion_source == "estimated" and not event.completion_token_count
+        return is_unknown and not event.is_free
     return event.status == "unanswered"
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.canned import Canned
+from llama_token_tracker import Budget, BudgetExceededError, Tracker
+from tests.canned import Canned, canned
 from tests.wire.labels.answers import (
     chunks,
     completion,
@@ -643,6 +644,7 @@ def test_zeros_that_langchain_alone_hands_on_are_silence():
 
 
 ERROR = {"error": {"message": "upstream failed", "code": 502}}
+UNSEEN = [async_chat, post("/v1/chat/completions", messages=MESSAGES, max_tokens=64)]
 ERRORS = [ERROR, {"object": "error", "message": "no", "type": "invalid_request", "code": 400}]
 
 
@@ -667,6 +669,20 @@ def test_an_error_in_a_body_is_no_answer(ask: Ask, model: str, error: Any):
     assert event.source == "estimated"
     assert event.prompt_token_count > 0
     assert not (event.cost and event.cost.is_whole)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["OpenAI's", "Mistral's"])
+@pytest.mark.parametrize("ask", [*UNSEEN, converse, invoke])
+def test_a_budget_is_charged_what_was_reserved_for_an_error_in_a_body(ask: Ask, error: Any):
+    """For nobody knows what came before it: no budget is passed by calls that it can't see."""
+    tracker = Tracker(budget=Budget(tokens=400, default_max_tokens=100))
+    sent = 0
+    with canned(error) as url, suppress(BudgetExceededError):
+        for _ in range(20):
+            ask(url, GPT if ask in UNSEEN else ON_AWS, tracker)
+            sent += 1
+    assert 2 <= sent <= 6  # of which each may be answered by 64 or 100 tokens
+    assert tracker.accounts[0].spent().tokens >= 64 * sent
 
 
 @pytest.mark.parametrize(
