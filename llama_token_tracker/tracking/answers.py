@@ -84,15 +84,26 @@ class KnownAnswers:
             self._keep(id(answer), _Known(began, get_ident(), maker, answer))
 
     def note_id(self, name: str, began: float) -> None:
-        """Note that an answer on the wire is recorded which its provider calls so.
+        """Note that an answer on the wire is recorded which calls itself so.
 
         Args:
-            name: Its id, or that of its request.
+            name: Its id.
             began: When its call began.
         """
         own = _proof(name)
         if own is not None:
             self._note(own, began, None)
+
+    def note_request(self, name: str, began: float) -> None:
+        """Note that the answer to a request is recorded which AWS calls so.
+
+        Whether that proves anything is asked when an answer is looked for.
+
+        Args:
+            name: The request's id.
+            began: When its call began.
+        """
+        self._note(name, began, None)
 
     def _note(self, name: str, began: float, maker: str | None) -> None:
         known = self.known.get(name)
@@ -137,9 +148,12 @@ def _id_of(answer: object) -> str | None:
         fields.get("responseId"),
         # Ollama's, to the nanosecond.
         fields.get("created_at"),
-        None if about is None else about.get("RequestId"),
     )
-    return next(filter(None, map(_proof, names)), None)
+    found = next(filter(None, map(_proof, names)), None)
+    if found is None and about is not None:
+        name: Any = about.get("RequestId")
+        return name if _proof(name) is not None else None
+    return found
 
 
 def _proof(name: object) -> str | None:

@@ -273,7 +273,7 @@ class Exchange(_Answer):
         """Note what its provider calls the request."""
         self.event_id, self.request_id = name, name or None
         if self._owner is None:
-            self._recorder.tracker.answers.note_id(name, self.began)
+            self._recorder.tracker.answers.note_request(name, self.began)
 
     def answered(self) -> None:
         """Note that the answer has begun."""

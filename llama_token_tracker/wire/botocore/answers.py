@@ -100,7 +100,8 @@ def _usage(answer: Mapping[str, Any], content: bytes) -> dict[str, Any]:
     """
     usage: Any = answer.get("usage") or {}
     details: Any = usage.get("cacheDetails", ())
-    if content.count(b"oken") > len([key for key in usage if "oken" in key]) + len(details):
+    # Each key speaks of them, but for the one that has a list, and each entry of that does.
+    if content.count(b"oken") > len(usage) + len(details) - bool(details):
         # There are more, or a text speaks of tokens.
         usage = (decoded(content) or {}).get("usage") or usage
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
