@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
+import boto3
+from botocore.config import Config
+
 from llama_token_tracker.testing.formats.bedrock.eventstream import STREAM, event
 
 Canned: TypeAlias = "dict[str, Any] | list[Any]"
@@ -25,6 +28,18 @@ def _encoded(answer: Canned) -> tuple[str, bytes]:
         lines.append(f"{named}data: {json.dumps(document)}\n\n")
     end = "" if answer[0].get("type") else "data: [DONE]\n\n"
     return "text/event-stream", ("".join(lines) + end).encode()
+
+
+def bedrock(url: str) -> Any:
+    """A client of Bedrock's that asks the server at this URL, once."""
+    return boto3.client(
+        "bedrock-runtime",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
 
 
 @contextmanager

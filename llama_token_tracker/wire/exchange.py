@@ -25,6 +25,8 @@ from llama_token_tracker.extraction import (
     extract_reported,
     with_parts,
 )
+from llama_token_tracker.extraction.fields import Fields
+from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.tracking.charging import reserve_for
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
@@ -111,6 +113,10 @@ class _Answer(WireTranscript):
         """Take in an answer that says at once all that it will say of its tokens."""
         self._whole = extract_reported(fields)
         self._note(fields)
+
+    def is_error(self, fields: Fields) -> bool:
+        """Whether a whole answer is the description of an error; beside figures it's a part."""
+        return describes_error(fields) and self.reported().usage is None
 
     def _note(self, fields: object) -> None:
         """Let frameworks know the answer, if nobody knows yet whose request it is."""

@@ -158,8 +158,7 @@ class Answer:
         self._exchange.add_all(fields)
         if self._counts and self._exchange.reported().usage is None:
             self._exchange.add_all(self._counts)
-        # Beside figures an error is a part of an answer.
-        if "error" in self._exchange.reported().not_understood:
+        if self._exchange.is_error(fields):
             self._exchange.settle("failed")
         self._note_status(fields)
         self._defers()

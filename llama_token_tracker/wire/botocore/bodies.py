@@ -9,7 +9,6 @@ from typing import Any
 from urllib3.response import HTTPResponse
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.wire.answers.readers import Reader, watch_content, watch_response
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.exchange import Exchange
@@ -41,7 +40,7 @@ class Whole:
             content, self._read = b"".join(self._read), []
             if (fields := decoded(content)) is not None:
                 exchange.add(fields)
-                if describes_error(fields) and exchange.reported().usage is None:
+                if exchange.is_error(fields):
                     exchange.settle("failed")
             elif content:
                 notice("an answer of Bedrock's is no JSON", content, "its figures are missing")

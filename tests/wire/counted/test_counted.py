@@ -5,18 +5,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
-import boto3
 import httpx
 import openai
 import pytest
-from botocore.config import Config
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager
 from pydantic import BaseModel
 
 from llama_token_tracker import TokenCountingHandler, Tracker, count_messages, count_tokens
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
-from tests.canned import canned
+from tests.canned import bedrock, canned
 from tests.needs import needs
 
 GPT, CLAUDE = "gpt-4o", "claude-3-7-sonnet-20250219"
@@ -358,14 +356,7 @@ def test_requests_of_boto3(thinks: bool, tracker: Tracker):
     """The same on Bedrock, whose options stand within others."""
     more: Any = {"thinking": {"type": "enabled", "budget_tokens": 1_024}}
     with canned(CONVERSED) as url:
-        client = boto3.client(
-            "bedrock-runtime",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="none",
-            aws_secret_access_key="none",
-            config=Config(retries={"total_max_attempts": 1}),
-        )
+        client = bedrock(url)
         watch(tracker, client)
         client.converse(
             modelId=f"us.anthropic.{CLAUDE}-v1:0",

@@ -4,17 +4,15 @@ import asyncio
 from typing import Any
 
 import anthropic
-import boto3
 import httpx
 import openai
 import pytest
-from botocore.config import Config
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
-from tests.canned import canned
+from tests.canned import bedrock, canned
 from tests.needs import needs
 from tests.wire.counted.test_counted import CLAUDE, GPT, PROMPT, STREAM, llm
 
@@ -159,14 +157,7 @@ def test_bedrock(framework: str, kind: str):
     """Botocore reads an event stream whatever it's called, and so does the watch."""
     handler = TokenCountingHandler()
     with canned(BY_BEDROCK, kind) as url:
-        client = boto3.client(
-            "bedrock-runtime",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="none",
-            aws_secret_access_key="none",
-            config=Config(retries={"total_max_attempts": 1}),
-        )
+        client = bedrock(url)
         watch(handler, client)
         model_id = f"anthropic.{CLAUDE}-v1:0"
         if framework == "boto3":

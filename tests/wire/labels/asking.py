@@ -3,21 +3,19 @@
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from typing import Any, TypeAlias
 
 import anthropic
-import boto3
 import httpx
 import openai
-from botocore.config import Config
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import ChatMessage
 
 from llama_token_tracker import TokenCountingEvent, TokenCountingHandler, Tracker
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
-from tests.canned import Canned, canned
+from tests.canned import Canned, bedrock, canned
 from tests.needs import left_out_if, needs, release
 
 PROMPT = "What is the capital of Australia?"
@@ -118,14 +116,7 @@ def post(path: str, **body: Any) -> Ask:
 
 
 def _bedrock(url: str, counter: Any) -> Any:
-    client = boto3.client(
-        "bedrock-runtime",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
+    client = bedrock(url)
     watch(counter, client)
     return client
 
@@ -263,7 +254,7 @@ _KEYS = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "region_n
 
 def _llama_converse(url: str, model: str, counter: Any) -> Any:
     kind = import_module("llama_index.llms.bedrock_converse").BedrockConverse
-    client = boto3.client("bedrock-runtime", endpoint_url=url, **_KEYS)
+    client = bedrock(url)
     made = kind(model=model, client=client, max_tokens=64, **_KEYS)
     made.callback_manager = CallbackManager([counter])
     return made
@@ -344,7 +335,7 @@ def watched_langchain_stream(url: str, model: str, counter: Any) -> None:
 
 def _langchain_converse(url: str, model: str) -> Any:
     kind = import_module("langchain_aws").ChatBedrockConverse
-    client = boto3.client("bedrock-runtime", endpoint_url=url, **_KEYS)
+    client = bedrock(url)
     return kind(model=model, client=client, disable_streaming=False)
 
 
@@ -370,10 +361,19 @@ def _counter(ask: Ask) -> Any:
     return Tracker()
 
 
-def asked(ask: Ask, answer: Canned, model: str) -> TokenCountingEvent:
-    """Ask, and give the one event of it."""
+def asked(
+    ask: Ask, answer: Canned, model: str, within: AbstractContextManager[object] | None = None
+) -> TokenCountingEvent:
+    """Ask, and give the one event of it.
+
+    Args:
+        ask: How it's asked.
+        answer: What is answered.
+        model: Which model is asked.
+        within: What expects, or suppresses, an error that comes of it.
+    """
     counter = _counter(ask)
-    with canned(answer) as url:
+    with canned(answer) as url, within or nullcontext():
         ask(url, model, counter)
     events = counter.llm_token_counts or counter.embedding_token_counts
     [event] = events

@@ -700,13 +700,8 @@ def test_a_budget_is_charged_what_was_reserved_for_an_error_in_a_body(ask: Ask, 
 )
 def test_an_error_in_a_body_that_a_framework_raises_at_is_not_free(ask: Ask, model: str):
     """It doesn't hand on what it was."""
-
-    def ask_in_vain(url: str, model: str, counter: Any) -> None:
-        with pytest.raises((TypeError, ValueError, KeyError)):
-            ask(url, model, counter)
-
-    ask_in_vain.__name__ = ask.__name__
-    event = asked(ask_in_vain, ERROR, model)
+    raises = pytest.raises((TypeError, ValueError, KeyError))
+    event = asked(ask, ERROR, model, raises)
     assert event.status == "unanswered"
     assert event.prompt_token_count > 0
     assert event.source != "reported"
@@ -731,13 +726,7 @@ FAILING, FAILING_ALIKE = [*chunks()[:1], ERROR], [*chunks()[:1], ERRORS[1]]
 )
 def test_a_stream_that_tells_of_an_error_has_failed(ask: Ask, answer: Canned, model: str):
     """However the stream itself ends."""
-
-    def ask_in_vain(url: str, model: str, counter: Any) -> None:
-        with suppress(openai.APIError):
-            ask(url, model, counter)
-
-    ask_in_vain.__name__ = ask.__name__
-    event = asked(ask_in_vain, answer, model)
+    event = asked(ask, answer, model, suppress(openai.APIError))
     assert event.status == "failed"
     assert event.prompt_token_count > 0
     assert event.completion_token_count > 0
@@ -796,12 +785,6 @@ def test_of_a_beginning_that_langchain_drops_nothing_is_reported(answer: Canned)
 )
 def test_a_stream_cut_before_its_figures_is_marked(ask: Ask):
     """Converse's come at the end."""
-
-    def ask_in_vain(url: str, model: str, counter: Any) -> None:
-        with suppress(ConnectionError):
-            ask(url, model, counter)
-
-    ask_in_vain.__name__ = ask.__name__
-    event = asked(ask_in_vain, conversed_stream(LONG)[:2], ON_AWS)
+    event = asked(ask, conversed_stream(LONG)[:2], ON_AWS, suppress(ConnectionError))
     assert event.completion_token_count > 10
     assert "reported" not in (event.prompt_source, event.completion_source)
