@@ -130,7 +130,7 @@ class TokenCountingCallbackHandler(Tracking[RunRecorder], BaseCallbackHandler):
 
     def _listen(self, settings: Settings) -> None:
         self._recorder = RunRecorder(self.tracker, settings)
-        self.tracker.owners.add(self._recorder, RunRecorder.find_owner)
+        self.tracker.owners.add(self._recorder)
 
     # --- what users read -------------------------------------------------------------------
 

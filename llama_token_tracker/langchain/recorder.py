@@ -182,7 +182,11 @@ class RunRecorder:
             self.runs.refuse(run)
             raise
 
-    def find_owner(self, provider: str | None) -> RequestOwner | None:
+    def has_open_calls(self) -> bool:
+        """Whether any run is open."""
+        return bool(len(self.runs))
+
+    def find_owner(self, provider: str | None, /) -> RequestOwner | None:
         """Find the run that a request belongs to which leaves here and now."""
         run = self.runs.get(_started.get())
         if run is not None:

@@ -142,7 +142,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
         tell = self._print if self._verbose else None
         self._recorder = SpanRecorder(self, self.tracker, settings, tell, hears_all=everywhere)
         listen(self._recorder, self)
-        self.tracker.owners.add(self._recorder, SpanRecorder.find_owner)
+        self.tracker.owners.add(self._recorder)
 
     # --- what LlamaIndex calls -------------------------------------------------------------
 

@@ -109,7 +109,11 @@ class Recorder:
         self.chunk = self.calls.chunk
         self.returned = self.calls.returned
 
-    def find_owner(self, _provider: str | None) -> RequestOwner | None:
+    def has_open_calls(self) -> bool:
+        """Whether any call is open."""
+        return bool(self.calls.by_id)
+
+    def find_owner(self, _provider: str | None, /) -> RequestOwner | None:
         """Find the call that a request belongs to which leaves here and now."""
         active = span_id = active_span_id.get()
         if active is None and not self.calls.by_id:

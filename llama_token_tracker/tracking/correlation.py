@@ -9,10 +9,10 @@ A call whose answer is deferred is correlated with the request that retrieves th
 
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
@@ -69,34 +69,44 @@ class RequestOwner(Protocol):
         ...
 
 
-FindOwner: TypeAlias = Callable[[Any, str | None], RequestOwner | None]
-"""A framework's method that says whether a request that leaves here and now, in this context, for
-this provider, is one of its calls'."""
+class Framework(Protocol):
+    """Knows the calls of a framework that are open."""
+
+    def has_open_calls(self) -> bool:
+        """Whether there's any, in whatever context."""
+        ...
+
+    def find_owner(self, provider: str | None, /) -> RequestOwner | None:
+        """Find the one that a request to this provider belongs to, which leaves here and now."""
+        ...
 
 
 class Owners:
     """The frameworks whose calls may own requests."""
 
     def __init__(self) -> None:
-        self._known: tuple[tuple[weakref.ref[Any], FindOwner], ...] = ()
+        self._known: tuple[weakref.ref[Framework], ...] = ()
 
-    def add(self, framework: Any, find: FindOwner) -> None:
-        """Ask a framework from now on, as long as somebody else holds it.
-
-        Args:
-            framework: An object of its.
-            find: That object's method, not bound to it.
-        """
+    def add(self, framework: Framework) -> None:
+        """Ask a framework from now on, as long as somebody else holds it."""
         with LOCK:
-            alive = (known for known in self._known if known[0]() is not None)
-            self._known = (*alive, (weakref.ref(framework), find))
+            alive = (known for known in self._known if known() is not None)
+            self._known = (*alive, weakref.ref(framework))
+
+    def have_open_calls(self) -> bool:
+        """Whether any call of theirs is open, in whatever context."""
+        for reference in self._known:
+            framework = reference()
+            if framework is not None and framework.has_open_calls():
+                return True
+        return False
 
     def find(self, provider: str | None) -> RequestOwner | None:
         """Find the call that a request to this provider belongs to, which leaves here and now."""
-        for reference, find in self._known:
+        for reference in self._known:
             framework = reference()
             if framework is not None:
-                owner = find(framework, provider)
+                owner = framework.find_owner(provider)
                 if owner is not None:
                     return owner
         return None

@@ -120,8 +120,12 @@ class _Answer(WireTranscript):
 
     def _note(self, fields: object) -> None:
         """Let frameworks know the answer, if nobody knows yet whose request it is."""
-        if self._owner is None:
+        if self._is_unknown():
             self._recorder.tracker.answers.note(fields, self.began, None)
+
+    def _is_unknown(self) -> bool:
+        """Whether nobody owns it, and a framework's call may be open that yet hands it on."""
+        return self._owner is None and self._recorder.tracker.owners.have_open_calls()
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -278,7 +282,7 @@ class Exchange(_Answer):
     def told_id(self, name: str) -> None:
         """Note what its provider calls the request."""
         self.event_id, self.request_id = name, name or None
-        if self._owner is None:
+        if self._is_unknown():
             self._recorder.tracker.answers.note_request(name, self.began)
 
     def answered(self) -> None:
@@ -288,7 +292,8 @@ class Exchange(_Answer):
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
-        if not self.pieces and (named := _ID.search(piece, 0, _HEAD)):
+        is_first = not self.pieces
+        if is_first and self._is_unknown() and (named := _ID.search(piece, 0, _HEAD)):
             self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
         self.pieces.append(piece)
         event = self._event

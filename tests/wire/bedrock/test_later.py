@@ -128,7 +128,10 @@ def test_a_chunk_that_nobody_can_read_takes_nothing_from_the_others(tracker: Tra
 class _Owner:
     """A framework that claims each request."""
 
-    def claim(self, _provider: str) -> RequestOwner:
+    def has_open_calls(self) -> bool:
+        return True
+
+    def find_owner(self, _provider: str | None, /) -> RequestOwner:
         return UNKNOWN_OWNER
 
 
@@ -141,7 +144,7 @@ _FIGURES = st.dictionaries(
 def test_figures_read_later_are_those_heard_at_once(parts: list[Any], ends: bool):
     """In whatever order texts and figures come, and whether or not the stream ends."""
     owner, claimed, plain = _Owner(), Tracker(), Tracker()
-    claimed.owners.add(owner, _Owner.claim)
+    claimed.owners.add(owner)
     at_once, later = (
         Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", CONVERSE, b"{}")
         for tracker in (claimed, plain)
@@ -268,11 +271,14 @@ def test_a_request_that_cannot_be_noted_is_none(
     class Broken:
         """A framework whose listener raises."""
 
-        def claim(self, _provider: str) -> RequestOwner:
+        def has_open_calls(self) -> bool:
+            raise RuntimeError
+
+        def find_owner(self, _provider: str | None, /) -> RequestOwner:
             raise RuntimeError
 
     broken = Broken()
-    tracker.owners.add(broken, Broken.claim)
+    tracker.owners.add(broken)
     watch(tracker, client)
     assert client.converse(modelId=CLAUDE, messages=MESSAGES)["usage"]
     gc.collect()
