@@ -15,13 +15,14 @@ is read as a list of one, for many providers take both. Values are compared with
 Keys, fields and values hold no `.`, `[`, `]` or `=`.
 
 A path is compiled once: by `parse` alone, for `values_at`; or several of them together by
-`tree_of`, for `collect`, which reads all counts of a usage in one pass.
+`tree_of`, for `read`, which reads all counts of a usage in one pass, those included that no path
+leads to.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.fields import MAX_TOKENS, Fields, as_fields, to_count
@@ -135,8 +136,8 @@ class Step:
     """
 
     path: str | None = None
-    inside: "Tree" = field(default_factory=dict[str, "Step"])
-    entries: "dict[str, Tree]" = field(default_factory=dict[str, "Tree"])
+    inside: "Tree" = field(default_factory=lambda: Tree())
+    entries: "dict[str, dict[str, Step]]" = field(default_factory=dict[str, "dict[str, Step]"])
 
     def paths(self) -> list[str]:
         """All paths that lead through here."""
@@ -153,11 +154,72 @@ class Step:
         return (*self.inside.values(), *entries)
 
 
-Tree: TypeAlias = dict[str, Step]
-"""Several paths that were compiled together: by their outermost keys, what is done with each."""
+class Layout(NamedTuple):
+    """What a tree says of the objects that have the same keys: providers' are much alike.
+
+    Attributes:
+        counts: The keys of counts, and the paths that end there.
+        inside: The keys of objects, and what is read of these.
+        lists: The keys of lists, likewise.
+        others: The keys that no path leads to.
+        suspects: Those of them whose own names speak of tokens.
+    """
+
+    counts: tuple[tuple[str, str], ...]
+    inside: tuple[tuple[str, Step], ...]
+    lists: tuple[tuple[str, Step], ...]
+    others: tuple[str, ...]
+    suspects: tuple[str, ...]
+
+
+class Tree(dict[str, Step]):
+    """Several paths that were compiled together: by their outermost keys, what is done with each.
+
+    Attributes:
+        layouts: By the keys of an object, how it's read, as far as any came.
+    """
+
+    __slots__ = ("layouts",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layouts: dict[tuple[str, ...], Layout] = {}
+
+    def layout(self, keys: tuple[str, ...]) -> Layout:
+        """How objects are read that have these keys."""
+        known = self.layouts.get(keys)
+        return known or remember(self.layouts, keys, self._layout(keys))
+
+    def _layout(self, keys: tuple[str, ...]) -> Layout:
+        known = [(key, self[key]) for key in keys if key in self]
+        others = tuple([key for key in keys if key not in self])
+        return Layout(
+            tuple([(key, step.path) for key, step in known if step.path is not None]),
+            tuple([(key, step) for key, step in known if step.inside]),
+            tuple([(key, step) for key, step in known if step.entries]),
+            others,
+            tuple([key for key in others if _speaks_of_tokens(key, key)]),
+        )
+
+
+_REMEMBERED: Final = 512
+_Key = TypeVar("_Key")
+_Plan = TypeVar("_Plan")
+
+
+def remember(plans: dict[_Key, _Plan], key: _Key, plan: _Plan) -> _Plan:
+    """Keep a plan for the next response of the same form; hostile forms fill no memory."""
+    if len(plans) < _REMEMBERED:
+        plans[key] = plan
+    return plan
+
 
 Steps: TypeAlias = Iterable[tuple[str, Step]]
 """A tree, or those of its keys that are worth a look."""
+
+
+NOTHING: Final = Tree()
+"""The tree of no path."""
 
 
 def tree_of(paths: Iterable[str]) -> Tree:
@@ -185,15 +247,71 @@ def tree_of(paths: Iterable[str]) -> Tree:
     return root.inside
 
 
-def collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
+def read(
+    layout: Layout,
+    body: Fields,
+    shape: str,
+    found: Counts,
+    unknown: dict[str, object],
+    *,
+    most_deep: int,
+    prefix: str = "",
+) -> None:
     """Put the counts that a body holds into `found`, by their paths.
 
     Args:
-        steps: Where to look.
+        layout: What its keys say.
         body: What is read.
         shape: The table's name, for the log.
         found: Where they are put.
+        unknown: Where those are put, as they stand, that no path leads to.
+        most_deep: How far objects in it are looked into for these.
+        prefix: How the paths of these begin.
     """
+    for key, path in layout.counts:
+        value = body.get(key)
+        if type(value) is int and 0 <= value <= MAX_TOKENS:
+            found[path] = value
+        elif value is not None and (count := to_count(value, f"{shape}: {path}")) is not None:
+            found[path] = count
+    for key, step in layout.inside:
+        value = body.get(key)
+        fields = as_fields(value)
+        if type(fields) is dict and most_deep:
+            known = step.inside
+            inner = known.layouts.get(keys := tuple(fields)) or known.layout(keys)
+            below = f"{prefix}{key}."
+            read(inner, fields, shape, found, unknown, most_deep=most_deep - 1, prefix=below)
+        elif value is not None:
+            _read_part(key, value, step, shape, found, unknown, most_deep, prefix)
+    for key, step in layout.lists:
+        value = body.get(key)
+        if value is not None:
+            _read_part(key, value, step, shape, found, unknown, most_deep, prefix)
+    for key in layout.others if most_deep or prefix else layout.suspects:
+        value = body.get(key)
+        if value:
+            _find_unknown({key: value}, NOTHING, unknown, most_deep=most_deep, prefix=prefix)
+
+
+def _read_part(
+    key: str,
+    value: object,
+    step: Step,
+    shape: str,
+    found: Counts,
+    unknown: dict[str, object],
+    most_deep: int,
+    prefix: str,
+) -> None:
+    """The same of one value that is a list, or another thing than its path says."""
+    part = {key: value}
+    _collect(((key, step),), part, shape, found)
+    _find_unknown(part, {key: step}, unknown, most_deep=most_deep, prefix=prefix)
+
+
+def _collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
+    """Put the counts that a body holds into `found`, by their paths."""
     for key, step in steps:
         value = body.get(key)
         if value is None:
@@ -206,7 +324,7 @@ def collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
         elif step.entries:
             _collect_entries(step, value, shape, found)
         elif (inner := as_fields(value)) is not None:
-            collect(step.inside.items(), inner, shape, found)
+            _collect(step.inside.items(), inner, shape, found)
 
 
 def _collect_entries(step: Step, value: object, shape: str, found: Counts) -> None:
@@ -221,9 +339,9 @@ def _collect_entries(step: Step, value: object, shape: str, found: Counts) -> No
             part: Counts = {}
             if inner.path is not None:
                 # As if the entry stood in a field of its own.
-                collect((("", inner),), {"": entry}, shape, part)
+                _collect((("", inner),), {"": entry}, shape, part)
             elif fields is not None:
-                collect(inner.inside.items(), fields, shape, part)
+                _collect(inner.inside.items(), fields, shape, part)
             # A list may name one kind more than once: its entries add up.
             for path, count in part.items():
                 found[path] = found.get(path, 0) + count
@@ -237,9 +355,13 @@ _NO_COUNT: Final = re.compile(
 )
 
 
-def unknown_tokens(
+def _speaks_of_tokens(path: str, key: str) -> bool:
+    return bool(_TOKENS.search(path)) and not _NO_COUNT.search(key)
+
+
+def _find_unknown(
     fields: Mapping[str, object],
-    tree: Tree,
+    tree: Mapping[str, Step],
     found: dict[str, object],
     *,
     most_deep: int,
@@ -259,13 +381,11 @@ def unknown_tokens(
         if not value or (step is not None and step.path is not None):
             continue
         path = prefix + key
-        if step is None and _is_count(value) and _TOKENS.search(path) and not _NO_COUNT.search(key):
+        if step is None and _is_count(value) and _speaks_of_tokens(path, key):
             found[path] = value
         elif most_deep:
             for entry, known, name in _inside(value, step):
-                unknown_tokens(
-                    entry, known, found, most_deep=most_deep - 1, prefix=f"{path}{name}."
-                )
+                _find_unknown(entry, known, found, most_deep=most_deep - 1, prefix=f"{path}{name}.")
 
 
 def _is_count(value: object) -> bool:
@@ -274,12 +394,14 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int | float) and value is not True and value > 0
 
 
-def _inside(value: object, step: Step | None) -> Iterator[tuple[Mapping[str, object], Tree, str]]:
+def _inside(
+    value: object, step: Step | None
+) -> Iterator[tuple[Mapping[str, object], Mapping[str, Step], str]]:
     """The objects in a value, what is known of each, and how a path names it."""
     if not isinstance(value, list | tuple):
         fields = as_fields(value)
         if type(fields) is dict:
-            yield cast("dict[str, object]", fields), {} if step is None else step.inside, ""
+            yield cast("dict[str, object]", fields), NOTHING if step is None else step.inside, ""
         return
     for entry in _entries(cast("Sequence[object]", value)):
         found = as_fields(entry)

@@ -13,7 +13,7 @@ from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
 from llama_token_tracker.extraction.fields import Fields, as_fields, field_in
-from llama_token_tracker.extraction.paths import Counts
+from llama_token_tracker.extraction.paths import Counts, remember
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue, Route
 from llama_token_tracker.extraction.reported import (
     DEFERRED,
@@ -26,7 +26,7 @@ from llama_token_tracker.extraction.reported import (
 from llama_token_tracker.extraction.request_ids import request_id_in
 from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
 from llama_token_tracker.extraction.served import served_in
-from llama_token_tracker.extraction.shape import Plan, WireShape, remember
+from llama_token_tracker.extraction.shape import Plan, WireShape
 from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Usage
 
@@ -223,12 +223,13 @@ def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
     unknown: list[str] = []
     best, known = SILENT, -1
     for _, fields, plan, is_field in _findings(raw, copies):
-        unknown += plan.unknown(fields, is_flat=not is_field)
-        # What can't know more need not be read at all.
+        counts, strange = plan.read(fields, is_flat=not is_field)
+        unknown += strange
+        # What can't know more need not be added up at all.
         if best.usage is None or plan.most > known:
-            usage, doubts = plan.shape.read(plan.counts(fields))
-            if usage is not None and knows(usage) > known:
-                known = knows(usage)
+            usage, doubts = plan.shape.read(counts)
+            if usage is not None and (more := knows(usage)) > known:
+                known = more
                 best = Reported(usage, not_understood=doubts, shape=plan.shape.name)
     return _remarked(best, raw, unknown)
 
@@ -390,8 +391,8 @@ class StreamedUsage:
         unknown: list[str] = []
         news = False
         for place, usage, plan, is_field in _findings(raw, copies):
-            unknown += plan.unknown(usage, is_flat=not is_field)
-            counts = plan.counts(usage)
+            counts, strange = plan.read(usage, is_flat=not is_field)
+            unknown += strange
             known = self._counts.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
             # A zero takes nothing back: figures are cumulative.
             fresh = {path: n for path, n in counts.items() if n or path not in known}

@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker.errors import WireFormatError
+from llama_token_tracker.extraction.paths import remember
 from llama_token_tracker.extraction.request_ids import KEYS as REQUEST_ID_KEYS
 from llama_token_tracker.extraction.served import KEYS as SERVED_KEYS
-from llama_token_tracker.extraction.shape import Plan, WireShape, remember
+from llama_token_tracker.extraction.shape import Plan, WireShape
 from llama_token_tracker.extraction.shapes import (
     anthropic,
     bedrock,

@@ -5,21 +5,20 @@ from that alone: where a provider leaves cached tokens out of its input figure, 
 keys add to `input_tokens` as well as to their own bucket.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.fields import Fields
 from llama_token_tracker.extraction.paths import (
     Counts,
-    Steps,
     Tree,
-    collect,
+    read,
+    remember,
     tree_of,
-    unknown_tokens,
 )
 from llama_token_tracker.usage import (
     BUCKETS,
@@ -92,8 +91,7 @@ class WireShape:
 
     def plan(self, keys: tuple[str, ...]) -> "Plan":
         """Prepare to read bodies that have these keys; no others need be looked for."""
-        steps = tuple((key, self.tree[key]) for key in keys if key in self.tree)
-        return Plan(self, steps, keys)
+        return Plan(self, keys)
 
     def read(self, counts: Counts) -> "tuple[Usage | None, tuple[str, ...]]":
         """Add `counts` up into inclusive buckets.
@@ -139,6 +137,9 @@ class WireShape:
 
     def _compare(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
         """Take a missing side from the total; name the total if its sides contradict it."""
+        sent, came = buckets.get("input_tokens"), buckets.get("output_tokens")
+        if sent and came and sent + came == total:
+            return ()
         sides = [name for name in WHOLES_OF_CALL if buckets.get(name)]
         known = sum(buckets[name] for name in sides)
         parts = [buckets.get(part) for part in self.excluded if WHOLES[part] in buckets]
@@ -242,17 +243,6 @@ def _wrong_marks(table: WireShape) -> Iterator[str]:
 
 _Sums: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
-_REMEMBERED: Final = 512
-_Key = TypeVar("_Key")
-_Plan = TypeVar("_Plan")
-
-
-def remember(plans: dict[_Key, _Plan], key: _Key, plan: _Plan) -> _Plan:
-    """Keep a plan for the next response of the same form; hostile forms fill no memory."""
-    if len(plans) < _REMEMBERED:
-        plans[key] = plan
-    return plan
-
 
 class Plan:
     """How to read the usages of one shape that have the same keys.
@@ -264,34 +254,31 @@ class Plan:
         most: How many buckets such a usage can hold at most.
     """
 
-    __slots__ = ("_keys", "_steps", "most", "shape")
+    __slots__ = ("_layout", "most", "shape")
 
-    def __init__(self, shape: WireShape, steps: Steps, keys: tuple[str, ...]) -> None:
+    def __init__(self, shape: WireShape, keys: tuple[str, ...]) -> None:
         self.shape = shape
-        self._steps = steps
-        self._keys = keys
-        paths = [path for _, step in steps for path in step.paths()]
+        self._layout = shape.tree.layout(keys)
+        paths = [path for key in keys if key in shape.tree for path in shape.tree[key].paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
 
-    def counts(self, usage: Fields) -> Counts:
-        """Read tokens by path; what is absent, null or no count is left out."""
-        found: Counts = {}
-        collect(self._steps, usage, self.shape.name, found)
-        return found
-
-    def unknown(self, usage: Fields, *, is_flat: bool) -> tuple[str, ...]:
-        """Paths of counts of tokens that the table doesn't know.
+    def read(self, usage: Fields, *, is_flat: bool) -> tuple[Counts, Collection[str]]:
+        """Read tokens by path; what is absent, null or no count is left out.
 
         Args:
             usage: The usage.
             is_flat: Whether it's an answer itself, so that what lies in it may be anything.
+
+        Returns:
+            The counts, and the paths of counts of tokens that the table doesn't know.
         """
-        found: dict[str, object] = {}
-        fields = {key: usage.get(key) for key in self._keys}
-        unknown_tokens(fields, self.shape.tree, found, most_deep=0 if is_flat else _DEEPEST)
-        for path, count in found.items():
+        counts: Counts = {}
+        unknown: dict[str, object] = {}
+        deepest = 0 if is_flat else _DEEPEST
+        read(self._layout, usage, self.shape.name, counts, unknown, most_deep=deepest)
+        for path, count in unknown.items():
             notice("unknown tokens in {}", count, _UNSURE, f"{self.shape.name}: {path}")
-        return tuple(found)
+        return counts, unknown
 
 
 _DEEPEST: Final = 4

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.paths import (
     Segment,
-    collect,
     parse,
+    read,
     texts_at,
     tree_of,
     values_at,
@@ -97,15 +97,21 @@ BODIES = st.recursive(
 )
 
 
-@given(body=st.dictionaries(KEYS, BODIES), paths=st.lists(PATHS, unique=True, max_size=4))
-def test_reading_at_once_is_reading_one_by_one(body: dict[str, Any], paths: list[str]):
-    """A count is the sum of what stands at its path."""
+@given(
+    body=st.dictionaries(KEYS, BODIES),
+    paths=st.lists(PATHS, unique=True, max_size=4),
+    deepest=st.integers(0, 3),
+)
+def test_reading_at_once_is_reading_one_by_one(
+    body: dict[str, Any], paths: list[str], deepest: int
+):
+    """A count is the sum of what stands at its path, however deep others are looked for."""
     try:
         tree = tree_of(paths)
     except WireFormatError:
         return
     found: dict[str, int] = {}
-    collect(tree.items(), body, "example", found)
+    read(tree.layout(tuple(body)), body, "example", found, {}, most_deep=deepest)
     for path in paths:
         counts = [value for value in values_at(body, parse(path)) if type(value) is int]
         assert found.get(path) == (sum(counts) if counts else None)

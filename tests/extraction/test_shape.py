@@ -31,8 +31,8 @@ SHAPE = WireShape(
 
 def read(body: dict[str, Any], shape: WireShape = SHAPE) -> Usage | None:
     """Read a usage by a table, the quick way and the slow way, which agree."""
-    plan = shape.plan([key for key, value in body.items() if value is not None])
-    usage, _ = shape.read(plan.counts(body))
+    plan = shape.plan(tuple([key for key, value in body.items() if value is not None]))
+    usage, _ = shape.read(plan.read(body, is_flat=False)[0])
     return usage
 
 
