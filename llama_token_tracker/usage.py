@@ -6,6 +6,7 @@ part of `output_tokens`. `None` means that the provider did not say, which is no
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Final, Literal, Self, TypeAlias
 
 from llama_token_tracker._printable import printable
@@ -163,25 +164,33 @@ def contradiction(counts: Mapping[str, int]) -> str | None:
     for name, count in counts.items():
         if count < 0:
             return f"{name} is {count}; a count of tokens cannot be negative."
-        whole = WHOLES.get(name)
-        if whole is None:
-            continue
+    parts, pairs = _relations(tuple(counts))
+    for name, whole in parts:
         if whole not in counts:
-            return f"{name} ({count}) is reported without {whole}, which it is a part of."
-        if count > counts[whole]:
+            return f"{name} ({counts[name]}) is reported without {whole}, which it is a part of."
+        if counts[name] > counts[whole]:
             return (
-                f"{name} ({count}) exceeds {whole} ({counts[whole]}); "
+                f"{name} ({counts[name]}) exceeds {whole} ({counts[whole]}); "
                 "buckets are inclusive: the whole holds its parts."
             )
-    for left, right in EXCLUSIVE_PARTS:
-        if left in counts and right in counts:
-            whole, total = WHOLES[left], counts[left] + counts[right]
-            if total > counts[whole]:
-                return (
-                    f"{left} + {right} ({total}) exceed {whole} ({counts[whole]}); "
-                    "buckets are inclusive: the whole holds its parts."
-                )
+    for left, right in pairs:
+        whole, total = WHOLES[left], counts[left] + counts[right]
+        if total > counts[whole]:
+            return (
+                f"{left} + {right} ({total}) exceed {whole} ({counts[whole]}); "
+                "buckets are inclusive: the whole holds its parts."
+            )
     return None
+
+
+_Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=512)
+def _relations(names: tuple[str, ...]) -> tuple[_Pairs, _Pairs]:
+    """Of these buckets, the parts with their wholes, and the parts that share no token."""
+    pairs = tuple(pair for pair in EXCLUSIVE_PARTS if {*pair} <= {*names})
+    return tuple((name, WHOLES[name]) for name in names if name in WHOLES), pairs
 
 
 _WEAKNESS: dict[Source, int] = {"reported": 0, "counted": 1, "estimated": 2}

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from os import urandom
 from typing import Any, Final, Literal, TypeAlias
-from uuid import uuid4
 
 from llama_token_tracker._lock import LOADING
 from llama_token_tracker.pricing import UNSAID, Cost, Prices, Served
@@ -26,7 +26,7 @@ NOT_REPORTED = Usage()
 
 
 def _new_id() -> str:
-    return uuid4().hex
+    return urandom(16).hex()
 
 
 _USUAL_PRICES = Prices()

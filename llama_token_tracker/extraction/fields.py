@@ -75,6 +75,11 @@ def as_fields(value: object) -> Fields | None:
 _models: set[type] = set()
 
 
+def is_without(body: object, keys: frozenset[str]) -> bool:
+    """Whether something surely has none of these fields: only of a `dict` that's quick to tell."""
+    return type(body) is dict and keys.isdisjoint(cast("dict[str, object]", body))
+
+
 def field_in(value: object, name: str) -> object:
     """One field of a foreign object; `None` if it has none of that name."""
     fields = as_fields(value)

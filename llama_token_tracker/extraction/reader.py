@@ -6,13 +6,13 @@ than zero; among equals the place nearer to the wire. So Converse's `raw` beats 
 `additional_kwargs`, and Bedrock's metrics and Claude's own figures are never added up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
-from llama_token_tracker.extraction.fields import Fields, as_fields, field_in
+from llama_token_tracker.extraction.fields import Fields, as_fields, field_in, is_without
 from llama_token_tracker.extraction.paths import Counts, remember
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue, Route
 from llama_token_tracker.extraction.reported import (
@@ -96,8 +96,10 @@ def extract_served(response: object) -> Served:
 
 
 def _served(raw: object) -> Served:
+    if not isinstance(raw, list | tuple):
+        return served_in(raw)
     try:
-        parts = _parts(cast("Chunks", raw)) if isinstance(raw, list | tuple) else [raw]
+        parts = _parts(cast("Chunks", raw))
     except Exception as error:  # noqa: BLE001 - whoever reads its usage says so
         pass_on(error)
         return UNSAID
@@ -223,10 +225,13 @@ def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
     unknown: list[str] = []
     best, known = SILENT, -1
     for _, fields, plan, is_field in _findings(raw, copies):
+        # What can't know more need not be added up, nor read at all if it may only hold counts.
+        is_less = best.usage is not None and plan.most <= known
+        if is_less and plan.is_plain:
+            continue
         counts, strange = plan.read(fields, is_flat=not is_field)
         unknown += strange
-        # What can't know more need not be added up at all.
-        if best.usage is None or plan.most > known:
+        if not is_less:
             usage, doubts = plan.shape.read(counts)
             if usage is not None and (more := knows(usage)) > known:
                 known = more
@@ -234,8 +239,16 @@ def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
     return _remarked(best, raw, unknown)
 
 
-def _remarked(reported: Reported, raw: object, unknown: Iterable[str]) -> Reported:
+_REMARKS: Final = frozenset({"messageStop", "error", "object", "status"}).union(
+    key for key, _ in _GUARDED
+)
+"""The keys of an answer that say something beside its usage."""
+
+
+def _remarked(reported: Reported, raw: object, unknown: Collection[str]) -> Reported:
     """Add what an answer says beside its usage."""
+    if not unknown and is_without(raw, _REMARKS):
+        return reported
     body = as_fields(raw)
     is_guarded = body is not None and _is_guarded(body)
     is_error = body is not None and reported.usage is None and describes_error(body)

@@ -171,7 +171,7 @@ def with_parts(reported: Reported, other: Reported) -> Reported:
 
 def knows(usage: Usage) -> int:
     """In how many buckets a usage holds more than zero."""
-    return len([count for count in usage.__dict__.values() if count])
+    return sum(map(bool, usage.__dict__.values()))
 
 
 def _is_of_input(path: str) -> bool:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from llama_token_tracker._lock import pass_on
-from llama_token_tracker.extraction.fields import field_in
+from llama_token_tracker.extraction.fields import field_in, is_without
 
 _PLACES: Final = (
     # The SDKs of OpenAI and Anthropic put the header there.
@@ -24,6 +24,8 @@ def request_id_in(answer: object) -> str | None:
     Args:
         answer: The provider's own, or what a framework left of it. Nothing is raised.
     """
+    if is_without(answer, KEYS):
+        return None
     try:
         for keys in _PLACES:
             found = answer

@@ -141,6 +141,8 @@ def _tier(name: str) -> str:
 
 def _billed(found: Mapping[str, list[object]]) -> Decimal | None:
     """What the provider says it has billed; with a user's own key its provider bills as well."""
+    if _COSTS.isdisjoint(found):
+        return None
     ticks, usd = _number(found, "ticks"), _number(found, "usd")
     if ticks is not None:
         return ticks / _TICKS_PER_USD
@@ -157,13 +159,14 @@ def _number(found: Mapping[str, list[object]], name: str) -> Decimal | None:
     return number if number.is_finite() and number >= 0 else None
 
 
-_NO_UNITS: Final = frozenset(
-    {"model", "service_tier", "speed", "region", "usd", "ticks", "upstream_usd", "has_own_key"}
-)
+_COSTS: Final = frozenset({"usd", "ticks", "upstream_usd", "has_own_key"})
+_NO_UNITS: Final = frozenset({"model", "service_tier", "speed", "region"}) | _COSTS
 
 
 def _units(found: Mapping[str, list[object]]) -> dict[str, float]:
     units: dict[str, float] = {}
+    if found.keys() <= _NO_UNITS:
+        return units
     for name, values in found.items():
         if name.startswith("#"):
             units[name[1:]] = len(values)

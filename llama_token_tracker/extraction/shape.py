@@ -8,7 +8,7 @@ keys add to `input_tokens` as well as to their own bucket.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import WireFormatError
@@ -103,8 +103,10 @@ class WireShape:
         paths = tuple(counts)
         sums = self._sums.get(paths)
         if sums is None:
-            sums = remember(self._sums, paths, self.sums_of(paths))
-        buckets = _added(counts, sums)
+            sums = remember(self._sums, paths, self._sums_of(paths))
+        buckets: dict[str, int] = {}
+        for path, name in sums.adds:
+            buckets[name] = buckets.get(name, 0) + counts[path]
         doubts = self._doubts(counts, sums, buckets)
         return Usage.of(buckets) if buckets else None, doubts
 
@@ -120,19 +122,22 @@ class WireShape:
             doubts = self._include(buckets, total)
         if not total:
             # Parts that add up to a whole whose own figure is missing are only parts.
-            own = {names[0] for _, names in sums if len(names) == 1}
-            doubts += tuple([name for name in WHOLES_OF_CALL if name in buckets.keys() - own])
+            doubts += tuple([name for name in WHOLES_OF_CALL if name in buckets.keys() - sums.own])
         if contradiction(buckets) is not None:
             doubts += _without_contradiction(buckets, self.name)
         return doubts
 
-    def sums_of(self, paths: tuple[str, ...]) -> "_Sums":
+    def _sums_of(self, paths: tuple[str, ...]) -> "_Sums":
         """Which counts add to which buckets, a count of two names only once."""
         doubles = {
             path for group in self.same for path in [path for path in group if path in paths][1:]
         }
-        return tuple(
+        adds = [
             (path, self.adds[path]) for path in paths if path in self.adds and path not in doubles
+        ]
+        return _Sums(
+            tuple([(path, name) for path, names in adds for name in names]),
+            frozenset(names[0] for _, names in adds if len(names) == 1),
         )
 
     def _compare(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
@@ -180,15 +185,6 @@ class WireShape:
         for whole in beyond:
             buckets[whole] += outside[whole]
         return tuple(beyond) if total <= 0 else (self.total or "", *beyond)
-
-
-def _added(counts: Counts, sums: "_Sums") -> dict[str, int]:
-    buckets: dict[str, int] = {}
-    for path, names in sums:
-        count = counts[path]
-        for name in names:
-            buckets[name] = buckets[name] + count if name in buckets else count
-    return buckets
 
 
 def _wrong_types(table: WireShape) -> Iterator[str]:
@@ -241,7 +237,16 @@ def _wrong_marks(table: WireShape) -> Iterator[str]:
             )
 
 
-_Sums: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+class _Sums(NamedTuple):
+    """What counts add up to that stand at the same paths.
+
+    Attributes:
+        adds: Each path, and a bucket that its count adds to.
+        own: The buckets that have a figure of their own.
+    """
+
+    adds: tuple[tuple[str, str], ...]
+    own: frozenset[str]
 
 
 class Plan:
@@ -252,13 +257,15 @@ class Plan:
     Attributes:
         shape: The table to read by.
         most: How many buckets such a usage can hold at most.
+        is_plain: Whether each of its keys is that of a count, so that all in it is known.
     """
 
-    __slots__ = ("_layout", "most", "shape")
+    __slots__ = ("_layout", "is_plain", "most", "shape")
 
     def __init__(self, shape: WireShape, keys: tuple[str, ...]) -> None:
         self.shape = shape
-        self._layout = shape.tree.layout(keys)
+        self._layout = layout = shape.tree.layout(keys)
+        self.is_plain = not (layout.inside or layout.lists or layout.others)
         paths = [path for key in keys if key in shape.tree for path in shape.tree[key].paths()]
         self.most = len({name for path in paths for name in shape.adds.get(path, ())})
 

@@ -77,9 +77,14 @@ def held_bytes(words: Words) -> int:
     return sum(map(len, words if len(words) == _TEXTS_ALONE else words[1::2]))
 
 
+def are_texts(words: Words) -> bool:
+    """Whether they are a prompt and a completion that are texts, not messages."""
+    return len(words) == _TEXTS_ALONE
+
+
 def lines_of(words: Words) -> list[Line] | None:
     """Roles and texts of messages; `None` for a prompt and a completion that are texts."""
-    if len(words) == _TEXTS_ALONE:
+    if are_texts(words):
         return None
     return [(_role(role), text) for role, text in zip(words[::2], words[1::2], strict=True)]
 

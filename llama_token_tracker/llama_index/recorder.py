@@ -29,7 +29,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.extraction.fields import field_in
 from llama_token_tracker.extraction.reader import UsageParts
-from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
+from llama_token_tracker.extraction.texts import Words, are_texts, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import (
@@ -382,7 +382,7 @@ def _plainly_ended(
     answer = PlainTranscript(words, settings.keeps_text, options)
     return Ended(
         # The call as it was, but for the program's own objects, which are let go of.
-        OpenCall(event_id, answer.prompt(), about, span_id),
+        OpenCall(event_id, "" if are_texts(words) else (), about, span_id),
         extract_parts(parts),
         answer,
         Ending("complete", ended_s - duration_s, duration_s),
