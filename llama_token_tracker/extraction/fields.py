@@ -35,7 +35,7 @@ def to_count(value: object, place: str) -> int | None:
         Tokens, or `None` for what is no count: negative, fractional, absurdly large.
     """
     try:
-        number = float(value) if isinstance(value, int | float | str) else math.nan
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
     except Exception as error:  # noqa: BLE001 - a foreign kind of number may raise anything
         pass_on(error)
         number = math.nan

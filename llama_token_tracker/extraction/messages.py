@@ -155,7 +155,7 @@ _BLOCKS: Final[dict[str, Callable[[Any], Part]]] = {
 
 def _calls_beside(calls: Any) -> Iterator[ToolCall]:
     """Read tool calls that integrations keep beside the blocks, in forms of their own."""
-    for call in cast("Sequence[Any]", calls if isinstance(calls, list | tuple) else ()):
+    for call in cast("Sequence[Any]", calls if isinstance(calls, (list, tuple)) else ()):
         if isinstance(call, dict):
             outer = cast("dict[str, Any]", call)
             fields = outer.get("function", outer)
@@ -338,7 +338,7 @@ def tools_of(tools: object) -> tuple[Tool, ...]:
     if isinstance(tools, Mapping):
         # Bedrock's toolConfig
         tools = cast("Mapping[str, object]", tools).get("tools")
-    if not isinstance(tools, list | tuple):
+    if not isinstance(tools, (list, tuple)):
         return ()
     return tuple([_tool(tool) for tool in cast("Sequence[object]", tools)])
 

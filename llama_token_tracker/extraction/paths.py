@@ -106,9 +106,9 @@ def texts_at(body: object, path: Path) -> Iterator[str]:
 
 def _entries(value: object) -> Iterable[object]:
     """The entries of a list; no list within a list, for that is nobody's format."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         entries = cast("Sequence[object]", value)
-        return [entry for entry in entries if not isinstance(entry, list | tuple)]
+        return [entry for entry in entries if not isinstance(entry, (list, tuple))]
     return (value,)
 
 
@@ -328,13 +328,13 @@ def _collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
 
 
 def _collect_entries(step: Step, value: object, shape: str, found: Counts) -> None:
-    entries = cast("Sequence[object]", value) if isinstance(value, list | tuple) else (value,)
+    entries = cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,)
     for entry in entries:
         fields = as_fields(entry)
         for name, by_value in step.entries.items():
             told = "" if not name else None if fields is None else fields.get(name)
             inner = by_value.get(told.lower()) if isinstance(told, str) else None
-            if inner is None or isinstance(entry, list | tuple):
+            if inner is None or isinstance(entry, (list, tuple)):
                 continue
             part: Counts = {}
             if inner.path is not None:
@@ -391,14 +391,14 @@ def _find_unknown(
 def _is_count(value: object) -> bool:
     if isinstance(value, str):
         return value.isdecimal() and int(value) > 0
-    return isinstance(value, int | float) and value is not True and value > 0
+    return isinstance(value, (int, float)) and value is not True and value > 0
 
 
 def _inside(
     value: object, step: Step | None
 ) -> Iterator[tuple[Mapping[str, object], Mapping[str, Step], str]]:
     """The objects in a value, what is known of each, and how a path names it."""
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, (list, tuple)):
         fields = as_fields(value)
         if type(fields) is dict:
             yield cast("dict[str, object]", fields), NOTHING if step is None else step.inside, ""

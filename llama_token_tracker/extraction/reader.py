@@ -96,7 +96,7 @@ def extract_served(response: object) -> Served:
 
 
 def _served(raw: object) -> Served:
-    if not isinstance(raw, list | tuple):
+    if not isinstance(raw, (list, tuple)):
         return served_in(raw)
     try:
         parts = _parts(cast("Chunks", raw))
@@ -220,7 +220,7 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
 
 
 def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
-    if isinstance(raw, list | tuple):
+    if isinstance(raw, (list, tuple)):
         return _of_chunks(cast("Chunks", raw)).read()
     unknown: list[str] = []
     best, known = SILENT, -1
@@ -273,7 +273,7 @@ def describes_error(answer: Fields) -> bool:
         kind: https://docs.mistral.ai/api (checked 2026-11-30).
     """
     error = answer.get("error")
-    is_named = isinstance(error, str | dict) and error not in ("", {})
+    is_named = isinstance(error, (str, dict)) and error not in ("", {})
     return is_named or answer.get("object") == "error"
 
 
@@ -331,7 +331,7 @@ def _search(place: str, body: Fields, found: list[Finding]) -> None:
                 _take(known, place, inner_fields, found)
     if not found:
         choices = body.get("choices")
-        for choice in cast("Chunks", choices) if isinstance(choices, list | tuple) else ():
+        for choice in cast("Chunks", choices) if isinstance(choices, (list, tuple)) else ():
             # Moonshot's streams: https://github.com/earendil-works/pi/issues/2017
             # (checked 2026-11-29).
             fields = as_fields(choice)
@@ -379,7 +379,7 @@ class StreamedUsage:
         """Take in one chunk and say whether it held any new figure."""
         try:
             raw, copies = _opened(chunk)
-            if isinstance(raw, list | tuple):
+            if isinstance(raw, (list, tuple)):
                 # No list within a list: a stream of streams is nobody's format.
                 parts = _parts(cast("Chunks", raw))
                 return any([self._take_in(*_opened(part)) for part in parts])  # noqa: C419 - all
@@ -467,4 +467,4 @@ def _of_chunks(chunks: Chunks) -> StreamedUsage:
 
 
 def _parts(chunks: Chunks) -> list[object]:
-    return [chunk for chunk in chunks[:_LONGEST_LIST] if not isinstance(chunk, list | tuple)]
+    return [chunk for chunk in chunks[:_LONGEST_LIST] if not isinstance(chunk, (list, tuple))]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
 from types import NoneType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.fields import as_fields
-from llama_token_tracker.extraction.paths import Segment, chosen, parse
+from llama_token_tracker.extraction.paths import Segment, chosen, parse, remember
 from llama_token_tracker.extraction.shapes import (
     anthropic,
     bedrock,
@@ -36,12 +36,21 @@ class _Place:
     Attributes:
         facts: What its value tells, by their ranks: of two that tell the same, the lower stands.
         below: The places within it, by their keys, with the steps that lead to them.
+        ways: Those that objects have which have these keys, as far as any came.
     """
 
     facts: dict[str, int] = field(default_factory=dict[str, int])
     below: "dict[str, dict[Segment, _Place]]" = field(
         default_factory=dict[str, "dict[Segment, _Place]"]
     )
+    ways: "dict[tuple[str, ...], _Ways]" = field(default_factory=dict[tuple[str, ...], "_Ways"])
+
+    def ways_of(self, keys: Iterable[str]) -> "_Ways":
+        """The steps that lead on from an object with these keys."""
+        return tuple(way for key in keys if key in self.below for way in self.below[key].items())
+
+
+_Ways: TypeAlias = tuple[tuple[Segment, _Place], ...]
 
 
 def _together(tables: Iterable[Mapping[str, str]]) -> _Place:
@@ -109,7 +118,7 @@ def _read(body: object) -> Served:
 
 def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]]) -> None:
     """Put what a value tells into `told`: by the fact, its rank and the values."""
-    if place.facts and not issubclass(type(value), dict | list | NoneType):
+    if place.facts and not issubclass(type(value), (dict, list, NoneType)):
         for name, rank in place.facts.items():
             known = told.get(name)
             if known is None or rank < known[0]:
@@ -119,12 +128,14 @@ def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]
     fields = as_fields(value) if place.below else None
     if fields is None:
         return
-    is_plain = type(fields) is dict
-    for key in cast("dict[str, object]", fields).keys() & place.below if is_plain else place.below:
-        found = fields.get(key)
-        if found is None:
-            continue
-        for step, inner in place.below[key].items():
+    # Providers' answers are much alike.
+    keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else tuple(place.below)
+    ways = place.ways.get(keys)
+    if ways is None:
+        ways = remember(place.ways, keys, place.ways_of(keys))
+    for step, inner in ways:
+        found = fields.get(step.key)
+        if found is not None:
             for entry in chosen(found, step) if step.is_list else (found,):
                 _look(inner, entry, told)
 
@@ -154,7 +165,7 @@ def _billed(found: Mapping[str, list[object]]) -> Decimal | None:
 
 def _number(found: Mapping[str, list[object]], name: str) -> Decimal | None:
     value = found.get(name, [None])[0]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     number = Decimal(repr(value)) if is_number else Decimal("NaN")
     return number if number.is_finite() and number >= 0 else None
 

@@ -138,7 +138,7 @@ def response_text(response: Any) -> str:
 
 def is_list(thing: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
     """Whether something is a list or a tuple, asked of its class: itself may raise."""
-    return issubclass(type(thing), list | tuple)
+    return issubclass(type(thing), (list, tuple))
 
 
 def items(listed: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
@@ -201,7 +201,7 @@ def _plain(value: Any) -> object:
     kind = cast("Any", type(value))
     if kind in _JSON:
         return value
-    if issubclass(kind, str | Enum):
+    if issubclass(kind, (str, Enum)):
         return exact(value) if issubclass(kind, str) else _plain(value._value_)
     if is_list(value):
         return [_plain(one) for one in items(value)]
