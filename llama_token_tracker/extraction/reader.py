@@ -75,7 +75,8 @@ def extract_reported(response: object) -> Reported:
         reported, served, request_id = _thoroughly(raw, copies), _served(raw), request_id_in(raw)
         if served is UNSAID and request_id is None:
             return reported
-        return reported._replace(served=served, request_id=request_id)
+        # As `_replace`, which takes twice as long.
+        return Reported(*reported[:-2], served, request_id)
     except Exception as error:  # noqa: BLE001 - a foreign object may raise anything when read
         notice("unreadable {}", error, "it counts as silent", type(response).__name__)
         return SILENT

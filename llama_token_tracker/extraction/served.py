@@ -7,6 +7,7 @@ begins with `#` is the number of what stands there.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from itertools import count
 from types import NoneType
 from typing import Any, Final, TypeAlias, cast
@@ -106,14 +107,26 @@ def _read(body: object) -> Served:
     found = {name: values for name, (_, values) in told.items()}
     if not found:
         return UNSAID
-    return Served(
-        model=_text(found, "model", str),
-        service_tier=_text(found, "service_tier", _tier),
-        speed=_text(found, "speed", str.lower),
-        region=_text(found, "region", str.lower),
-        billed_usd=_billed(found),
-        units=_units(found) or None,
+    texts = (
+        _text(found, "model", str),
+        _text(found, "service_tier", _tier),
+        _text(found, "speed", str.lower),
+        _text(found, "region", str.lower),
     )
+    if not found.keys() <= _TEXTS:
+        return Served(*texts, billed_usd=_billed(found), units=_units(found) or None)
+    return _usual(*texts) if sum(map(len, filter(None, texts))) < _LONGEST else Served(*texts)
+
+
+_LONGEST: Final = 256
+
+
+@lru_cache(maxsize=512)
+def _usual(
+    model: str | None, service_tier: str | None, speed: str | None, region: str | None
+) -> Served:
+    """The same for all calls that were served alike, which are many."""
+    return Served(model, service_tier, speed, region)
 
 
 def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]]) -> None:
@@ -141,7 +154,9 @@ def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]
 
 
 def _text(found: Mapping[str, list[Any]], name: str, told: Callable[[str], str]) -> str | None:
-    value = found.get(name, (None,))[0]
+    if name not in found:
+        return None
+    value = found[name][0]
     return told(value) if isinstance(value, str) and value else None
 
 
@@ -152,8 +167,6 @@ def _tier(name: str) -> str:
 
 def _billed(found: Mapping[str, list[object]]) -> Decimal | None:
     """What the provider says it has billed; with a user's own key its provider bills as well."""
-    if _COSTS.isdisjoint(found):
-        return None
     ticks, usd = _number(found, "ticks"), _number(found, "usd")
     if ticks is not None:
         return ticks / _TICKS_PER_USD
@@ -170,14 +183,12 @@ def _number(found: Mapping[str, list[object]], name: str) -> Decimal | None:
     return number if number.is_finite() and number >= 0 else None
 
 
-_COSTS: Final = frozenset({"usd", "ticks", "upstream_usd", "has_own_key"})
-_NO_UNITS: Final = frozenset({"model", "service_tier", "speed", "region"}) | _COSTS
+_TEXTS: Final = frozenset({"model", "service_tier", "speed", "region"})
+_NO_UNITS: Final = _TEXTS | {"usd", "ticks", "upstream_usd", "has_own_key"}
 
 
 def _units(found: Mapping[str, list[object]]) -> dict[str, float]:
     units: dict[str, float] = {}
-    if found.keys() <= _NO_UNITS:
-        return units
     for name, values in found.items():
         if name.startswith("#"):
             units[name[1:]] = len(values)
