@@ -15,8 +15,8 @@ is read as a list of one, for many providers take both. Values are compared with
 Keys, fields and values hold no `.`, `[`, `]` or `=`.
 
 A path is compiled once: by `parse` alone, for `values_at`; or several of them together by
-`tree_of`, for `read`, which reads all counts of a usage in one pass, those included that no path
-leads to.
+`tree_of`, for a `Reading`, which takes in all counts of a usage in one pass, those included that
+no path leads to.
 """
 
 import re
@@ -188,7 +188,7 @@ class Tree(dict[str, Step]):
     def layout(self, keys: tuple[str, ...]) -> Layout:
         """How objects are read that have these keys."""
         known = self.layouts.get(keys)
-        return known or remember(self.layouts, keys, self._layout(keys))
+        return remember(self.layouts, keys, self._layout(keys)) if known is None else known
 
     def _layout(self, keys: tuple[str, ...]) -> Layout:
         known = [(key, self[key]) for key in keys if key in self]
@@ -247,67 +247,68 @@ def tree_of(paths: Iterable[str]) -> Tree:
     return root.inside
 
 
-def read(
-    layout: Layout,
-    body: Fields,
-    shape: str,
-    found: Counts,
-    unknown: dict[str, object],
-    *,
-    most_deep: int,
-    prefix: str = "",
-) -> None:
-    """Put the counts that a body holds into `found`, by their paths.
+class Reading:
+    """The counts of one usage.
 
     Args:
-        layout: What its keys say.
-        body: What is read.
         shape: The table's name, for the log.
-        found: Where they are put.
-        unknown: Where those are put, as they stand, that no path leads to.
-        most_deep: How far objects in it are looked into for these.
-        prefix: How the paths of these begin.
+
+    Attributes:
+        counts: Those that paths lead to, by these.
+        unknown: Counts of tokens that none does, as they stand, by paths of their own.
     """
-    for key, path in layout.counts:
-        value = body.get(key)
-        if type(value) is int and 0 <= value <= MAX_TOKENS:
-            found[path] = value
-        elif value is not None and (count := to_count(value, f"{shape}: {path}")) is not None:
-            found[path] = count
-    for key, step in layout.inside:
-        value = body.get(key)
-        fields = as_fields(value)
-        if type(fields) is dict and most_deep:
-            known = step.inside
-            inner = known.layouts.get(keys := tuple(fields)) or known.layout(keys)
-            below = f"{prefix}{key}."
-            read(inner, fields, shape, found, unknown, most_deep=most_deep - 1, prefix=below)
-        elif value is not None:
-            _read_part(key, value, step, shape, found, unknown, most_deep, prefix)
-    for key, step in layout.lists:
-        value = body.get(key)
+
+    __slots__ = ("_shape", "counts", "unknown")
+
+    def __init__(self, shape: str) -> None:
+        self._shape = shape
+        self.counts: Counts = {}
+        self.unknown: dict[str, object] = {}
+
+    def take(self, layout: Layout, body: Fields, most_deep: int, prefix: str = "") -> None:
+        """Take in the counts that a body holds.
+
+        Args:
+            layout: What its keys say.
+            body: What is read.
+            most_deep: How far objects in it are looked into for what is unknown.
+            prefix: How the paths of that begin.
+        """
+        counts = self.counts
+        for key, path in layout.counts:
+            value = body.get(key)
+            if type(value) is int and 0 <= value <= MAX_TOKENS:
+                counts[path] = value
+            elif value is not None:
+                count = to_count(value, f"{self._shape}: {path}")
+                if count is not None:
+                    counts[path] = count
+        for key, step in layout.inside:
+            value = body.get(key)
+            fields = as_fields(value)
+            if type(fields) is dict and most_deep:
+                inner = step.inside.layout(tuple(fields))
+                self.take(inner, fields, most_deep - 1, f"{prefix}{key}.")
+            else:
+                self._take_part((key, step), value, most_deep, prefix)
+        if layout.lists or layout.others:
+            self._take_rest(layout, body, most_deep, prefix)
+
+    def _take_rest(self, layout: Layout, body: Fields, most_deep: int, prefix: str) -> None:
+        """The same of its lists, and of what no path leads to."""
+        for way in layout.lists:
+            self._take_part(way, body.get(way[0]), most_deep, prefix)
+        for key in layout.others if most_deep or prefix else layout.suspects:
+            value = body.get(key)
+            if value:
+                _find_unknown({key: value}, NOTHING, self.unknown, most_deep, prefix)
+
+    def _take_part(self, way: tuple[str, Step], value: object, most_deep: int, prefix: str) -> None:
+        """The same of one value that is a list, or another thing than its path says."""
         if value is not None:
-            _read_part(key, value, step, shape, found, unknown, most_deep, prefix)
-    for key in layout.others if most_deep or prefix else layout.suspects:
-        value = body.get(key)
-        if value:
-            _find_unknown({key: value}, NOTHING, unknown, most_deep=most_deep, prefix=prefix)
-
-
-def _read_part(
-    key: str,
-    value: object,
-    step: Step,
-    shape: str,
-    found: Counts,
-    unknown: dict[str, object],
-    most_deep: int,
-    prefix: str,
-) -> None:
-    """The same of one value that is a list, or another thing than its path says."""
-    part = {key: value}
-    _collect(((key, step),), part, shape, found)
-    _find_unknown(part, {key: step}, unknown, most_deep=most_deep, prefix=prefix)
+            part = {way[0]: value}
+            _collect((way,), part, self._shape, self.counts)
+            _find_unknown(part, dict([way]), self.unknown, most_deep, prefix)
 
 
 def _collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
@@ -363,9 +364,8 @@ def _find_unknown(
     fields: Mapping[str, object],
     tree: Mapping[str, Step],
     found: dict[str, object],
-    *,
     most_deep: int,
-    prefix: str = "",
+    prefix: str,
 ) -> None:
     """Put the counts of tokens that no path of a tree leads to into `found`, by their paths.
 

@@ -15,8 +15,8 @@ from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.fields import Fields
 from llama_token_tracker.extraction.paths import (
     Counts,
+    Reading,
     Tree,
-    read,
     remember,
     tree_of,
 )
@@ -114,7 +114,7 @@ class WireShape:
         """Complete the buckets by what the figures say of each other; name what they contradict."""
         doubts: tuple[str, ...] = ()
         total = 0 if self.total is None else counts.get(self.total, 0)
-        if total:
+        if total and not _add_up(buckets, total):
             doubts = self._compare(buckets, total)
         if buckets.keys() <= WHOLE_SUMS:
             return doubts
@@ -142,9 +142,6 @@ class WireShape:
 
     def _compare(self, buckets: dict[str, int], total: int) -> tuple[str, ...]:
         """Take a missing side from the total; name the total if its sides contradict it."""
-        sent, came = buckets.get("input_tokens"), buckets.get("output_tokens")
-        if sent and came and sent + came == total:
-            return ()
         sides = [name for name in WHOLES_OF_CALL if buckets.get(name)]
         known = sum(buckets[name] for name in sides)
         parts = [buckets.get(part) for part in self.excluded if WHOLES[part] in buckets]
@@ -185,6 +182,12 @@ class WireShape:
         for whole in beyond:
             buckets[whole] += outside[whole]
         return tuple(beyond) if total <= 0 else (self.total or "", *beyond)
+
+
+def _add_up(buckets: Mapping[str, int], total: int) -> bool:
+    """Whether both sides of a call are known, and are its total: most are."""
+    sent, came = buckets.get("input_tokens"), buckets.get("output_tokens")
+    return sent is not None and came is not None and 0 < sent < total == sent + came
 
 
 def _wrong_types(table: WireShape) -> Iterator[str]:
@@ -279,13 +282,12 @@ class Plan:
         Returns:
             The counts, and the paths of counts of tokens that the table doesn't know.
         """
-        counts: Counts = {}
-        unknown: dict[str, object] = {}
-        deepest = 0 if is_flat else _DEEPEST
-        read(self._layout, usage, self.shape.name, counts, unknown, most_deep=deepest)
-        for path, count in unknown.items():
-            notice("unknown tokens in {}", count, _UNSURE, f"{self.shape.name}: {path}")
-        return counts, unknown
+        name = self.shape.name
+        reading = Reading(name)
+        reading.take(self._layout, usage, 0 if is_flat else _DEEPEST)
+        for path, count in reading.unknown.items():
+            notice("unknown tokens in {}", count, _UNSURE, f"{name}: {path}")
+        return reading.counts, reading.unknown
 
 
 _DEEPEST: Final = 4

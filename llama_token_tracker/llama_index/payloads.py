@@ -27,7 +27,6 @@ _IMAGES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tif
 _TEMPLATES: Final = (PromptTemplate, ChatPromptTemplate)
 _VALUES: Final = (str, int, float, bool)
 _READABLE: Final = (*_VALUES, ChatMessage)
-_URLS: Final = ("api_base", "base_url")
 _OWN_TAGS: Final = "llamaindex."
 
 
@@ -43,7 +42,7 @@ def provider_and_model(about: Any) -> tuple[str | None, str | None]:
     name: Any = about.get("class_name")
     named = PROVIDERS.get(name) if type(name) is str else None
     # Azure's has a base of OpenAI's besides its own endpoint.
-    url = next((about[key] for key in _URLS if about.get(key)), None)
+    url: Any = about.get("api_base") or about.get("base_url")
     return named if named == AZURE_OPENAI else at_url(url, named), model
 
 
@@ -107,7 +106,7 @@ def _settings(about: Any) -> dict[str, Any]:
     output: Any = about.get("num_output") if type(about) in DICTS else None
     # LlamaIndex's default stands for "not stated".
     is_default = type(output) is int and output == DEFAULT_NUM_OUTPUTS
-    return {} if is_default else {"max_tokens": output}
+    return {} if output is None or is_default else {"max_tokens": output}
 
 
 def users_tags(tags: Mapping[str, Any]) -> Mapping[str, Any]:

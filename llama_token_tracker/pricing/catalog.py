@@ -114,11 +114,10 @@ class ListedModel:
         context = served.context
         variants = [one for one in self._variants if _applies(one, at, context)] if context else []
         listed = {name for one in variants for name in one.when}
+        said = "".join([f", {name}={context[name]}" for name in sorted(listed)])
         return self._rates_at(at, context, variants).cost(
             usage,
-            source=", ".join(
-                [self._source, *(f"{name}={context[name]}" for name in sorted(listed))]
-            ),
+            source=f"{self._source}{said}",
             as_of=_price_list().as_of,
             is_whole=is_whole and self._is_sure and listed == context.keys(),
             units=served.units,

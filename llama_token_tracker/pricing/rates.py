@@ -10,7 +10,7 @@ cache reads and audio but not cached audio; and it validates the whole entry on 
 takes two to six times as long. Tests compare the two on every model of the list.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Context, Decimal, localcontext
@@ -162,9 +162,16 @@ class _Rate(NamedTuple):
 
     def usd(self, count: float, prompt_tokens: int) -> Decimal:
         """The cost of so many tokens, or units, in a call whose prompt has `prompt_tokens`."""
+        return _unit_price()(self.price, count, prompt_tokens, self.per)
+
+
+@cache
+def _unit_price() -> "Callable[[ListPrice, float, int, int], Decimal]":
+    # Late: importing the library takes a quarter of a second.
+    with LOADING:
         from genai_prices.types import calc_unit_price
 
-        return calc_unit_price(self.price, count, prompt_tokens, self.per)
+    return calc_unit_price
 
 
 _Table: TypeAlias = tuple[tuple[_Rate, ...], ...]
@@ -250,25 +257,30 @@ class Rates:
                 input_usd=input_usd,
                 output_usd=output_usd,
                 cache_savings_usd=went_in.saved_usd(parts),
-                cache_write_usd=sum((parts.get(kind, _NOTHING) for kind in _WRITES), _NOTHING),
+                cache_write_usd=sum([parts.get(kind, _NOTHING) for kind in _WRITES], _NOTHING),
                 source=source,
                 as_of=as_of,
-                is_whole=all(
-                    (
-                        is_whole,
-                        self.is_whole,
-                        all(rate is not None for rate, _ in billed),
-                        went_in.is_life_known(),
-                        went_in.is_certain(),
-                        came_out.is_certain(),
-                    )
-                ),
+                is_whole=is_whole and self._covers(billed, went_in, came_out),
             )
+
+    def _covers(
+        self, billed: "list[tuple[_Rate | None, float]]", went_in: "_Side", came_out: "_Side"
+    ) -> bool:
+        """Whether all that was used has a rate of its own, and a bucket."""
+        return (
+            self.is_whole
+            and all(rate is not None for rate, _ in billed)
+            and went_in.is_life_known()
+            and went_in.is_certain()
+            and came_out.is_certain()
+        )
 
     def _billed_apart(
         self, usage: Usage, units: Mapping[str, float]
     ) -> "list[tuple[_Rate | None, float]]":
         """What is billed apart from tokens, or in their place: rates, if listed, and numbers."""
+        if not units:
+            return []
         return [
             (self.units.get(_UNITS.get(unit, "")), count)
             for unit, count in units.items()
@@ -391,6 +403,8 @@ class _Side(NamedTuple):
 
     def saved_usd(self, paid: dict[int, Decimal]) -> Decimal:
         """How much more what was read from a cache would have cost without it."""
+        if not self.tokens.kinds[_READ]:
+            return _NOTHING
         uncached = [
             self.table[-1][modality].usd(count, self.length)
             for kind, modality, count in self.tokens.cells
@@ -409,9 +423,10 @@ class _Side(NamedTuple):
     def is_certain(self) -> bool:
         """Whether each rate is its cell's own, and any overlap of kinds and modalities known."""
         cells, modalities = self.tokens.cells, self.tokens.modalities
-        return all(self.table[kind][modality].is_own for kind, modality, _ in cells) and (
-            len(cells) == 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
-        )
+        for kind, modality, _ in cells:
+            if not self.table[kind][modality].is_own:
+                return False
+        return len(cells) == 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
 
     def _is_overlap_irrelevant(self) -> bool:
         """Whether one modality costs more than another by the same amount, whatever the kind."""

@@ -46,6 +46,8 @@ class Served(NamedTuple):
     @property
     def context(self) -> dict[str, str]:
         """What differs from the standard, as genai-prices calls it."""
+        if self is UNSAID:
+            return {}
         if self.is_batch:
             return {"processing": BATCH}
         said = {"service_tier": self.service_tier, "speed": self.speed}

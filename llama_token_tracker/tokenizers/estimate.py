@@ -142,8 +142,7 @@ def _limit(given: Mapping[str, Any]) -> int | None:
             continue
         found = cast("Mapping[str, Any]", place)
         for name in _OUTPUT_LIMITS:
-            value = found.get(name)
-            limit = None if value is None else _number(value, name)
+            limit = _number(found[name], name) if name in found else None
             if limit is not None:
                 # So many answers are asked for at once.
                 return min(limit * (_number(given.get("n"), "n") or 1), MAX_TOKENS)

@@ -135,7 +135,7 @@ def reserve(call: Call, accounts: Sequence[Accounts], prices: Prices) -> None:
     provider, model, operation = call.provider, call.model, call.operation
 
     def price(input_tokens: int, output_tokens: int) -> Decimal | None:
-        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        usage = Usage.of({"input_tokens": input_tokens, "output_tokens": output_tokens})
         now = datetime.now(UTC)
         cost = prices.cost(usage, provider=provider, model=model, at=now, operation=operation)
         return None if cost is None else cost.usd

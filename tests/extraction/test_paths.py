@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from llama_token_tracker.errors import WireFormatError
 from llama_token_tracker.extraction.paths import (
+    Reading,
     Segment,
     parse,
-    read,
     texts_at,
     tree_of,
     values_at,
@@ -110,8 +110,8 @@ def test_reading_at_once_is_reading_one_by_one(
         tree = tree_of(paths)
     except WireFormatError:
         return
-    found: dict[str, int] = {}
-    read(tree.layout(tuple(body)), body, "example", found, {}, most_deep=deepest)
+    reading = Reading("example")
+    reading.take(tree.layout(tuple(body)), body, deepest)
     for path in paths:
         counts = [value for value in values_at(body, parse(path)) if type(value) is int]
-        assert found.get(path) == (sum(counts) if counts else None)
+        assert reading.counts.get(path) == (sum(counts) if counts else None)
