@@ -51,9 +51,11 @@ def as_fields(value: object) -> Fields | None:
     Returns:
         Something whose `get` never raises, or `None` for what has no fields at all.
     """
+    model: Any = value
     kind = type(value)
     if kind is dict:
-        return cast("dict[str, object]", value)
+        fields: Fields = model
+        return fields
     if kind not in _models:
         # Of its class, since an object may raise when it's asked for `__class__`.
         if value is None or issubclass(kind, _FIELDLESS):
@@ -62,14 +64,14 @@ def as_fields(value: object) -> Fields | None:
             return _fields_of(value)
         if len(_models) < _MOST_MODELS:
             _models.add(kind)
-    model: Any = value
     extra = model.__pydantic_extra__
     if not extra:
-        return cast("dict[str, object]", model.__dict__)
-    fields = cast("dict[str, object]", {**model.__dict__, **extra})
+        own: Fields = model.__dict__
+        return own
+    everything: dict[str, object] = {**model.__dict__, **extra}
     # Mistral's SDK declares it as a field, too.
-    fields.pop("__pydantic_extra__", None)
-    return fields
+    everything.pop("__pydantic_extra__", None)
+    return everything
 
 
 _models: set[type] = set()

@@ -106,6 +106,7 @@ class Recorder:
         self._tell = None if tell is None else weakref.WeakMethod(tell)
         self.calls = OpenCalls(SPANS, self._settle)
         self.batches = Batches()
+        self._known_answers = tracker.answers.known
         self.chunk = self.calls.chunk
         self.returned = self.calls.returned
 
@@ -141,7 +142,7 @@ class Recorder:
             if (
                 error is None
                 # As `_may_be_elsewhere`, without the call.
-                and (self.calls.by_id or self.tracker.answers.known or call.has_lost)
+                and (self.calls.by_id or self._known_answers or call.has_lost)
                 and _is_elsewhere(self, call, response)
             ):
                 return
@@ -167,15 +168,17 @@ class Recorder:
 
     def _may_be_elsewhere(self, call: OpenCall) -> bool:
         """Whether anybody else's answer is known that a call may hand on."""
-        return bool(self.calls.by_id or self.tracker.answers.known or call.has_lost)
+        return bool(self.calls.by_id or self._known_answers or call.has_lost)
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a call whose figures and texts can all be read later; `False` if they can't."""
         if self._tell is not None:
             return False
         parts = usage_parts(response)
-        words = None if parts is None else plain_words(call.prompt, response)
-        if parts is None or words is None:
+        if parts is None:
+            return False
+        words = plain_words(call.prompt, response)
+        if words is None:
             return False
         options = call.options
         # Kept on the call, in case that something interrupts this.
@@ -336,13 +339,11 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
     is_told = type(about) in DICTS
-    url = url_of(span_id) if URLS else None
-    if url is not None and is_told:
+    if URLS and is_told and (url := url_of(span_id)) is not None:
         about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
     options: Any = payload.get(_ADDITIONAL)
-    settings: Any = settings_of(span_id) if SETTINGS else None
-    if settings is not None:
+    if SETTINGS and (settings := settings_of(span_id)) is not None:
         options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options

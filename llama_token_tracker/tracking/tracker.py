@@ -176,7 +176,12 @@ class Tracker(Copied):
         is_much = self.pending.append(pending)
         if self.is_limited or pending.context is not None or pending.reservation is not None:
             self._charge_if_reported(pending)
-        if (is_much or self.has_sinks) and not self.pending.is_taken_up:
+        if is_much or self.has_sinks:
+            self._have_made()
+
+    def _have_made(self) -> None:
+        """Have the background make the events of what waits, for sinks or as it's much."""
+        if not self.pending.is_taken_up:
             self.pending.is_taken_up = True
             try:
                 WORKER.ask(self.catch_up)

@@ -323,6 +323,21 @@ def stream_rows(rounds: int, calls: int) -> Iterable[tuple[str, dict[str, float]
     yield "  above the observer, µs a chunk", {"ours": above / CHUNKS}
 
 
+def event_rows(rounds: int, calls: int) -> Iterable[tuple[str, dict[str, float]]]:
+    """Calls whose events are read, as they may be made when they are first asked for."""
+    counting = {name: KINDS[name] for name in COUNTING}
+    for name, answer in responses().items():
+        number = calls if name != "no usage" else calls // 10
+        work = one_after_the_other(answer, number)
+
+        def read(handler: Any, work: Callable[[Any], None] = work) -> None:
+            work(handler)
+            len(handler.llm_token_counts)
+
+        costs = measured(read, number, rounds, counting)
+        yield f"{name}, event read, µs a call", {n: cost.process for n, cost in costs.items()}
+
+
 def rows(rounds: int, calls: int) -> Iterable[tuple[str, dict[str, float]]]:
     """Everything that is measured of all handlers, by name."""
     for name, answer in responses().items():
@@ -330,6 +345,7 @@ def rows(rounds: int, calls: int) -> Iterable[tuple[str, dict[str, float]]]:
         costs = measured(one_after_the_other(answer, number), number, rounds)
         both = list(both_times(name, costs))
         yield from both if name == "no usage" else both[:1]
+    yield from event_rows(rounds, calls)
     costs = measured(chatting(calls // 10), calls // 10, rounds)
     yield from both_times("MockLLM.chat", costs)
     yield from stream_rows(rounds, max(calls // 100, 1))

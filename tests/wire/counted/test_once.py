@@ -196,6 +196,29 @@ def test_a_watched_client_of_boto3_asks_elsewhere(
     assert {event.source for event in handler.llm_token_counts} == {"reported"}
 
 
+@pytest.mark.parametrize("ask", [_converse, _invoke])
+def test_answers_are_remembered_while_a_call_is_open_that_may_hand_them_on(
+    ask: Any, server: LoopbackProvider
+):
+    """Whoever asks without a framework doesn't pay for that."""
+    handler = TokenCountingHandler()
+    client = boto3.client("bedrock-runtime", **server.arguments("bedrock"))
+    with watch(handler, client):
+        ask(client, PROMPT)
+        assert len(handler.tracker.answers) == 0
+        outer = Outer(
+            elsewhere=in_thread,
+            ask=lambda prompt: ask(client, prompt),
+            callback_manager=CallbackManager([handler]),
+        )
+        outer.complete(PROMPT)
+        known = len(handler.tracker.answers)
+        assert known > 0
+        ask(client, PROMPT)
+    assert len(handler.tracker.answers) == known
+    assert len(handler.llm_token_counts) == 3
+
+
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
 def test_a_watched_client_asks_elsewhere(elsewhere: Any):
     """What the wire has told already isn't told again by the call that hands it on."""
