@@ -22,6 +22,7 @@ no path leads to.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from llama_token_tracker.errors import WireFormatError
@@ -29,6 +30,8 @@ from llama_token_tracker.extraction.fields import MAX_TOKENS, Fields, as_fields,
 
 Counts: TypeAlias = dict[str, int]
 """Counts as they stand on the wire: path to tokens."""
+
+_LISTS: Final = (list, tuple)
 
 _SEGMENT: Final = re.compile(
     r"(?P<key>[^.\[\]=]+)(?P<list>\[(?:(?P<field>[^.\[\]=]+)=(?P<value>[^.\[\]=]+))?\])?"
@@ -96,7 +99,8 @@ def values_at(body: object, path: Path) -> Iterator[object]:
 
 def chosen(value: object, segment: Segment) -> Iterator[object]:
     """Yield the entries of a list in which a path goes on."""
-    return (entry for entry in _entries(value) if _is_chosen(entry, segment))
+    entries = () if value is None else _entries(value)
+    return iter(entries) if not segment.field else filter(partial(_is_chosen, segment), entries)
 
 
 def texts_at(body: object, path: Path) -> Iterator[str]:
@@ -108,13 +112,11 @@ def _entries(value: object) -> Iterable[object]:
     """The entries of a list; no list within a list, for that is nobody's format."""
     if isinstance(value, (list, tuple)):
         entries = cast("Sequence[object]", value)
-        return [entry for entry in entries if not isinstance(entry, (list, tuple))]
+        return [entry for entry in entries if not issubclass(type(entry), _LISTS)]
     return (value,)
 
 
-def _is_chosen(entry: object, segment: Segment) -> bool:
-    if not segment.field:
-        return True
+def _is_chosen(segment: Segment, entry: object) -> bool:
     fields = as_fields(entry)
     # An SDK's enumerations are strings, too.
     told = None if fields is None else fields.get(segment.field)

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
-from llama_token_tracker.extraction.fields import as_fields
+from llama_token_tracker.extraction.fields import as_fields, is_without
 from llama_token_tracker.extraction.paths import Segment, chosen, parse, remember
 from llama_token_tracker.extraction.shapes import (
     anthropic,
@@ -148,9 +148,20 @@ def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]
         ways = remember(place.ways, keys, place.ways_of(keys))
     for step, inner in ways:
         found = fields.get(step.key)
-        if found is not None:
-            for entry in chosen(found, step) if step.is_list else (found,):
-                _look(inner, entry, told)
+        if step.is_list:
+            _look_at_each(inner, chosen(found, step), told)
+        elif found is not None:
+            _look(inner, found, told)
+
+
+def _look_at_each(
+    place: _Place, entries: Iterable[object], told: dict[str, tuple[int, list[object]]]
+) -> None:
+    """The same of the entries of a list: it may be one of embeddings, which tell nothing."""
+    names = frozenset(place.below)
+    for entry in entries:
+        if place.facts or not is_without(entry, names):
+            _look(place, entry, told)
 
 
 def _text(found: Mapping[str, list[Any]], name: str, told: Callable[[str], str]) -> str | None:

@@ -96,6 +96,7 @@ class Dialect:
             blocks and events that are decoded already.
         deferral: How an answer is worded that has to be retrieved later, if there are such.
         model: Where a request names the model.
+        hints: What a document holds that is worth reading while it comes: one of these.
     """
 
     answer: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
@@ -117,6 +118,7 @@ class Dialect:
     pieces: Pieces = "documents"
     deferral: Deferral | None = None
     model: str = "model"
+    hints: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
     _paths: "dict[str, Path]" = field(init=False, repr=False, compare=False)
     _read: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -141,6 +143,14 @@ class Dialect:
         asked = (*single[:-1], *self.prompts, *self.texts, *self.tools, *self.limits)
         read = frozenset(str(paths[path][0].key) for path in asked if path)
         object.__setattr__(self, "_read", read)
+        hints = (
+            self.hint,
+            *(f'"{value}"'.encode() for _, value in self.ends if isinstance(value, str)),
+            *(b"true" for _, value in self.ends if value is True),
+            *([b'"background"'] if self.deferral is not None else ()),
+            b'"error"',
+        )
+        object.__setattr__(self, "hints", hints)
 
     # --- requests --------------------------------------------------------------------------
 

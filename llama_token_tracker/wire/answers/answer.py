@@ -26,7 +26,7 @@ _LAST: Final = 8
 """One of so many documents at the end of a stream says that it's over; figures may follow it."""
 
 _DONE: Final = b"[DONE]"
-_COUNTS: Final = tuple(HEADERS.adds)
+_COUNTS: Final = tuple((name, name.encode()) for name in HEADERS.adds)
 """The headers in which Bedrock reports what its models' own words may leave out."""
 
 
@@ -58,17 +58,9 @@ class Answer:
             dialect.usage,
             is_read=exchange.operation != "embedding",
         )
-        self._hints = [
-            dialect.hint,
-            *(f'"{value}"'.encode() for _, value in dialect.ends if isinstance(value, str)),
-            *(b"true" for _, value in dialect.ends if value is True),
-            *([b'"background"'] if dialect.deferral is not None else ()),
-            b'"error"',
-        ]
+        self._hints = dialect.hints
         self._counts = {
-            name: headers[name.encode()].decode("latin-1")
-            for name in _COUNTS
-            if name.encode() in headers
+            name: headers[key].decode("latin-1") for name, key in _COUNTS if key in headers
         }
         self._kept, self._unpacked = 0, _PACKED
         self._last: deque[bytes] = deque(maxlen=_LAST)

@@ -12,7 +12,7 @@ from llama_token_tracker.extraction.reader import GUARDED
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
-from llama_token_tracker.wire.botocore.streams import Keep, TakeEvent, watch_events
+from llama_token_tracker.wire.botocore.streams import Keep, Newest, TakeEvent, watch_events
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -44,7 +44,7 @@ def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) 
     watch_events(parsed["body"], exchange, take_event)
 
 
-def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _content: bytes) -> object:
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _newest: Newest) -> object:
     if "chunk" not in event:
         return None
     chunk = event["chunk"].get("bytes", b"")
@@ -52,8 +52,8 @@ def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _content: bytes) ->
     return chunk
 
 
-def _read_chunk(exchange: Exchange, keep: Keep, event: Any, content: bytes) -> object:
-    chunk: Any = _keep_chunk(exchange, keep, event, content)
+def _read_chunk(exchange: Exchange, keep: Keep, event: Any, newest: Newest) -> object:
+    chunk: Any = _keep_chunk(exchange, keep, event, newest)
     if chunk and (fields := _token_fields(chunk)) is not None:
         exchange.add(fields)
     return chunk
@@ -79,12 +79,13 @@ def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes
     watch_events(parsed["stream"], exchange, _read_converse)
 
 
-def _read_converse(exchange: Exchange, keep: Keep, event: Any, content: bytes) -> object:
+def _read_converse(exchange: Exchange, keep: Keep, event: Any, newest: Newest) -> object:
     if "contentBlockDelta" in event:
         keep(event)
     elif "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
         exchange.add_later({"stopReason": GUARDED})
     elif "metadata" in event:
+        content: bytes = getattr(newest[0], "payload", b"") if newest else b""
         fields = _usage(event["metadata"], content)
         exchange.add_later(fields)
         return {"metadata": fields}

@@ -15,9 +15,11 @@ from llama_token_tracker.wire.answers.classes import derived
 from llama_token_tracker.wire.exchange import Exchange
 
 Keep = Callable[[Any], None]
-TakeEvent = Callable[[Exchange, Keep, Any, bytes], object]
-"""Reads an event, with the bytes that it was made of, and gives what may say that it was the last;
-nobody may change that later."""
+Newest = list[Any]
+"""Holds the message that the newest event was made of, if that's known."""
+
+TakeEvent = Callable[[Exchange, Keep, Any, Newest], object]
+"""Reads an event, and gives what may say that it was the last; nobody may change that later."""
 
 
 # Untyped, for nothing else is known of what they hold.
@@ -34,16 +36,11 @@ def _nothing() -> None:
 
 
 class _Reading:
-    """Reads the events of one answer.
+    """Reads the events of one answer."""
 
-    Attributes:
-        content: What the newest of them was made of; empty if that isn't known.
-    """
-
-    content = b""
-
-    def __init__(self, exchange: Exchange, take_event: TakeEvent) -> None:
+    def __init__(self, exchange: Exchange, take_event: TakeEvent, newest: Newest) -> None:
         self._exchange = exchange
+        self._newest = newest
         self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
         self._pack = exchange.pieces.pack if exchange.keeps_pieces else _nothing
         self._take_event = take_event
@@ -52,10 +49,11 @@ class _Reading:
     def along(self, events: Any) -> Iterator[Any]:
         """The events, as they come."""
         exchange, keep, take_event = self._exchange, self._keep, self._take_event
+        newest = self._newest
         try:
             for number, event in enumerate(events, 1):
                 try:
-                    self._last = take_event(exchange, keep, event, self.content) or self._last
+                    self._last = take_event(exchange, keep, event, newest) or self._last
                     if not number % _PACKED:
                         self._pack()
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -69,12 +67,12 @@ class _Reading:
     async def async_along(self, events: Any) -> AsyncIterator[Any]:
         """The same of aiobotocore's."""
         exchange, keep, take_event = self._exchange, self._keep, self._take_event
-        number = 0
+        number, newest = 0, self._newest
         try:
             async for event in events:
                 number += 1
                 try:
-                    self._last = take_event(exchange, keep, event, self.content) or self._last
+                    self._last = take_event(exchange, keep, event, newest) or self._last
                     if not number % _PACKED:
                         self._pack()
                 except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -111,8 +109,7 @@ def _watched(kind: Any) -> Any:
         return events
 
     def parse(self: Any, event: Any) -> Any:
-        for reading in self.llama_token_tracker_readings:
-            reading.content = getattr(event, "payload", b"")
+        self.llama_token_tracker_newest[:] = (event,)
         return kind._parse_event(self, event)
 
     def close(self: Any) -> Any:
@@ -127,12 +124,14 @@ def _watched(kind: Any) -> Any:
 def watch_events(events: Any, exchange: Exchange, take_event: TakeEvent) -> None:
     """Read an event stream along, synchronous or not; its answer has begun."""
     exchange.answered()
-    reading = _Reading(exchange, take_event)
+    newest: Newest = getattr(events, "llama_token_tracker_newest", [])
+    reading = _Reading(exchange, take_event, newest)
     readings: list[_Reading] | None = getattr(events, "llama_token_tracker_readings", None)
     if readings is not None:
         readings.append(reading)
     elif isinstance(events, _STREAM):
         events.llama_token_tracker_readings = [reading]
+        events.llama_token_tracker_newest = newest
         events.__class__ = _watched(events.__class__)
     elif isinstance(events, _LISTS):
         # Of somebody who stands for AWS, as in tests: all of it is there.
