@@ -190,7 +190,11 @@ class Tree(dict[str, Step]):
     def layout(self, keys: tuple[str, ...]) -> Layout:
         """How objects are read that have these keys."""
         known = self.layouts.get(keys)
-        return remember(self.layouts, keys, self._layout(keys)) if known is None else known
+        return (
+            remember(self.layouts, keys, self._layout(keys), most=MOST_WITHIN)
+            if known is None
+            else known
+        )
 
     def _layout(self, keys: tuple[str, ...]) -> Layout:
         known = [(key, self[key]) for key in keys if key in self]
@@ -205,15 +209,31 @@ class Tree(dict[str, Step]):
 
 
 _REMEMBERED: Final = 512
-_Key = TypeVar("_Key")
+_LONGEST: Final = 4_096
+"""So many characters all keys of a form have together that is remembered."""
+
 _Plan = TypeVar("_Plan")
 
 
-def remember(plans: dict[_Key, _Plan], key: _Key, plan: _Plan) -> _Plan:
+def remember(
+    plans: dict[tuple[str, ...], _Plan],
+    keys: tuple[str, ...],
+    plan: _Plan,
+    *,
+    most: int = _REMEMBERED,
+) -> _Plan:
     """Keep a plan for the next response of the same form; hostile forms fill no memory."""
-    if len(plans) < _REMEMBERED:
-        plans[key] = plan
+    if (
+        len(plans) < most
+        and all(type(key) is str for key in keys)
+        and sum(map(len, keys)) <= _LONGEST
+    ):
+        plans[keys] = plan
     return plan
+
+
+MOST_WITHIN: Final = 64
+"""So many forms are remembered of the objects in one place within a usage, or an answer."""
 
 
 Steps: TypeAlias = Iterable[tuple[str, Step]]
@@ -387,7 +407,7 @@ def _find_unknown(
             found[path] = value
         elif most_deep:
             for entry, known, name in _inside(value, step):
-                _find_unknown(entry, known, found, most_deep=most_deep - 1, prefix=f"{path}{name}.")
+                _find_unknown(entry, known, found, most_deep - 1, f"{path}{name}.")
 
 
 def _is_count(value: object) -> bool:

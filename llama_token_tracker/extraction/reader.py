@@ -13,7 +13,7 @@ from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
 from llama_token_tracker.extraction.fields import Fields, as_fields, field_in, is_without
-from llama_token_tracker.extraction.paths import Counts, remember
+from llama_token_tracker.extraction.paths import Counts
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue, Route
 from llama_token_tracker.extraction.reported import (
     DEFERRED,
@@ -31,6 +31,7 @@ from llama_token_tracker.pricing import UNSAID, Served
 from llama_token_tracker.usage import Usage
 
 _LONGEST_LIST: Final = 10_000
+_MOST_CLASSES: Final = 512
 
 Chunks: TypeAlias = list[object] | tuple[object, ...]
 
@@ -215,8 +216,9 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     fields = as_fields(body)
     keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else None
     route = None if keys is None else known.routes.get(keys)
-    if route is not None and not route.speaks and not body.__pydantic_extra__:
-        remember(known.names_in, cast("type[object]", type(body)), route.names)
+    is_plain = route is not None and not route.speaks and not body.__pydantic_extra__
+    if route is not None and is_plain and len(known.names_in) < _MOST_CLASSES:
+        known.names_in[cast("type[object]", type(body))] = route.names
     return None
 
 

@@ -13,8 +13,9 @@ from types import NoneType
 from typing import Any, Final, TypeAlias, cast
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker._printable import exact
 from llama_token_tracker.extraction.fields import as_fields, is_without
-from llama_token_tracker.extraction.paths import Segment, chosen, parse, remember
+from llama_token_tracker.extraction.paths import MOST_WITHIN, Segment, chosen, parse, remember
 from llama_token_tracker.extraction.shapes import (
     anthropic,
     bedrock,
@@ -108,7 +109,7 @@ def _read(body: object) -> Served:
     if not found:
         return UNSAID
     texts = (
-        _text(found, "model", str),
+        _text(found, "model", exact),
         _text(found, "service_tier", _tier),
         _text(found, "speed", str.lower),
         _text(found, "region", str.lower),
@@ -145,7 +146,7 @@ def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]
     keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else tuple(place.below)
     ways = place.ways.get(keys)
     if ways is None:
-        ways = remember(place.ways, keys, place.ways_of(keys))
+        ways = remember(place.ways, keys, place.ways_of(keys), most=MOST_WITHIN)
     for step, inner in ways:
         found = fields.get(step.key)
         if step.is_list:

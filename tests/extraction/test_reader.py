@@ -3,6 +3,7 @@
 import enum
 import json
 import math
+import tracemalloc
 from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -673,3 +674,19 @@ def test_forms_that_never_come_again_fill_no_memory():
     for number in range(2_000):
         body = {f"key{number}": 1, "usage": {**OPENAI, f"key{number}": 1}}
         assert extract_usage(chat(body, {f"key{number}": 1})) == EXPECTED
+
+
+def test_forms_with_long_keys_fill_no_memory():
+    """Wherever in an answer they stand."""
+    tracemalloc.start()
+    try:
+        before = 0
+        for number in range(400):
+            key = f"key{number}" * 2_000
+            usage = {**OPENAI, key: {key: 1}, "completion_tokens_details": {key: 1}}
+            assert extract_usage(chat({key: 1, "usage": usage, "data": [{key: 1}]}, {})) == EXPECTED
+            if number == 10:
+                before = tracemalloc.get_traced_memory()[0]
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
