@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
@@ -68,6 +69,11 @@ def _work(manager: CallbackManager, calls: int) -> None:
     for _ in range(calls):
         event_id = manager.on_event_start(CBEventType.LLM, START)
         manager.on_event_end(CBEventType.LLM, END, event_id=event_id)
+
+
+def working(calls: int) -> Callable[[Any], None]:
+    """Start and end so many calls through a callback manager."""
+    return lambda handler: _work(CallbackManager([handler]), calls)
 
 
 def _spent(handler: TokenCountingHandler, clock: Callable[[], float]) -> float:
