@@ -31,14 +31,14 @@ def _encoded(answer: Canned) -> tuple[str, bytes]:
 
 
 def bedrock(url: str) -> Any:
-    """A client of Bedrock's that asks the server at this URL, once."""
+    """A client of Bedrock's that asks the server at this URL, each request once."""
     return boto3.client(
         "bedrock-runtime",
         endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id="none",
         aws_secret_access_key="none",
-        config=Config(retries={"total_max_attempts": 1}),
+        config=Config(retries={"total_max_attempts": 1}, max_pool_connections=64),
     )
 
 

@@ -4,7 +4,7 @@ Neither raises: what can't be read is logged once a kind and left out.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Final, Protocol, cast
 
 from llama_token_tracker._lock import pass_on
@@ -77,7 +77,7 @@ def as_fields(value: object) -> Fields | None:
 _models: set[type] = set()
 
 
-def is_without(body: object, keys: frozenset[str]) -> bool:
+def is_without(body: object, keys: Set[str]) -> bool:
     """Whether something surely has none of these fields: only of a `dict` that's quick to tell."""
     return type(body) is dict and keys.isdisjoint(cast("dict[str, object]", body))
 

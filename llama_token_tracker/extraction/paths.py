@@ -190,11 +190,9 @@ class Tree(dict[str, Step]):
     def layout(self, keys: tuple[str, ...]) -> Layout:
         """How objects are read that have these keys."""
         known = self.layouts.get(keys)
-        return (
-            remember(self.layouts, keys, self._layout(keys), most=MOST_WITHIN)
-            if known is None
-            else known
-        )
+        if known is not None:
+            return known
+        return remember(self.layouts, keys, self._layout(keys), most=MOST_WITHIN)
 
     def _layout(self, keys: tuple[str, ...]) -> Layout:
         known = [(key, self[key]) for key in keys if key in self]
@@ -300,7 +298,7 @@ class Reading:
         for key, path in layout.counts:
             value = body.get(key)
             if type(value) is int and 0 <= value <= MAX_TOKENS:
-                counts[path] = value
+                counts[path] = value  # as `to_count` would say: most are
             elif value is not None:
                 count = to_count(value, f"{self._shape}: {path}")
                 if count is not None:
@@ -340,9 +338,7 @@ def _collect(steps: Steps, body: Fields, shape: str, found: Counts) -> None:
         if value is None:
             continue
         if step.path is not None:
-            if type(value) is int and 0 <= value <= MAX_TOKENS:
-                found[step.path] = value
-            elif (count := to_count(value, f"{shape}: {step.path}")) is not None:
+            if (count := to_count(value, f"{shape}: {step.path}")) is not None:
                 found[step.path] = count
         elif step.entries:
             _collect_entries(step, value, shape, found)

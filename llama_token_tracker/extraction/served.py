@@ -120,6 +120,7 @@ def _read(body: object) -> Served:
 
 
 _LONGEST: Final = 256
+"""What is said in fewer characters is remembered."""
 
 
 @lru_cache(maxsize=512)
@@ -159,9 +160,8 @@ def _look_at_each(
     place: _Place, entries: Iterable[object], told: dict[str, tuple[int, list[object]]]
 ) -> None:
     """The same of the entries of a list: it may be one of embeddings, which tell nothing."""
-    names = frozenset(place.below)
     for entry in entries:
-        if place.facts or not is_without(entry, names):
+        if place.facts or not is_without(entry, place.below.keys()):
             _look(place, entry, told)
 
 

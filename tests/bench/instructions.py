@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from threading import get_ident
 from typing import Any, Final, NamedTuple
@@ -93,15 +93,9 @@ def counted(work: Callable[[], object]) -> Counter[Function]:
 
 def _by_handler(work: Work, kind: Callable[[], Any], calls: int) -> Case:
     """A case of work through a handler, beside the same through one that does nothing."""
-    empty = Empty()
-    handlers: list[Any] = []
-
-    def count() -> None:
-        # Not before: the plain calls are made without.
-        handlers[:] = handlers or [kind()]
-        work(handlers[0])
-
-    return Case(lambda: work(empty), count, calls)
+    # Not before it's asked for: the plain calls are made without.
+    empty, handler = Empty(), cache(kind)
+    return Case(lambda: work(empty), lambda: work(handler()), calls)
 
 
 def _read(work: Work) -> Work:

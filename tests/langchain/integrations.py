@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from llama_token_tracker.testing import LoopbackProvider
+from tests.canned import bedrock
 from tests.needs import needs
 
 PROMPT = "What is the capital of Australia?"
@@ -25,20 +26,8 @@ TITAN = "amazon.titan-text-express-v1"
 Config = dict[str, Any]
 
 
-@lru_cache
-def bedrock_client(url: str) -> Any:
-    """Make a real boto3 client for the loopback; they're slow to make and safe to share."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "bedrock-runtime",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-        config=Config(retries={"total_max_attempts": 1}, max_pool_connections=32),
-    )
+bedrock_client = lru_cache(bedrock)
+"""Gives a real boto3 client for the loopback; they're slow to make and safe to share."""
 
 
 def _aws(name: str, url: str, model: str, **kwargs: Any) -> Any:

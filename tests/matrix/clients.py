@@ -17,6 +17,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.llm import LLM
 
 from llama_token_tracker.testing.clients import Provider, arguments, base_url
+from tests.canned import bedrock
 from tests.needs import needs
 
 __all__ = [
@@ -103,14 +104,8 @@ class Integration:
         return self.name
 
 
-@lru_cache(maxsize=8)
-def bedrock_client(url: str) -> Any:
-    """Make a real boto3 client for the loopback; they're slow to make and safe to share."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64)
-    return boto3.client("bedrock-runtime", endpoint_url=url, config=config, **_AWS)
+bedrock_client = lru_cache(maxsize=8)(bedrock)
+"""Gives a real boto3 client for the loopback; they're slow to make and safe to share."""
 
 
 def _bedrock(model: str) -> Callable[..., Any]:
