@@ -93,23 +93,21 @@ class Owners:
             alive = (known for known in self._known if known() is not None)
             self._known = (*alive, weakref.ref(framework))
 
-    def have_open_calls(self) -> bool:
-        """Whether any call of theirs is open, in whatever context."""
-        for reference in self._known:
-            framework = reference()
-            if framework is not None and framework.has_open_calls():
-                return True
-        return False
-
     def find(self, provider: str | None) -> RequestOwner | None:
         """Find the call that a request to this provider belongs to, which leaves here and now."""
+        return self.around(provider)[0]
+
+    def around(self, provider: str | None) -> tuple[RequestOwner | None, bool]:
+        """The same, and whether any call of theirs is open, in whatever context."""
+        is_any_open = False
         for reference in self._known:
             framework = reference()
             if framework is not None:
                 owner = framework.find_owner(provider)
                 if owner is not None:
-                    return owner
-        return None
+                    return owner, True
+                is_any_open = is_any_open or framework.has_open_calls()
+        return None, is_any_open
 
 
 class _UnknownOwner:

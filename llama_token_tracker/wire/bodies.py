@@ -83,11 +83,15 @@ class Pieces(list[Any]):
             yield from pickle.loads(zlib.decompress(block))
         yield from super().__iter__()
 
-    def pack(self) -> None:
-        """Have all but the newest take a tenth of their memory or less, until they are read."""
-        older = [*super().__iter__()][:-_NEWEST]
-        if not older:
+    def pack(self, most: int = _NEWEST) -> None:
+        """Have all but the newest take a tenth of their memory or less, until they are read.
+
+        Args:
+            most: No more than so many may lie unpacked.
+        """
+        if super().__len__() <= most:
             return
+        older = [*super().__iter__()][:-_NEWEST]
         try:
             block = zlib.compress(pickle.dumps(older), 1)
         except Exception as error:  # noqa: BLE001 - what others let pass for AWS's may be anything

@@ -68,6 +68,8 @@ class _Answer(WireTranscript):
     is_broken_off = False
     _last: Iterable[object] | None = None
     _owner: RequestOwner | None
+    # Whether any framework's call was open as it left: one within which it may have been made.
+    _may_be_handed_on = False
     _whole: Reported | None = None
     _unread: object = None
     _usage: StreamedUsage | None = None
@@ -120,12 +122,8 @@ class _Answer(WireTranscript):
 
     def _note(self, fields: object) -> None:
         """Let frameworks know the answer, if nobody knows yet whose request it is."""
-        if self._is_unknown():
+        if self._may_be_handed_on and self._owner is None:
             self._recorder.tracker.answers.note(fields, self.began, None)
-
-    def _is_unknown(self) -> bool:
-        """Whether nobody owns it, and a framework's call may be open that yet hands it on."""
-        return self._owner is None and self._recorder.tracker.owners.have_open_calls()
 
     def keep(self, piece: object) -> None:
         """Take in a part of the answer that says nothing of them."""
@@ -235,17 +233,19 @@ class Exchange(_Answer):
         body: Any,
     ) -> None:
         tracker = recorder.tracker
-        owner = tracker.owners.find(provider)
+        owner, self._may_be_handed_on = tracker.owners.around(provider)
         if has_open_scope():
             self.context = tracker.context(_NO_TAGS)
         # The framework's call that it's part of.
         self._owner: RequestOwner | None = owner
         # Of embeddings nothing but the figures is of interest.
         self.keeps_pieces = owner is None and operation != "embedding"
-        if owner is None:
-            self.is_limited = tracker.limits(self.context)
-        else:
+        if owner is not None:
             self.is_limited = _is_limited(owner, tracker)
+        elif self.context is None:
+            self.is_limited = tracker.is_limited
+        else:
+            self.is_limited = tracker.limits(self.context)
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -282,7 +282,7 @@ class Exchange(_Answer):
     def told_id(self, name: str) -> None:
         """Note what its provider calls the request."""
         self.event_id, self.request_id = name, name or None
-        if self._is_unknown():
+        if self._may_be_handed_on and self._owner is None:
             self._recorder.tracker.answers.note_request(name, self.began)
 
     def answered(self) -> None:
@@ -292,9 +292,10 @@ class Exchange(_Answer):
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
-        is_first = not self.pieces
-        if is_first and self._is_unknown() and (named := _ID.search(piece, 0, _HEAD)):
-            self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
+        if self._may_be_handed_on and self._owner is None and not self.pieces:
+            named = _ID.search(piece, 0, _HEAD)
+            if named is not None:
+                self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
         self.pieces.append(piece)
         event = self._event
         if event is None:
@@ -419,11 +420,11 @@ class Exchange(_Answer):
             held = len(body) if type(body) in SIZED else 0
             if held > _LONGEST_BODY:
                 self.ask()
-            if pieces:
+            if number := len(pieces):
                 # To ask each for its length would cost more than all the rest; the last may be
                 # the whole answer.
                 last = pieces[-1]
-                held += _BYTES_PER_PIECE * len(pieces)
+                held += _BYTES_PER_PIECE * number
                 held += len(last) if type(last) in SIZED else 0
             reservation = self.reservation
             if reservation is not None:

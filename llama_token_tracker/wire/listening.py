@@ -36,7 +36,11 @@ POINTS: Final = (
     Point("httpx", "AsyncClient.send", ("httpx.process", "async_send")),
     Point("httpx2", "Client.send", ("httpx.process", "send")),
     Point("httpx2", "AsyncClient.send", ("httpx.process", "async_send")),
-    Point("botocore.hooks", "EventAliaser.emit", ("botocore.process", "emit")),
+    Point(
+        "botocore.hooks",
+        "EventAliaser.emit_until_response",
+        ("botocore.process", "emit_until_response"),
+    ),
     # As Datadog does. What aiohttp tells those who trace it, as OpenTelemetry does, leaves out
     # the pieces of an answer.
     Point("aiohttp.client", "ClientSession._request", ("aiohttp", "request")),
@@ -99,6 +103,11 @@ _MOST_WRAPPED: Final = 99
 
 _listening: tuple[Listening, ...] = ()
 _patches: Final[list["_Patch"]] = []
+
+
+def listeners() -> tuple[Listening, ...]:
+    """All who listen; the same object until somebody starts or stops."""
+    return _listening
 
 
 def heard(client: object) -> list[Listening]:

@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, BEDROCK_SERVICE
@@ -33,6 +33,12 @@ UNCOUNTED: Final = (
 )
 """Operations that are billed and can't be counted."""
 
+_AGAIN: Final = "request-created"
+"""The event that tells of each attempt."""
+
+_UNSEEN: Final = object()
+"""Stands for a request that nobody saw leave."""
+
 _STUBBER: Final = "botocore.stub"
 """Whoever hasn't imported it stubs no answers."""
 
@@ -48,23 +54,25 @@ class Listener:
         self._recorder = recorder
         # Of one tracker's that meet on a client, through its session, one counts a call.
         self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
-        self._asked_key, self._noted_key = f"{self._key}:asked", f"{self._key}:noted"
+        self._asked_key, self._lost_key = f"{self._key}:asked", f"{self._key}:lost"
         self._heard: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lost_key = f"{self._key}:lost"
-        self._uncounted_key = f"{self._key}:uncounted"
         self._operations: dict[str, WatchAnswer] = {}
         self._is_on = True
+        self._has_lost = False
+        # Whoever takes it out is the first: of two threads one.
+        self._first = [True]
 
-    def listen(self, emitter: Any) -> None:
-        """Listen to an event system; once it listens, this does nothing."""
+    def listen(self, emitter: Any) -> bool:
+        """Listen to an event system; `False` if it does so already."""
         if emitter in self._heard:
-            return
+            return False
         from llama_token_tracker.wire.botocore.answers import OPERATIONS
 
         self._operations = OPERATIONS
         self._heard.add(emitter)
         for event, listener in self._events():
             emitter.register(event, listener)
+        return True
 
     def stop(self) -> None:
         """Listen no more, nor to clients that a session has made meanwhile."""
@@ -79,50 +87,69 @@ class Listener:
             "before-call": self._before,
             "after-call": self._after,
             "after-call-error": self._failed,
-            "response-received": self._attempted,
-            "request-created": self._again,
+            "needs-retry": self._attempted,
         }
+        if self._has_lost:
+            # Of most clients' calls none is ever tried again.
+            listeners[_AGAIN] = self._again
         if _STUBBER in sys.modules:
-            listeners["before-parameter-build"] = self._asked
+            listeners["before-parameter-build"] = self.asked
         return [(f"{event}.{BEDROCK_SERVICE}", listener) for event, listener in listeners.items()]
 
     # --- what botocore calls ---------------------------------------------------------------
 
-    def _asked(self, params: Any, context: Any, **_: Any) -> None:
+    def asked(self, params: Any, context: Any, **_: Any) -> None:
         """Note what is asked for, as far as a stub may answer it: nothing leaves then."""
         context[self._asked_key] = params
 
     def _before(self, model: Any, params: Any, context: Any, **_: Any) -> None:
         """Note that a request leaves. Only a budget may stop it."""
-        if not self._is_on or self._key in context or self._uncounted_key in context:
-            return
-        if not self._recorder.takes():
+        if not self._is_on or self._key in context or not self._recorder.takes():
             return
         body = params.get("body")
         if model.name in UNCOUNTED:
             place = f"{BEDROCK_SERVICE}.{model.name}"
             request = UncountedRequest(self._recorder, BEDROCK, place, body)
             request.reserve()
-            context[self._uncounted_key] = request
+            context[self._key] = request
         else:
             self._leaves(context, params["method"], params["url_path"], body)
 
     def _leaves(self, context: Any, method: str, path: str, body: Any) -> None:
-        exchange = self._exchange(method, path, body, context.get("client_region"))
+        exchange = self._exchange(method, path, body)
         if exchange is None:
             return
+        if "client_region" in context:
+            exchange.sent = served_in_region(context["client_region"])
         if exchange.is_limited:
             exchange.reserve()
         # Where its answer is never told of, it's lost with this context.
         context[self._key] = exchange
 
-    def _attempted(self, exception: Exception | None, context: Any, **_: Any) -> None:
+    def _attempted(
+        self, caught_exception: BaseException | None, request_dict: Any, **_: Any
+    ) -> None:
         """Note that an attempt of a call that may be retried was lost, if it was."""
-        if exception is not None and status_after(exception) == "unanswered":
-            exchange = context.pop(self._key, None)
-            if exchange is not None:
-                exchange.settle("unanswered")
-                context[self._lost_key] = True
+        if caught_exception is None or status_after(caught_exception) != "unanswered":
+            return
+        context = request_dict["context"]
+        exchange = context.get(self._key)
+        if isinstance(exchange, Exchange):
+            del context[self._key]
+            exchange.settle("unanswered")
+            context[self._lost_key] = True
+            self._hear_again()
+
+    def _hear_again(self) -> None:
+        """From the first attempt on that's lost, hear of those that follow."""
+        if self._has_lost:
+            return
+        try:
+            self._has_lost = self._first.pop()
+        except IndexError:
+            return
+        for emitter in list(self._heard):
+            emitter.register(f"{_AGAIN}.{BEDROCK_SERVICE}", self._again)
 
     def _again(self, request: Any, **_: Any) -> None:
         """Note that botocore tries again what was lost. Only a budget may stop it."""
@@ -130,36 +157,28 @@ class Listener:
             path: str = urlsplit(str(request.url)).path
             self._leaves(request.context, request.method, path, request.data)
 
-    def _exchange(self, method: str, path: str, body: Any, region: Any = None) -> Exchange | None:
+    def _exchange(self, method: str, path: str, body: Any) -> Exchange | None:
         try:
             found = find(BEDROCK_SERVICE, method, path)
-            if found is None:
-                return None
-            exchange = Exchange(
+            return found and Exchange(
                 self._recorder, found.provider, found.model, found.kind, found.dialect, body
             )
-            exchange.sent = served_in_region(region)
-            return exchange  # noqa: TRY300 - making it is what may fail
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return None
 
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
-        uncounted: UncountedRequest | None = context.pop(self._uncounted_key, None)
-        if uncounted is not None:
-            uncounted.settle(is_free=http_response.status_code >= _FIRST_ERROR)
+        exchange = context.get(self._key, _UNSEEN)
+        # Of two listeners of one tracker the other one finds that it's noted.
+        context[self._key] = None
+        if exchange is None:
             return
-        exchange = context.pop(self._key, None)
-        # Of two listeners of one tracker the other one has noted it.
-        is_noted, context[self._noted_key] = self._noted_key in context, True
         try:
-            is_stubbed = getattr(http_response, "url", None) is None
-            is_missed = is_stubbed and self._is_on and not is_noted and self._recorder.takes()
-            if exchange is None and is_missed:
-                exchange = self._stubbed(model, context.get(self._asked_key, {}))
-            if exchange is None:
-                return
+            if exchange.__class__ is not Exchange:
+                exchange = self._unusual(exchange, http_response, model, context)
+                if exchange is None:
+                    return
             exchange.told_id(parsed.get("ResponseMetadata", {}).get("RequestId", ""))
             if http_response.status_code >= _FIRST_ERROR:
                 exchange.settle("failed")
@@ -169,29 +188,46 @@ class Listener:
                 self._operations[model.name](exchange, parsed, content)
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
-            if exchange is not None:
+            if isinstance(exchange, Exchange):
                 exchange.settle("complete")
 
-    def _stubbed(self, model: Any, asked: Any) -> Exchange | None:
-        """The request that a stub has answered before anybody saw it leave."""
+    def _unusual(
+        self, request: Any, http_response: Any, model: Any, context: Any
+    ) -> Exchange | None:
+        """The request that a stub has answered before anybody saw it leave, if it's that.
+
+        What can't be counted is settled.
+        """
+        if isinstance(request, UncountedRequest):
+            request.settle(is_free=http_response.status_code >= _FIRST_ERROR)
+            return None
+        is_stubbed = getattr(http_response, "url", None) is None
+        if not (is_stubbed and self._is_on and self._recorder.takes()):
+            return None
         # Of a stub that nobody could know of when the client was watched, no request is known.
-        name = asked.get("modelId", "")
-        path = model.http["requestUri"].replace("{modelId}", name or "unknown")
-        body = asked["body"] if "body" in asked else json.dumps({**asked}, default=str)
-        exchange = self._exchange(model.http["method"], path, body)
-        if exchange is not None:
-            exchange.model = name
+        asked = context.get(self._asked_key)
+        exchange = self._exchange(*_request(model, asked or {}))
+        if exchange is not None and asked is None:
+            exchange.model = ""
         return exchange
 
     def _failed(self, exception: BaseException, context: Any, **_: Any) -> None:
         """Note that there was no answer."""
         status = status_after(exception)
-        uncounted: UncountedRequest | None = context.pop(self._uncounted_key, None)
-        if uncounted is not None:
-            uncounted.settle(is_free=status == "failed")
-        exchange = context.pop(self._key, None)
-        if exchange is not None:
-            exchange.settle(status)
+        request = context.pop(self._key, None)
+        if isinstance(request, UncountedRequest):
+            request.settle(is_free=status == "failed")
+        elif request is not None:
+            request.settle(status)
+
+
+def _request(model: Any, asked: Any) -> tuple[str, str, Any]:
+    """Method, path and body of what is asked for, whether a request was made of it or not yet."""
+    if "url_path" in asked:
+        return asked["method"], asked["url_path"], asked["body"]
+    name = quote(str(asked.get("modelId", ""))) or "unknown"
+    body = asked["body"] if "body" in asked else json.dumps({**asked}, default=str)
+    return model.http["method"], model.http["requestUri"].replace("{modelId}", name), body
 
 
 def emitter_of(thing: Any) -> Any:

@@ -12,7 +12,7 @@ from llama_token_tracker.extraction.reader import GUARDED
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
-from llama_token_tracker.wire.botocore.streams import Keep, Newest, TakeEvent, watch_events
+from llama_token_tracker.wire.botocore.streams import Keep, TakeEvent, message_of, watch_events
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -44,19 +44,19 @@ def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) 
     watch_events(parsed["body"], exchange, take_event)
 
 
-def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _newest: Newest) -> object:
+def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _stream: Any) -> None:
+    if "chunk" in event:
+        keep(event["chunk"]["bytes"])
+
+
+def _read_chunk(exchange: Exchange, keep: Keep, event: Any, _stream: Any) -> object:
     if "chunk" not in event:
         return None
-    chunk = event["chunk"].get("bytes", b"")
+    chunk: bytes = event["chunk"]["bytes"]
     keep(chunk)
-    return chunk
-
-
-def _read_chunk(exchange: Exchange, keep: Keep, event: Any, newest: Newest) -> object:
-    chunk: Any = _keep_chunk(exchange, keep, event, newest)
-    if chunk and (fields := _token_fields(chunk)) is not None:
+    if (fields := _token_fields(chunk)) is not None:
         exchange.add(fields)
-    return chunk
+    return chunk or None
 
 
 def _token_fields(chunk: bytes) -> dict[str, Any] | None:
@@ -76,17 +76,16 @@ def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> Non
 
 
 def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
-    watch_events(parsed["stream"], exchange, _read_converse)
+    watch_events(parsed["stream"], exchange, _read_converse, keeps_message=True)
 
 
-def _read_converse(exchange: Exchange, keep: Keep, event: Any, newest: Newest) -> object:
+def _read_converse(exchange: Exchange, keep: Keep, event: Any, stream: Any) -> object:
     if "contentBlockDelta" in event:
         keep(event)
     elif "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
         exchange.add_later({"stopReason": GUARDED})
     elif "metadata" in event:
-        content: bytes = getattr(newest[0], "payload", b"") if newest else b""
-        fields = _usage(event["metadata"], content)
+        fields = _usage(event["metadata"], message_of(stream))
         exchange.add_later(fields)
         return {"metadata": fields}
     return None
@@ -108,16 +107,15 @@ def _usage(answer: Mapping[str, Any], content: bytes) -> dict[str, Any]:
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
     told = {"usage": deepcopy(usage) if details else {**usage}}
     told["stopReason"] = answer.get("stopReason")
-    for key in _SERVED:
-        if key in answer:
-            told[key] = {**answer[key]}
-    if "trace" in answer and (router := answer["trace"].get("promptRouter")):
-        told["trace"] = {"promptRouter": {**router}}
+    if not _SERVED.isdisjoint(answer):
+        told |= {key: deepcopy(answer[key]) for key in _SERVED - {"trace"} if key in answer}
+        if router := answer.get("trace", {}).get("promptRouter"):
+            told["trace"] = {"promptRouter": {**router}}
     return told
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
-_SERVED: Final = ("serviceTier", "performanceConfig")
+_SERVED: Final = frozenset({"serviceTier", "performanceConfig", "trace"})
 """What tells how a call was served."""
 
 WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any], bytes], None]

@@ -2,24 +2,46 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from weakref import WeakSet
 
 from llama_token_tracker._names import BEDROCK_SERVICE
-from llama_token_tracker.wire.listening import heard
+from llama_token_tracker.wire.listening import Listening, heard, listeners
 
-_FIRST: Final = f"provide-client-params.{BEDROCK_SERVICE}."
-"""How the first event begins that a call of a client's makes."""
+_FIRST: Final = f"before-call.{BEDROCK_SERVICE}."
+"""How the event begins that tells of a request before it leaves."""
+
+_heard_by: tuple[tuple[Listening, ...], WeakSet[Any]] = ((), WeakSet())
+"""All who listen, and the event systems to which each of them does so already."""
 
 
-def emit(
+def emit_until_response(
     wrapped: Callable[..., Any], events: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Around `EventAliaser.emit`, by which clients tell of what they do.
+    """Around `EventAliaser.emit_until_response`, by which clients tell of what may be stopped.
 
     OpenTelemetry and Datadog wrap `BaseClient._make_api_call`, which is private, and out of which
-    OpenTelemetry takes whatever else wraps it as well; nobody wraps this.
+    OpenTelemetry takes whatever else wraps it as well; nobody wraps this. `emit` is asked for four
+    times as often.
     """
     name: Any = args[0] if args else kwargs.get("event_name", "")
     if name.startswith(_FIRST):
-        for listening in heard(events):
-            listening.botocore.listen(events)
+        everybody, known = _heard_by
+        if everybody is not listeners() or events not in known:
+            _listen(events, kwargs)
     return wrapped(*args, **kwargs)
+
+
+def _listen(events: Any, about: Mapping[str, Any]) -> None:
+    """Have all who hear an event system listen to it, from the request on that leaves now."""
+    global _heard_by
+    everybody, listening = listeners(), heard(events)
+    for one in listening:
+        if one.botocore.listen(events):
+            one.botocore.asked(**about)
+    heard_by, known = _heard_by
+    if heard_by is not everybody:
+        known = WeakSet[Any]()
+        _heard_by = everybody, known
+    # Who doesn't hear it now may do so later.
+    if len(listening) == len(everybody):
+        known.add(events)
