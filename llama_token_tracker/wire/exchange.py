@@ -32,7 +32,7 @@ from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker
-from llama_token_tracker.wire.bodies import Pieces
+from llama_token_tracker.wire.bodies import Pieces, decoded
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
 # Pictures stand in a request as text; what is read of them is their size alone.
@@ -116,6 +116,17 @@ class _Answer(WireTranscript):
         self._whole = extract_reported(fields)
         self._note(fields)
 
+    def add_unread(self, document: bytes) -> bool:
+        """Take in such an answer as its bytes, and look at them when somebody asks.
+
+        Returns:
+            Whether it may wait: what a framework's call has asked for, or hands on, may not.
+        """
+        if self._owner is not None or self._may_be_handed_on:
+            return False
+        self._unread = document
+        return True
+
     def is_error(self, fields: Fields) -> bool:
         """Whether a whole answer is the description of an error; beside figures it's a part."""
         return describes_error(fields) and self.reported().usage is None
@@ -144,7 +155,7 @@ class _Answer(WireTranscript):
     def _said(self) -> Reported:
         whole = self._whole
         if whole is None and self._unread is not None:
-            whole = self._whole = extract_reported(self._unread)
+            whole = self._whole = self._read(self._unread)
         if whole is not None:
             return whole
         usage, figures_at = self._streamed()
@@ -153,6 +164,19 @@ class _Answer(WireTranscript):
             return reported
         is_newest = figures_at == self._parts()
         return reported._replace(output_is_complete=reported.output_is_complete and is_newest)
+
+    def _read(self, unread: object) -> Reported:
+        """Read an answer that has said all at once, and find out whether it's an error's."""
+        if not isinstance(unread, bytes):
+            return extract_reported(unread)
+        fields = decoded(unread)
+        if fields is None:
+            notice("an answer is no JSON", unread, "its tokens are estimated")
+            return SILENT
+        reported = extract_reported(fields)
+        if reported.usage is None and describes_error(fields):
+            self.status = "failed"
+        return reported
 
     def _judge(self) -> None:
         """Find out whether a streamed answer came to its end; unasked for, it waits until read."""
@@ -401,6 +425,8 @@ class Exchange(_Answer):
         """Let go of what only its events needed."""
         super().settled(events)
         self._put_off.clear()
+        if self._whole is not None:
+            self._unread = None
 
     # --- what a framework's call reads -----------------------------------------------------
 
@@ -426,6 +452,8 @@ class Exchange(_Answer):
                 last = pieces[-1]
                 held += _BYTES_PER_PIECE * number
                 held += len(last) if type(last) in SIZED else 0
+            elif type(self._unread) is bytes:
+                held += len(self._unread)
             reservation = self.reservation
             if reservation is not None:
                 self.reservation = None
@@ -439,10 +467,11 @@ class Exchange(_Answer):
         """All that is needed to make its event, read when somebody asks."""
         self._judge()
         self.ask()
+        reported = self.reported()
         is_lost = self.is_deferred and self.status == "unanswered"
         has_answer, self.is_streamed = bool(self.pieces) and not is_lost, len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
-        reported = with_parts(self.reported(), self.read_answer().reported)
+        reported = with_parts(reported, self.read_answer().reported)
         return Ended(self, reported, self, ending, self._recorder.settings)
 
 

@@ -1,9 +1,8 @@
 """Who listens to the clients of this process, and where in their libraries they are heard."""
 
 import sys
-from collections.abc import Callable, Collection, Generator, Iterable
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Iterable
+from contextvars import ContextVar, Token
 from functools import cached_property
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -112,8 +111,10 @@ def listeners() -> tuple[Listening, ...]:
 
 def heard(client: object) -> list[Listening]:
     """Who listens to a client: of those who count into one tracker, one."""
-    by_tracker = {id(one.recorder.tracker): one for one in _listening if one.hears(client)}
-    return list(by_tracker.values())
+    found = [one for one in _listening if one.hears(client)]
+    if len(found) <= 1:
+        return found
+    return list({id(one.recorder.tracker): one for one in found}.values())
 
 
 def asking(client: object) -> list[Listening]:
@@ -208,16 +209,21 @@ class _Patch:
 _underway: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("underway", default=())
 
 
-@contextmanager
-def underway(recorders: Iterable[Recorder], url: str) -> Generator[None]:
-    """Note that a request is on its way, for a library may send it by another."""
-    token = _underway.set((*_underway.get(), *((one.tracker, url) for one in recorders)))
-    try:
-        yield
-    finally:
-        _underway.reset(token)
+def set_out(client: object, url: str) -> tuple[list[Recorder], Token[Any] | None]:
+    """Note that a client's request to this place is on its way, as it may send it by another.
+
+    Returns:
+        Who listens and didn't know of it, and what says that it's there, for `arrived`.
+    """
+    known = _underway.get()
+    recorders = [one.recorder for one in heard(client)]
+    if known:
+        recorders = [one for one in recorders if (one.tracker, url) not in known]
+    if not recorders:
+        return recorders, None
+    return recorders, _underway.set((*known, *[(one.tracker, url) for one in recorders]))
 
 
-def is_underway(recorder: Recorder, url: str) -> bool:
-    """Whether this request is one of which a recorder knows already."""
-    return (recorder.tracker, url) in _underway.get()
+def arrived(token: Token[Any]) -> None:
+    """Note that an answer has begun to such a request, or won't."""
+    _underway.reset(token)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from llama_token_tracker.wire.answers.changed_bodies import change_response
 from llama_token_tracker.wire.answers.readers import Along, watch_response
 from llama_token_tracker.wire.listening import asking
-from llama_token_tracker.wire.sending import Sent, by_name, sending
+from llama_token_tracker.wire.sending import Sent, as_bytes, by_name, sending
 from llama_token_tracker.wire.usage_requests import UsageRequest, unless_it_fails, usage_request
 
 _sending: ContextVar[tuple[int, ...]] = ContextVar("sending", default=())
@@ -75,7 +75,7 @@ def _take_back(response: Any, asking_request: Any, given: Any, usage: UsageReque
 
 def _answered(sent: Sent, response: Any, *, is_read: bool) -> None:
     try:
-        headers = by_name(response.headers.items())
+        headers = by_name(as_bytes(response.headers.items()))
         answer = sent.answer(response.status_code, headers, is_plain=True)
         if answer is None:
             return

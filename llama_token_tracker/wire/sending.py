@@ -1,7 +1,8 @@
 """What is noted of a request over HTTP and of its answer, whichever library sends it."""
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Token
+from types import TracebackType
 from typing import Any, Final
 
 from llama_token_tracker._lock import pass_on
@@ -12,7 +13,7 @@ from llama_token_tracker.wire.answers.answer import Answer
 from llama_token_tracker.wire.deferred import Retrieval
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.listening import heard, is_underway, underway
+from llama_token_tracker.wire.listening import arrived, set_out
 from llama_token_tracker.wire.operations import find, uncounted_provider
 from llama_token_tracker.wire.refusals import hand_on
 from llama_token_tracker.wire.transcript import Recorder
@@ -38,18 +39,13 @@ class Sent:
         self._dialect = dialect
         self._uncounted = uncounted
 
-    @contextmanager
-    def underway(self) -> Generator[None]:
-        """Settle a request that isn't answered."""
-        try:
-            yield
-        except BaseException as error:
-            status = status_after(error)
-            if self.exchange is not None:
-                self.exchange.settle(status)
-            if self._uncounted is not None:
-                self._uncounted.settle(is_free=status == "failed")
-            raise
+    def lost(self, error: BaseException) -> None:
+        """Settle a request that isn't answered, as this was raised."""
+        status = status_after(error)
+        if self.exchange is not None:
+            self.exchange.settle(status)
+        if self._uncounted is not None:
+            self._uncounted.settle(is_free=status == "failed")
 
     def answer(
         self, status: int, headers: Mapping[bytes, bytes], *, is_plain: bool = False
@@ -66,8 +62,7 @@ class Sent:
             self._uncounted.settle(is_free=status >= FIRST_ERROR)
         if exchange is None or dialect is None:
             return None
-        ids = [headers[name] for name in _IDS if name in headers]
-        exchange.told_id(ids[0].decode("latin-1") if ids else "")
+        exchange.told_id(next(filter(None, map(headers.get, _IDS)), b"").decode("latin-1"))
         if status >= FIRST_ERROR:
             exchange.settle("failed")
             return None
@@ -145,10 +140,68 @@ def _retrieved(recorder: Recorder, place: str) -> Sent | None:
     return Sent(retrieval, retrieval.dialect)
 
 
-@contextmanager
-def sending(
-    client: object, host: str, method: str, path: str, body: bytes | str | None
-) -> Generator[list[Sent]]:
+class Leaving:
+    """A request that leaves, as all who listen note it; one that isn't answered is settled.
+
+    As a context manager it gives what they have noted, until the answer has begun.
+
+    Args:
+        client: Who sends it.
+        host: The host's name.
+        path: Its path.
+        note: Notes it for one of those who listen. A budget may stop it.
+    """
+
+    __slots__ = ("_client", "_note", "_noted", "_sent", "_token", "_url")
+
+    def __init__(
+        self, client: object, host: str, path: str, note: Callable[[Recorder], Sent]
+    ) -> None:
+        self._client = client
+        self._url = host + path
+        self._note = note
+        self._noted: list[Recorder] = []
+        self._sent: list[Sent] = []
+        self._token: Token[Any] | None = None
+
+    def __enter__(self) -> list[Sent]:
+        """Have it be noted.
+
+        Raises:
+            BudgetExceededError: It would pass a limit.
+        """
+        recorders, self._token = set_out(self._client, self._url)
+        try:
+            for recorder in recorders:
+                sent = self._note(recorder)
+                if sent is not UNCOUNTED:
+                    self._sent.append(sent)
+                    self._noted.append(recorder)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self._sent
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Settle it, if this was raised instead of its answer."""
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                for sent in self._sent:
+                    sent.lost(error)
+        finally:
+            if self._token is not None:
+                arrived(self._token)
+
+
+def sending(client: object, host: str, method: str, path: str, body: bytes | str | None) -> Leaving:
     """Note for all who listen that a client sends a request, and settle what isn't answered.
 
     Args:
@@ -157,37 +210,20 @@ def sending(
         method: The request's method, in capitals.
         path: Its path.
         body: Its body, as far as it's there.
-
-    Raises:
-        BudgetExceededError: It would pass a limit.
     """
-    recorders = [one.recorder for one in heard(client)]
-    with all_underway(recorders, f"{host}{path}") as (free, stack):
-        all_sent: list[Sent] = []
-        for recorder in free:
-            sent = note(recorder, host, method, path, body)
-            if sent is not UNCOUNTED:
-                stack.enter_context(sent.underway())
-                all_sent.append(sent)
-        yield all_sent
+    return Leaving(client, host, path, lambda recorder: note(recorder, host, method, path, body))
 
 
-@contextmanager
-def all_underway(
-    recorders: Iterable[Recorder], url: str
-) -> Generator[tuple[list[Recorder], ExitStack]]:
-    """Give those who don't know yet that a request to this place is on its way; now they do."""
-    with ExitStack() as stack:
-        free = [recorder for recorder in recorders if not is_underway(recorder, url)]
-        if free:
-            stack.enter_context(underway(free, url))
-        yield free, stack
+def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by their names in lower case."""
+    names, values = zip(*headers, strict=True) if headers else ((), ())
+    return dict(zip(map(bytes.lower, names), values, strict=True))
 
 
-def by_name(headers: Iterable[tuple[Any, Any]]) -> dict[bytes, bytes]:
-    """Headers by their names in lower case, of bytes or of text."""
-    return {_bytes(name).lower(): _bytes(value) for name, value in headers}
+def as_bytes(headers: Iterable[tuple[object, object]]) -> list[tuple[bytes, bytes]]:
+    """Headers of text as they were on the wire."""
+    return [(_bytes(name), _bytes(value)) for name, value in headers]
 
 
-def _bytes(text: Any) -> bytes:
+def _bytes(text: object) -> bytes:
     return text if isinstance(text, bytes) else str(text).encode("latin-1", "replace")

@@ -26,8 +26,11 @@ _LAST: Final = 8
 """One of so many documents at the end of a stream says that it's over; figures may follow it."""
 
 _DONE: Final = b"[DONE]"
-_COUNTS: Final = tuple((name, name.encode()) for name in HEADERS.adds)
+_COUNTS: Final = {name.encode(): name for name in HEADERS.adds}
 """The headers in which Bedrock reports what its models' own words may leave out."""
+
+_NEXT_OBJECT: Final = b"\n{"
+"""Between objects that stand each on a line; no JSON text has it but a list, or one laid out so."""
 
 
 class Answer:
@@ -50,18 +53,19 @@ class Answer:
     ) -> None:
         self._exchange = exchange
         self._dialect = dialect
-        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-        is_plain = is_plain or encoding == "identity"
-        self._decoder = None if is_plain else ContentDecoder(encoding)
+        encoding = b"" if is_plain else headers.get(b"content-encoding", b"identity")
+        is_plain = is_plain or encoding == b"identity"
+        self._decoder = None if is_plain else ContentDecoder(encoding.decode("latin-1"))
         self._documents = Sniffed(
             headers.get(b"content-type", b""),
             dialect.usage,
             is_read=exchange.operation != "embedding",
         )
         self._hints = dialect.hints
-        self._counts = {
-            name: headers[key].decode("latin-1") for name, key in _COUNTS if key in headers
-        }
+        self._counts: dict[str, str] = {}
+        if not _COUNTS.keys().isdisjoint(headers):
+            told = _COUNTS.keys() & headers.keys()
+            self._counts = {_COUNTS[key]: headers[key].decode("latin-1") for key in told}
         self._kept, self._unpacked = 0, _PACKED
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._is_full = self._is_unreadable = False
@@ -143,6 +147,9 @@ class Answer:
             return False
 
     def _read_whole(self, document: bytes) -> bool:
+        if self._may_wait(document) and self._exchange.add_unread(document):
+            self._exchange.keep(document)
+            return True
         fields = decoded(document)
         if fields is None:
             return self._read_several(document)
@@ -155,6 +162,16 @@ class Answer:
         self._note_status(fields)
         self._defers()
         return True
+
+    def _may_wait(self, document: bytes) -> bool:
+        """Whether it's one object, as far as can be seen, and says nothing that's needed by now."""
+        return (
+            self._dialect.deferral is None
+            and not self._counts
+            and document[:1] == b"{"
+            and document[-1:] == b"}"
+            and _NEXT_OBJECT not in document
+        )
 
     def _note_status(self, fields: Json) -> None:
         """Note whether an answer says that the call is over, or where it's retrieved once it is."""

@@ -190,9 +190,10 @@ class Events(Lines):
 SPACE: Final = b" \t\r\n"
 FIELDS: Final = tuple(name + b":" for name in (b"data", b"event", b"id", b"retry", b""))
 """How server-sent events begin; with the last, comments do."""
+_JSON: Final = (b"{", b"[")
 _EVENTS: Final = b"event-stream"
 _FRAMED: Final = b"vnd.amazon.eventstream"
-_LINED: Final = (b"ndjson", b"stream+json", b"jsonl")
+_LINED: Final = re.compile(rb"ndjson|stream\+json|jsonl")
 
 
 class Frames:
@@ -248,14 +249,15 @@ class Sniffed:
             return self.chosen.feed(piece)
         head = (self._head + piece).lstrip(SPACE)
         self._head = b""
-        if BOM_UTF8.startswith(head):
-            self._head = head
-            return iter(())
-        head = head.removeprefix(BOM_UTF8).lstrip(SPACE)
-        if any(field.startswith(head) for field in FIELDS):
-            # Not before it's told.
-            self._head = head
-            return iter(())
+        if not head.startswith(_JSON):
+            if BOM_UTF8.startswith(head):
+                self._head = head
+                return iter(())
+            head = head.removeprefix(BOM_UTF8).lstrip(SPACE)
+            if any(field.startswith(head) for field in FIELDS):
+                # Not before it's told.
+                self._head = head
+                return iter(())
         self.chosen = self._choose(head)
         return self.chosen.feed(head)
 
@@ -267,13 +269,14 @@ class Sniffed:
     def is_stream(self) -> bool:
         """Whether it's a stream of documents; before anything has come, by the media type."""
         if self.chosen is None:
-            return any(name in self._kind for name in (_EVENTS, _FRAMED, *_LINED))
+            kind = self._kind
+            return _EVENTS in kind or _FRAMED in kind or _LINED.search(kind) is not None
         return not isinstance(self.chosen, Whole)
 
     def _choose(self, head: bytes) -> Documents:
-        is_json = head.startswith((b"{", b"["))
+        is_json = head.startswith(_JSON)
         if head.startswith(FIELDS) or (_EVENTS in self._kind and not is_json):
             return Events(self._keys)
-        if any(name in self._kind for name in _LINED):
+        if _LINED.search(self._kind):
             return Lines(self._keys)
         return Whole(self._keys) if self._is_read else Whole(self._keys, longest=_END)

@@ -75,8 +75,11 @@ class WatchingTransport(httpx.BaseTransport):
             BudgetExceededError: It would pass the limit of a budget; nothing is sent.
         """
         sent = self._watch.leaves(request)
-        with sent.underway():
+        try:
             response: httpx.Response = self._transport.handle_request(request)
+        except BaseException as error:
+            sent.lost(error)
+            raise
         answered(sent, request, response, is_async=False)
         return response
 
@@ -123,8 +126,11 @@ class AsyncWatchingTransport(httpx.AsyncBaseTransport):
             BudgetExceededError: It would pass the limit of a budget; nothing is sent.
         """
         sent = self._watch.leaves(request)
-        with sent.underway():
+        try:
             response: httpx.Response = await self._transport.handle_async_request(request)
+        except BaseException as error:
+            sent.lost(error)
+            raise
         answered(sent, request, response, is_async=True)
         return response
 

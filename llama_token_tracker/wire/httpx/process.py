@@ -1,14 +1,12 @@
 """Has every client of httpx's and of httpx2's be listened to that this process has or makes."""
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 from llama_token_tracker.wire.httpx.asking import asked
 from llama_token_tracker.wire.httpx.requests import NOTED, answered, leave
-from llama_token_tracker.wire.listening import heard
-from llama_token_tracker.wire.sending import UNCOUNTED, Sent, all_underway
-from llama_token_tracker.wire.transcript import Recorder
+from llama_token_tracker.wire.sending import Leaving, Sent
 
 
 def send(
@@ -28,9 +26,13 @@ def send(
                 raise
         return response
     request: Any = args[0] if args else kwargs.get("request")
-    with _sending(client, request) as all_sent:
+    url: Any = getattr(request, "url", None)
+    if url is None:
+        return wrapped(*args, **kwargs)
+    with _Sending(client, request, url) as all_sent:
         response = wrapped(*args, **kwargs)
-    _answered(all_sent, request, response, is_async=False)
+    if all_sent:
+        _answered(all_sent, request, response, is_async=False)
     return response
 
 
@@ -54,9 +56,13 @@ async def async_send(
                 raise
         return response
     request: Any = args[0] if args else kwargs.get("request")
-    with _sending(client, request) as all_sent:
+    url: Any = getattr(request, "url", None)
+    if url is None:
+        return await wrapped(*args, **kwargs)
+    with _Sending(client, request, url) as all_sent:
         response = await wrapped(*args, **kwargs)
-    _answered(all_sent, request, response, is_async=True)
+    if all_sent:
+        _answered(all_sent, request, response, is_async=True)
     return response
 
 
@@ -64,41 +70,41 @@ def _options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name != "request"}
 
 
-@contextmanager
-def _sending(client: Any, request: Any) -> Generator[list[Sent]]:
-    """Note that a request leaves, and settle what isn't answered."""
-    all_sent: list[Sent] = []
-    listening = heard(client)
-    url: Any = getattr(request, "url", None)
-    if not listening or url is None:
-        yield all_sent
-        return
-    recorders = [one.recorder for one in listening]
-    with all_underway(recorders, f"{url.host}{url.path}") as (free, stack):
-        noted: list[Recorder] = []
-        for recorder in free:
-            sent = leave(recorder, request)
-            if sent is not UNCOUNTED:
-                stack.enter_context(sent.underway())
-                all_sent.append(sent)
-                noted.append(recorder)
-        stack.enter_context(_marked(request, [recorder.tracker for recorder in noted]))
-        yield all_sent
+class _Sending(Leaving):
+    """A request that leaves a client; the transports that it passes know of that.
 
+    What the client makes of it takes that along.
+    """
 
-@contextmanager
-def _marked(request: Any, trackers: Sequence[object]) -> Generator[None]:
-    """Have the transports know that it's counted; what the client makes of it takes that along."""
-    before: Any = request.extensions.get(NOTED, ())
-    request.extensions[NOTED] = (*before, *trackers)
-    try:
-        yield
-    finally:
-        request.extensions[NOTED] = before
+    __slots__ = ("_before", "_extensions")
+
+    def __init__(self, client: object, request: Any, url: Any) -> None:
+        place: tuple[str, str] = url.host, url.path
+        super().__init__(client, *place, lambda recorder: leave(recorder, request, place))
+        self._extensions: dict[str, Any] = request.extensions
+        self._before: Any = None
+
+    def __enter__(self) -> list[Sent]:
+        all_sent = super().__enter__()
+        if all_sent:
+            self._before = self._extensions.get(NOTED, ())
+            trackers = [recorder.tracker for recorder in self._noted]
+            self._extensions[NOTED] = (*self._before, *trackers)
+        return all_sent
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            self._extensions[NOTED] = self._before
+        self._end(error)
 
 
 def _answered(all_sent: list[Sent], request: Any, response: Any, *, is_async: bool) -> None:
-    following = getattr(response, "next_request", None) if all_sent else None
+    following = getattr(response, "next_request", None)
     if following is not None:
         # Nobody may send it; who does makes a new request.
         following.extensions.pop(NOTED, None)

@@ -14,8 +14,13 @@ NOTED: Final = "llama_token_tracker.noted"
 """The trackers that know of a request already, by the client that sends it."""
 
 
-def leave(recorder: Recorder, request: Any) -> Sent:
+def leave(recorder: Recorder, request: Any, place: tuple[str, str] | None = None) -> Sent:
     """Note that a request leaves. Only a budget may stop it.
+
+    Args:
+        recorder: Where it goes.
+        request: The request.
+        place: Its host and its path, if they are known.
 
     Raises:
         BudgetExceededError: It would pass a limit.
@@ -26,12 +31,13 @@ def leave(recorder: Recorder, request: Any) -> Sent:
             return redirected.sent(request)
         if recorder.tracker in request.extensions.get(NOTED, ()):
             return UNCOUNTED
-        url, method, body = request.url, request.method, body_of(request)
+        host, path = place or (request.url.host, request.url.path)
+        method, body = request.method, body_of(request)
     except Exception as error:  # noqa: BLE001 - counting must not stop the call
         pass_on(error)
         notice("a request could not be noted", error, "it is not counted")
         return UNCOUNTED
-    return note(recorder, url.host, method, url.path, body)
+    return note(recorder, host, method, path, body)
 
 
 def answered(
