@@ -34,7 +34,7 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
         if type(prompt) is str:
             text = response.text
             return (prompt, text) if type(text) is str else None
-        if type(prompt) not in _TUPLES or not prompt:
+        if type(prompt) not in _TUPLES:
             return None
         answer = response.message
         if len(prompt) == 1:
@@ -51,7 +51,7 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
             ):
                 return message.role, prompted, answer.role, answered
             return None
-        return _in_turn((*prompt, answer))
+        return _in_turn((*prompt, answer)) if prompt else None
     except Exception as error:  # noqa: BLE001 - whatever is not plain takes care to read
         pass_on(error)
         return None

@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 
 import llama_index.core
 from llama_index.core.callbacks.schema import CBEventType
-from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.utilities.token_counting import TokenCounter
 from llama_index.core.utils import (
     get_tokenizer,  # pyright: ignore[reportUnknownVariableType] - LlamaIndex's gap
@@ -22,17 +21,15 @@ from llama_token_tracker._lock import is_sent
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.budgets import Budget
 from llama_token_tracker.events.call import Settings
-from llama_token_tracker.llama_index.base_classes import CoreHandler, active_instrument_tags
+from llama_token_tracker.llama_index.base_classes import CoreHandler
 from llama_token_tracker.llama_index.instrumentation import listen
 from llama_token_tracker.llama_index.open_calls import OpenCall
-from llama_token_tracker.llama_index.payloads import users_tags
-from llama_token_tracker.llama_index.recorder import LlamaIndexEvent, call_of
+from llama_token_tracker.llama_index.recorder import LlamaIndexEvent
 from llama_token_tracker.llama_index.spans import SpanRecorder
 from llama_token_tracker.pricing import OwnPrices, Prices
 from llama_token_tracker.sinks import Sink
 from llama_token_tracker.sinks.ledger import LedgerLike
 from llama_token_tracker.tokenizers.selection import Tokenizers
-from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker, Tracking
 from llama_token_tracker.wire.watching import Watch
 from llama_token_tracker.wire.watching import watch as watch_process
@@ -164,36 +161,11 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             self._check_budget()
         # Without an id a start can't be told from another's, and its end says all that's needed.
         if payload is not None and event_id and event_type in _COUNTED:
-            call = self._started(event_type, payload, event_id)
+            ignored = self.event_ends_to_ignore
+            call = self._recorder.start(event_type, payload, event_id, ignored)
             if call is not None and (self.tracker.is_limited or call.context is not None):
                 self._reserve(call)
         return event_id
-
-    def _started(
-        self, event_type: CBEventType, payload: dict[str, Any], event_id: str
-    ) -> OpenCall | None:
-        """Open the call that starts here, as far as it can be read."""
-        call: OpenCall | None = None
-        try:
-            if self._recorder.adopts and event_type == _LLM:
-                call = self._recorder.adopt(event_id)
-                if call is not None:
-                    return call
-            call = call_of(payload, event_id, active_span_id.get())
-            tags = active_instrument_tags.get()
-            if tags or has_open_scope():
-                call.context = self.tracker.context(users_tags(tags))
-            if event_type == _EMBEDDING:
-                self._recorder.batches.embeds(call)
-            if event_type not in self.event_ends_to_ignore:
-                self._recorder.calls.start(call)
-        except BaseException as error:
-            if is_sent(error):
-                self._recorder.calls.retract(call)
-                raise
-            # Counting must not stop the call.
-            notice("a start could not be noted", error, "its end is counted alone")
-        return call
 
     def _reserve(self, call: OpenCall) -> None:
         """Hold in the budgets what a call may use.

@@ -138,7 +138,8 @@ class OpenCall(Call):
 
     def identify(self) -> None:
         """Find out provider and model."""
-        self.provider, self.model = provider_and_model(self.about)
+        if self.provider is None and self.model is None:
+            self.provider, self.model = provider_and_model(self.about)
 
     def expected_tokens(self) -> tuple[int, int | None]:
         """How many tokens it will send and may get back, roughly."""

@@ -29,7 +29,7 @@ from llama_token_tracker.extraction import (
 )
 from llama_token_tracker.extraction.fields import field_in
 from llama_token_tracker.extraction.reader import UsageParts
-from llama_token_tracker.extraction.texts import Words, are_texts, held_bytes, plain_words, written
+from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
 from llama_token_tracker.llama_index.instrumentation import (
@@ -182,12 +182,10 @@ class Recorder:
             return False
         options = call.options
         # Kept on the call, in case that something interrupts this.
-        call.pending = Pending(
+        pending = call.pending = Pending(
             (
                 _plainly_ended,
-                call.event_id,
-                call.span_id,
-                call.about,
+                call,
                 perf_counter() - call.began,
                 time(),
                 parts,
@@ -199,7 +197,9 @@ class Recorder:
             call.context,
             None if call.reservation is None else take_reservation(call),
         )
-        self.tracker.add(call.pending)
+        self.tracker.add(pending)
+        # The program's own objects are let go of.
+        call.prompt = call.options = None
         return True
 
     def resume(self, call: OpenCall | None, payload: dict[str, Any]) -> None:
@@ -347,8 +347,7 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
         options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options
-    name: Any = about.get("class_name") if is_told else None
-    if type(name) is str and name in RETURNS_USERS_OBJECT:
+    if is_told and about.get("class_name") in RETURNS_USERS_OBJECT:
         call.trusts_raw = call.is_plain = False
     return call
 
@@ -369,9 +368,7 @@ def _ended(
 
 
 def _plainly_ended(
-    event_id: str,
-    span_id: str | None,
-    about: object,
+    call: OpenCall,
     duration_s: float,
     ended_s: float,
     parts: UsageParts,
@@ -381,11 +378,5 @@ def _plainly_ended(
 ) -> Ended:
     """What is known of a call that gave its answer; read when somebody asks."""
     answer = PlainTranscript(words, settings.keeps_text, options)
-    return Ended(
-        # The call as it was, but for the program's own objects, which are let go of.
-        OpenCall(event_id, "" if are_texts(words) else (), about, span_id),
-        extract_parts(parts),
-        answer,
-        Ending("complete", ended_s - duration_s, duration_s),
-        settings,
-    )
+    ending = Ending("complete", ended_s - duration_s, duration_s)
+    return Ended(call, extract_parts(parts), answer, ending, settings)

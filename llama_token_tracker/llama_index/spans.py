@@ -7,7 +7,7 @@ start: it holds what they may use, and refuses their requests as these leave.
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from llama_index.core.base.llms.base import BaseLLM
@@ -22,6 +22,7 @@ from llama_token_tracker.llama_index.base_classes import CoreHandler, active_ins
 from llama_token_tracker.llama_index.open_calls import OpenCall
 from llama_token_tracker.llama_index.payloads import serialized, start_of, users_tags
 from llama_token_tracker.llama_index.recorder import Recorder, call_of
+from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire.watching import watch_for_budgets
 
@@ -55,6 +56,46 @@ class SpanRecorder(Recorder):
         # By the span of a method that embeds texts, the calls in it that are open, oldest first.
         self._embedding: dict[str, deque[str]] = {}
 
+    # --- what callbacks tell of ------------------------------------------------------------
+
+    def start(
+        self,
+        event_type: CBEventType,
+        payload: dict[str, Any],
+        event_id: str,
+        ignored: Collection[CBEventType],
+    ) -> OpenCall | None:
+        """Open the call that starts here, as far as it can be read.
+
+        Args:
+            event_type: Its type.
+            payload: What the callback manager tells of it.
+            event_id: Its id.
+            ignored: Types of calls whose ends aren't told of, so that they stay closed.
+        """
+        call: OpenCall | None = None
+        try:
+            is_embedding, span_id = event_type == _EMBEDDING, active_span_id.get()
+            if self.adopts and not is_embedding:
+                call = self.calls.adopt(span_id, event_id)
+                if call is not None:
+                    return call
+            call = call_of(payload, event_id, span_id)
+            tags = active_instrument_tags.get()
+            if tags or has_open_scope():
+                call.context = self.tracker.context(users_tags(tags))
+            if is_embedding:
+                self.batches.embeds(call)
+            if event_type not in ignored:
+                self.calls.start(call)
+        except BaseException as error:
+            if is_sent(error):
+                self.calls.retract(call)
+                raise
+            # Counting must not stop the call.
+            notice("a start could not be noted", error, "its end is counted alone")
+        return call
+
     # --- calls to language models ----------------------------------------------------------
 
     def entered(self, span_id: str, model: object, arguments: Mapping[str, Any]) -> None:
@@ -85,10 +126,6 @@ class SpanRecorder(Recorder):
         self._start(call, is_told=is_told)
         if self.tracker.limits(call.context):
             self._watch_for_budgets()
-
-    def adopt(self, event_id: str) -> OpenCall | None:
-        """Leave a call of which its span has told to the callback that tells of it now."""
-        return self.calls.adopt(active_span_id.get(), event_id)
 
     def begun(self, span_id: str) -> None:
         """Note that the dispatcher is told of this call's chunks and end."""

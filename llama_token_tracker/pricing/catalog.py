@@ -112,14 +112,18 @@ class ListedModel:
     def cost(self, usage: Usage, at: datetime, served: Served, *, is_whole: bool) -> Cost | None:
         """Price one call at the rates of its day, its hour, its prompt's length and its tier."""
         context = served.context
-        variants = [one for one in self._variants if _applies(one, at, context)] if context else []
-        listed = {name for one in variants for name in one.when}
-        said = "".join([f", {name}={context[name]}" for name in sorted(listed)])
+        variants: list[PriceVariant] = []
+        source, is_listed = self._source, True
+        if context:
+            variants = [one for one in self._variants if _applies(one, at, context)]
+            listed = {name for one in variants for name in one.when}
+            source += "".join([f", {name}={context[name]}" for name in sorted(listed)])
+            is_listed = listed == context.keys()
         return self._rates_at(at, context, variants).cost(
             usage,
-            source=f"{self._source}{said}",
+            source=source,
             as_of=_price_list().as_of,
-            is_whole=is_whole and self._is_sure and listed == context.keys(),
+            is_whole=is_whole and self._is_sure and is_listed,
             units=served.units,
         )
 

@@ -3,7 +3,7 @@
 Prices that users give win over those of genai-prices' list.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -147,8 +147,7 @@ class Prices:
         if not names or max(map(len, names)) > _MAX_MODEL:
             notice("a call that names no model has no price", model, "its cost is None")
             return None, ""
-        prices = next((self._own[name] for name in names if name in self._own), ())
-        own = _in_force(prices, at)
+        own = self._own_price(names, at) if self._own else None
         if own is not None:
             cost = _rates(own).cost(
                 usage,
@@ -162,6 +161,11 @@ class Prices:
         # Who states costs bills those, not what a list says.
         is_sure = is_sure and provider not in STATE_COSTS
         return found.cost(usage, at, served, is_whole=is_whole and is_sure), found.reason
+
+    def _own_price(self, names: Iterable[str], at: datetime) -> Price | None:
+        """The user's price of a model with one of these names, the first that has any."""
+        prices = next((self._own[name] for name in names if name in self._own), ())
+        return _in_force(prices, at)
 
 
 def _in_force(prices: tuple[Price, ...], at: datetime) -> Price | None:

@@ -249,15 +249,17 @@ class Rates:
         came_out = _Side(self.output or (), _output(usage), length)
         with localcontext(EXACT):
             parts = went_in.usd()
-            fees = [rate.usd(count, length) for rate, count in (*billed, (self.fee, 1)) if rate]
-            input_usd = sum((*parts.values(), *fees), _NOTHING)
+            input_usd = sum(parts.values(), _NOTHING)
+            if billed or self.fee is not None:
+                each = (*billed, (self.fee, 1))
+                input_usd += sum([rate.usd(count, length) for rate, count in each if rate])
             output_usd = sum(came_out.usd().values(), _NOTHING)
             return Cost(
                 usd=input_usd + output_usd,
                 input_usd=input_usd,
                 output_usd=output_usd,
                 cache_savings_usd=went_in.saved_usd(parts),
-                cache_write_usd=sum([parts.get(kind, _NOTHING) for kind in _WRITES], _NOTHING),
+                cache_write_usd=sum([parts[kind] for kind in _WRITES if kind in parts], _NOTHING),
                 source=source,
                 as_of=as_of,
                 is_whole=is_whole and self._covers(billed, went_in, came_out),
@@ -269,7 +271,7 @@ class Rates:
         """Whether all that was used has a rate of its own, and a bucket."""
         return (
             self.is_whole
-            and all(rate is not None for rate, _ in billed)
+            and not (billed and any(rate is None for rate, _ in billed))
             and went_in.is_life_known()
             and went_in.is_certain()
             and came_out.is_certain()
@@ -366,6 +368,9 @@ def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
             "buckets are inclusive: the whole holds its parts."
         )
         raise UsageShapeError(msg)
+    _, image, audio = modalities
+    if not image and not audio:
+        return _Tokens(kinds, modalities, [(kind, 0, n) for kind, n in enumerate(kinds) if n])
     cells: list[tuple[int, int, int]] = []
     modality, room = 0, modalities[0]
     for kind, count in enumerate(kinds):
@@ -422,11 +427,13 @@ class _Side(NamedTuple):
 
     def is_certain(self) -> bool:
         """Whether each rate is its cell's own, and any overlap of kinds and modalities known."""
-        cells, modalities = self.tokens.cells, self.tokens.modalities
+        table, (_, modalities, cells) = self.table, self.tokens
         for kind, modality, _ in cells:
-            if not self.table[kind][modality].is_own:
+            if not table[kind][modality].is_own:
                 return False
-        return len(cells) == 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
+        return (
+            len(cells) <= 1 or not any(self.tokens.modalities[1:]) or self._is_overlap_irrelevant()
+        )
 
     def _is_overlap_irrelevant(self) -> bool:
         """Whether one modality costs more than another by the same amount, whatever the kind."""
