@@ -431,9 +431,7 @@ class _Side(NamedTuple):
         for kind, modality, _ in cells:
             if not table[kind][modality].is_own:
                 return False
-        return (
-            len(cells) <= 1 or not any(self.tokens.modalities[1:]) or self._is_overlap_irrelevant()
-        )
+        return len(cells) <= 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
 
     def _is_overlap_irrelevant(self) -> bool:
         """Whether one modality costs more than another by the same amount, whatever the kind."""
