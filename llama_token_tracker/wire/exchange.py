@@ -30,7 +30,7 @@ from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.tracking.charging import reserve_for
 from llama_token_tracker.tracking.correlation import RequestOwner
 from llama_token_tracker.tracking.pending import Pending
-from llama_token_tracker.tracking.scopes import has_open_scope
+from llama_token_tracker.tracking.scopes import Context, has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire.bodies import Pieces, decoded
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
@@ -214,7 +214,9 @@ class _Answer(WireTranscript):
         return _read_parts(parts, read) if parts else (self._usage, self._figures_at)
 
 
-def _is_limited(owner: RequestOwner, tracker: Tracker) -> bool:
+def _is_limited(owner: RequestOwner | None, context: Context | None, tracker: Tracker) -> bool:
+    if owner is None:
+        return tracker.limits(context)
     return owner.refusal is not None or (isinstance(owner, Call) and tracker.limits(owner.context))
 
 
@@ -235,7 +237,6 @@ class Exchange(_Answer):
     Attributes:
         body: The request's body, as long as nobody has read it.
         is_limited: Whether it's subject to any budget, and may use only what it has reserved.
-        is_settled: Whether it's over, as far as its event goes.
         is_deferred: Whether it was answered with an id, by which its answer is retrieved.
         path: Where it's sent, host and path, if its answer may be deferred.
     """
@@ -264,12 +265,10 @@ class Exchange(_Answer):
         self._owner: RequestOwner | None = owner
         # Of embeddings nothing but the figures is of interest.
         self.keeps_pieces = owner is None and operation != "embedding"
-        if owner is not None:
-            self.is_limited = _is_limited(owner, tracker)
-        elif self.context is None:
+        if owner is None and self.context is None:
             self.is_limited = tracker.is_limited
         else:
-            self.is_limited = tracker.limits(self.context)
+            self.is_limited = _is_limited(owner, self.context, tracker)
         self.provider = provider
         self.model = model
         self.operation = operation
@@ -317,8 +316,7 @@ class Exchange(_Answer):
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
         if self._may_be_handed_on and self._owner is None and not self.pieces:
-            named = _ID.search(piece, 0, _HEAD)
-            if named is not None:
+            if named := _ID.search(piece, 0, _HEAD):
                 self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
         self.pieces.append(piece)
         event = self._event
@@ -425,8 +423,7 @@ class Exchange(_Answer):
         """Let go of what only its events needed."""
         super().settled(events)
         self._put_off.clear()
-        if self._whole is not None:
-            self._unread = None
+        self._unread = None if self._whole is not None else self._unread
 
     # --- what a framework's call reads -----------------------------------------------------
 

@@ -1,5 +1,6 @@
 """An answer over HTTP, read along while its bytes go to the program."""
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from typing import Final
@@ -29,8 +30,8 @@ _DONE: Final = b"[DONE]"
 _COUNTS: Final = {name.encode(): name for name in HEADERS.adds}
 """The headers in which Bedrock reports what its models' own words may leave out."""
 
-_NEXT_OBJECT: Final = b"\n{"
-"""Between objects that stand each on a line; no JSON text has it but a list, or one laid out so."""
+_NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r]*\n\s*\{")
+"""Between objects that stand each on lines of its own; within one there's a comma."""
 
 
 class Answer:
@@ -170,7 +171,7 @@ class Answer:
             and not self._counts
             and document[:1] == b"{"
             and document[-1:] == b"}"
-            and _NEXT_OBJECT not in document
+            and _NEXT_OBJECT.search(document) is None
         )
 
     def _note_status(self, fields: Json) -> None:

@@ -72,14 +72,25 @@ def test_lines_are_read_whatever_they_are_called(
     _check(tracker)
 
 
+@pytest.mark.parametrize("indent", [None, 0, 2])
 @pytest.mark.parametrize("mark", [b"", BOM])
 @pytest.mark.parametrize("kind", ["application/json", "APPLICATION/JSON", "text/event-stream", ""])
 def test_a_document_is_read_whatever_it_is_called(
-    kind: str, mark: bytes, server: Any, tracker: Tracker
+    kind: str, mark: bytes, indent: int | None, server: Any, tracker: Tracker
 ):
-    """As from a server that doesn't stream, though it was asked to."""
-    content = mark + record(server, CHAT.path, {**CHAT.body, "stream": False}).content
+    """As from a server that doesn't stream, though it was asked to, however it's laid out."""
+    document = json.loads(record(server, CHAT.path, {**CHAT.body, "stream": False}).content)
+    content = mark + json.dumps(document, indent=indent).encode()
     read(tracker, CHAT.path, CHAT.body, kind, content)
+    _check(tracker)
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b" \n\n  "])
+def test_objects_on_lines_are_a_stream(between: bytes, server: Any, tracker: Tracker):
+    """They begin and end as one object does, and nothing else tells."""
+    form = FORMATS["ollama"]
+    content = between.join(record(server, *form).content.splitlines())
+    read(tracker, form.path, form.body, "application/json", content)
     _check(tracker)
 
 
@@ -125,6 +136,7 @@ def test_the_usage_of_embeddings_is_read_in_front(tracker: Tracker):
     [
         (b"<html>busy</html>", "no JSON"),
         (b'{"choices": [{"message": {"content": "cut', "no JSON"),
+        (b'{"choices": [{"message": {"content": "cut"}}', "no JSON"),
         (b"\x1f\x8b\x08 gzip that nobody names", "no JSON"),
         (json.dumps({"text": "a" * 2 * MIB}).encode(), "too long"),
     ],
