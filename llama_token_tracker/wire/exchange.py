@@ -315,9 +315,9 @@ class Exchange(_Answer):
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
-        if self._may_be_handed_on and self._owner is None and not self.pieces:
-            if named := _ID.search(piece, 0, _HEAD):
-                self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
+        may_be_noted = self._may_be_handed_on and self._owner is None and not self.pieces
+        if may_be_noted and (named := _ID.search(piece, 0, _HEAD)):
+            self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
         self.pieces.append(piece)
         event = self._event
         if event is None:
