@@ -49,6 +49,10 @@ POINTS: Final = (
 """Where each library is heard, synchronous and not, whenever a client was or will be made."""
 
 
+MADE_LATE: Final = "_aiohttp_session"
+"""Where google-genai's clients have the session of aiohttp that they made for this event loop."""
+
+
 class Listening:
     """One who listens, to all clients or to some.
 
@@ -56,9 +60,10 @@ class Listening:
         recorder: Where their requests go.
         clients: The clients; `None` for all.
         asked: Which hosts are asked for the usage of a stream; all of them if it's `True`.
+        makers: What makes clients as late as it sends, which are heard then.
 
     Attributes:
-        asked: The same.
+        asked: Which hosts are asked.
     """
 
     def __init__(
@@ -66,15 +71,23 @@ class Listening:
         recorder: Recorder,
         clients: Iterable[Any] | None,
         asked: bool | Collection[str] = False,
+        makers: Iterable[Any] = (),
     ) -> None:
         self.recorder = recorder
+        self._makers: WeakSet[Any] = WeakSet(makers)
         self._clients: WeakSet[Any] | None = None if clients is None else WeakSet(clients)
         self.asked = {asked} if isinstance(asked, str) else asked
         self._refusing: set[str] = set()
 
     def hears(self, client: object) -> bool:
         """Whether this client is one of those, and what it sends here and now is of interest."""
-        return (self._clients is None or client in self._clients) and self.recorder.takes()
+        known = self._clients
+        return (known is None or client in known or self._is_made_late(client)) and (
+            self.recorder.takes()
+        )
+
+    def _is_made_late(self, client: object) -> bool:
+        return any(getattr(maker, MADE_LATE, None) is client for maker in self._makers)
 
     def asks(self, host: str) -> bool:
         """Whether this host is asked for the usage of a stream."""

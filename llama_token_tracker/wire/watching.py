@@ -1,6 +1,6 @@
 """`watch`: counts what this process sends to providers, or some clients alone."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -10,7 +10,7 @@ from llama_token_tracker.errors import WatchError
 from llama_token_tracker.sinks.ledger import LedgerLike
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire.botocore import emitter_of
-from llama_token_tracker.wire.listening import Listening, start, stop
+from llama_token_tracker.wire.listening import MADE_LATE, Listening, start, stop
 from llama_token_tracker.wire.transcript import Recorder
 
 
@@ -87,20 +87,32 @@ def watch(
             raise WatchError(msg)
         token_counter = Tracker(ledger=ledger)
     recorder = Recorder(token_counter)
-    if not clients:
-        listening = Listening(recorder, None, ask_for_usage)
-        start(listening)
-        recorder.tracker.listen_again = partial(watch, ask_for_usage=ask_for_usage)
-        return Watch(listening)
-    found = [inner for client in clients for inner in _clients_in(client)]
-    emitters = [emitter_of(inner) for inner in found if not _is_heard(inner)]
-    others = [inner for inner in found if _is_heard(inner)]
-    listening = Listening(recorder, others, ask_for_usage)
-    for emitter in emitters:
-        listening.botocore.listen(emitter)
-    if others:
-        start(listening)
+    if clients:
+        return Watch(_listening_to(clients, recorder, ask_for_usage))
+    listening = Listening(recorder, None, ask_for_usage)
+    start(listening)
+    recorder.tracker.listen_again = partial(watch, ask_for_usage=ask_for_usage)
     return Watch(listening)
+
+
+def _listening_to(
+    clients: Iterable[Any], recorder: Recorder, asked: bool | Collection[str]
+) -> Listening:
+    """Listen to some clients.
+
+    Raises:
+        WatchError: One can't be watched.
+    """
+    found = [inner for client in clients for inner in _clients_in(client)]
+    makers = [inner for inner in found if _makes_late(inner)]
+    others = [inner for inner in found if _is_heard(inner)]
+    listening = Listening(recorder, others, asked, makers)
+    for inner in found:
+        if not (_is_heard(inner) or _makes_late(inner)):
+            listening.botocore.listen(emitter_of(inner))
+    if others or makers:
+        start(listening)
+    return listening
 
 
 def watch_for_budgets(token_counter: Any) -> Callable[[], None]:
@@ -135,27 +147,21 @@ _AWS: Final = frozenset({"boto3", "botocore", "aioboto3", "aiobotocore"})
 
 _CONTAINERS: Final[frozenset[type[Any]]] = frozenset({dict, list, tuple})
 
-_MADE_LATE: Final = ("_get_client", "_get_aclient")
+_MAKE: Final = ("_get_client", "_get_aclient")
 """By these methods models of LlamaIndex make the clients that they keep."""
 
 _DEPTH: Final = 6
 
 
 def _clients_in(thing: Any) -> list[Any]:
-    """The clients that something is, or holds.
+    """The clients that something is, or holds, and what in it makes some as late as it sends.
 
     Raises:
         WatchError: It's none, and holds none.
     """
     if emitter_of(thing) is not None:
         return [thing]
-    found: dict[int, Any] = {}
-    level, seen = [thing], dict[int, Any]()
-    for _ in range(_DEPTH):
-        level = [one for one in level if seen.setdefault(id(one), one) is one]
-        found |= {id(one): one for one in level if _is_heard(one) or _is_of_bedrock(one)}
-        level = [inner for one in level if id(one) not in found for inner in _held(one)]
-        level = list({id(one): one for one in level if id(one) not in seen}.values())
+    found = [one for one in _within(thing) if _is_client(one) or _makes_late(one)]
     if not found:
         kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
         msg = (
@@ -164,7 +170,25 @@ def _clients_in(thing: Any) -> list[Any]:
             "with`), a model that holds one, or none to watch all of this process."
         )
         raise WatchError(msg)
-    return list(found.values())
+    return found
+
+
+def _within(thing: Any) -> Iterator[Any]:
+    """Something, and what it holds, level by level, but for what is in clients."""
+    level, seen = [thing], dict[int, Any]()
+    for _ in range(_DEPTH):
+        level = [one for one in level if seen.setdefault(id(one), one) is one]
+        yield from level
+        level = [inner for one in level if not _is_client(one) for inner in _held(one)]
+        level = list({id(one): one for one in level if id(one) not in seen}.values())
+
+
+def _is_client(thing: object) -> bool:
+    return _is_heard(thing) or _is_of_bedrock(thing)
+
+
+def _makes_late(thing: object) -> bool:
+    return _root(type(thing)) in HOLD_CLIENTS and hasattr(thing, MADE_LATE)
 
 
 def _is_heard(thing: object) -> bool:
@@ -188,7 +212,7 @@ def _held(thing: Any) -> Iterable[Any]:
     """What an object of such a library holds."""
     if _root(thing.__class__) not in HOLD_CLIENTS and thing.__class__ not in _CONTAINERS:
         return ()
-    for name in _MADE_LATE:
+    for name in _MAKE:
         make: Any = getattr(thing, name, None)
         if callable(make):
             make()

@@ -317,8 +317,6 @@ ALONE = {
     name: call
     for name, call in CALLS.items()
     if not call.module.startswith(("httpx", "aiohttp", "requests"))
-    # Its sessions of aiohttp are made as late as the first request.
-    and not (call.module == "google.genai" and name.endswith("async"))
 }
 
 
