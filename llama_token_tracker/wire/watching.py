@@ -109,7 +109,8 @@ def _listening_to(
     listening = Listening(recorder, others, asked, makers)
     for inner in found:
         if not (_is_heard(inner) or _makes_late(inner)):
-            listening.botocore.listen(emitter_of(inner))
+            is_session = not hasattr(inner, "meta")
+            listening.botocore.listen(emitter_of(inner), makes_clients=is_session)
     if others or makers:
         start(listening)
     return listening

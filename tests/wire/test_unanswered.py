@@ -1,7 +1,8 @@
 """Requests that have left and weren't answered may have been billed: each is an event."""
 
 import asyncio
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -80,23 +81,29 @@ def ask_anthropic(server: Late, tracker: Tracker, retries: int) -> None:
         client.messages.create(model="claude-opus-4-6", max_tokens=9, messages=HELLO)
 
 
-def ask_converse(server: Late, tracker: Tracker, retries: int) -> None:
-    """Ask Converse."""
+def ask_converse(
+    server: Late, tracker: Tracker, retries: int, mode: str = "standard", watched: str = "client"
+) -> None:
+    """Ask Converse, by a client that is watched alone, with its session or with the process."""
     boto3 = pytest.importorskip("boto3")
     from botocore.config import Config
 
-    client = boto3.client(
+    session = boto3.Session()
+    if watched == "session":
+        watch(tracker, session)
+    client = session.client(
         "bedrock-runtime",
         region_name="us-east-1",
         endpoint_url=server.url,
         aws_access_key_id="a",
         aws_secret_access_key="b",
         config=Config(
-            read_timeout=TIMEOUT_S, retries={"total_max_attempts": retries + 1, "mode": "standard"}
+            read_timeout=TIMEOUT_S, retries={"total_max_attempts": retries + 1, "mode": mode}
         ),
     )
-    watch(tracker, client)
-    with closing(client):
+    if watched == "client":
+        watch(tracker, client)
+    with closing(client), watch(tracker) if watched == "process" else nullcontext():
         client.converse(
             modelId="anthropic.claude-3-haiku-20240307-v1:0",
             messages=[{"role": "user", "content": [{"text": "one two three four"}]}],
@@ -107,6 +114,10 @@ ASKING = {
     "openai": (ask_openai, CHAT),
     "anthropic": (ask_anthropic, MESSAGE),
     "converse": (ask_converse, CONVERSE),
+    "converse, legacy": (partial(ask_converse, mode="legacy"), CONVERSE),
+    "converse, adaptive": (partial(ask_converse, mode="adaptive"), CONVERSE),
+    "converse by a session": (partial(ask_converse, watched="session"), CONVERSE),
+    "converse in a process": (partial(ask_converse, watched="process"), CONVERSE),
 }
 
 

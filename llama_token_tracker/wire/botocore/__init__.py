@@ -33,7 +33,7 @@ UNCOUNTED: Final = (
 )
 """Operations that are billed and can't be counted."""
 
-_AGAIN: Final = "request-created"
+_AGAIN: Final = f"request-created.{BEDROCK_SERVICE}"
 """The event that tells of each attempt."""
 
 _UNSEEN: Final = object()
@@ -62,8 +62,16 @@ class Listener:
         # Whoever takes it out is the first: of two threads one.
         self._first = [True]
 
-    def listen(self, emitter: Any) -> bool:
-        """Listen to an event system; `False` if it does so already."""
+    def listen(self, emitter: Any, *, makes_clients: bool = False) -> bool:
+        """Listen to an event system.
+
+        Args:
+            emitter: The event system.
+            makes_clients: Whether it's a session's, whose clients take over what listens to it.
+
+        Returns:
+            `False` if it listens already.
+        """
         if emitter in self._heard:
             return False
         from llama_token_tracker.wire.botocore.answers import OPERATIONS
@@ -72,13 +80,16 @@ class Listener:
         self._heard.add(emitter)
         for event, listener in self._events():
             emitter.register(event, listener)
+        # Of most clients' calls none is ever tried again; and those of a session aren't known.
+        if self._has_lost or makes_clients:
+            emitter.register(_AGAIN, self._again)
         return True
 
     def stop(self) -> None:
         """Listen no more, nor to clients that a session has made meanwhile."""
         self._is_on = False
         for emitter in list(self._heard):
-            for event, listener in self._events():
+            for event, listener in [*self._events(), (_AGAIN, self._again)]:
                 emitter.unregister(event, listener)
         self._heard.clear()
 
@@ -89,9 +100,6 @@ class Listener:
             "after-call-error": self._failed,
             "needs-retry": self._attempted,
         }
-        if self._has_lost:
-            # Of most clients' calls none is ever tried again.
-            listeners[_AGAIN] = self._again
         if _STUBBER in sys.modules:
             listeners["before-parameter-build"] = self.asked
         return [(f"{event}.{BEDROCK_SERVICE}", listener) for event, listener in listeners.items()]
@@ -149,7 +157,8 @@ class Listener:
         except IndexError:
             return
         for emitter in list(self._heard):
-            emitter.register(f"{_AGAIN}.{BEDROCK_SERVICE}", self._again)
+            # Twice on one that is a session's doesn't matter: a lost attempt is taken out.
+            emitter.register(_AGAIN, self._again)
 
     def _again(self, request: Any, **_: Any) -> None:
         """Note that botocore tries again what was lost. Only a budget may stop it."""
