@@ -53,6 +53,17 @@ def test_a_stubbed_answer_is_counted(is_watched_first: bool, client: Any, tracke
     assert len(tracker.llm_token_counts) == 2
 
 
+def test_a_stubbed_answer_is_counted_from_the_first_on(client: Any, tracker: Tracker):
+    """In a process that is watched, where a client is heard once it asks."""
+    with watch(tracker), Stubber(client) as stubber:
+        for _ in range(2):
+            stubber.add_response("converse", CONVERSED)
+            client.converse(modelId=CLAUDE, messages=MESSAGES)
+    assert [event.model for event in tracker.llm_token_counts] == [CLAUDE, CLAUDE]
+    assert {event.prompt for event in tracker.llm_token_counts} == {f"user: {PROMPT}"}
+    assert tracker.total_llm_token_count == 2 * 1_290
+
+
 def test_a_stubber_that_is_imported_later_is_known_all_the_same(
     client: Any, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ):
