@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from weakref import WeakSet
 
+from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK_SERVICE
 from llama_token_tracker.wire.listening import Listening, heard, listeners
 
@@ -27,7 +28,10 @@ def emit_until_response(
     if name.startswith(_FIRST):
         everybody, known = _heard_by
         if everybody is not listeners() or events not in known:
-            _listen(events, kwargs)
+            try:
+                _listen(events, kwargs)
+            except Exception as error:  # noqa: BLE001 - counting must not stop the call
+                notice("a client of boto3's can't be heard", error, "its calls aren't counted")
     return wrapped(*args, **kwargs)
 
 

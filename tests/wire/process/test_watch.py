@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from llama_token_tracker import Budget, BudgetExceededError, TokenCountingHandler, Tracker, watch
+from llama_token_tracker._log_once import forget_notices
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport
@@ -309,6 +310,29 @@ def test_an_answer_that_a_session_leaves_unread_is_not_read(provider: LoopbackPr
         response.json()
         del response
     assert [event.source for event in tracker.llm_token_counts] == ["reported"]
+
+
+def test_a_client_that_lets_nobody_listen_is_answered(
+    provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """It isn't heard, which the log says."""
+    boto3: Any = pytest.importorskip("boto3")
+
+    def refuse(*_: object) -> None:
+        msg = "nobody may listen"
+        raise RuntimeError(msg)
+
+    client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
+    monkeypatch.setattr(client.meta.events, "register", refuse)
+    forget_notices()
+    with watch(Tracker()):
+        answer = client.converse(
+            modelId="anthropic.claude-3-haiku-20240307-v1:0",
+            messages=[{"role": "user", "content": [{"text": PROMPT}]}],
+        )
+    forget_notices()
+    assert answer["usage"]["totalTokens"] == provider.billed[0].total_tokens
+    assert "can't be heard" in caplog.text
 
 
 # --- some clients alone ----------------------------------------------------------------------
