@@ -152,12 +152,12 @@ class Leaving:
         note: Notes it for one of those who listen. A budget may stop it.
     """
 
-    __slots__ = ("_client", "_note", "_noted", "_sent", "_token", "_url")
+    __slots__ = ("_note", "_noted", "_sender", "_sent", "_token", "_url")
 
     def __init__(
         self, client: object, host: str, path: str, note: Callable[[Recorder], Sent]
     ) -> None:
-        self._client = client
+        self._sender = client
         self._url = host + path
         self._note = note
         self._noted: list[Recorder] = []
@@ -170,7 +170,7 @@ class Leaving:
         Raises:
             BudgetExceededError: It would pass a limit.
         """
-        recorders, self._token = set_out(self._client, self._url)
+        recorders, self._token = set_out(self._sender, self._url)
         try:
             for recorder in recorders:
                 sent = self._note(recorder)
