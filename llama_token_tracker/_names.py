@@ -230,7 +230,10 @@ SENDS_NO_LINE_ENDS: Final = frozenset(
 """Classes that send spaces in the place of line ends: llama-index-embeddings-openai's."""
 
 RETURNS_USERS_OBJECT: Final = ("structured_llm",)
-"""Classes whose `raw` is an object of the user's own, whatever its fields are called."""
+"""Classes whose `raw` is an object of the user's own, whatever its fields are called.
+
+No set, for what is looked for here may have no hash.
+"""
 
 
 def install_line(extra: str) -> str:

@@ -112,7 +112,7 @@ class SpanRecorder(Recorder):
         elif _LLM not in ignored:
             call = call_of(start_of(model, arguments), span_id, span_id)
             call.has_callback = False
-            self._start(call, is_told=is_told)
+            self._open(call, is_told=is_told)
 
     def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """Open a call, for some integrations ask the provider here without a callback."""
@@ -123,7 +123,7 @@ class SpanRecorder(Recorder):
         call = OpenCall(span_id, dict(arguments), model, span_id)
         call.has_callback = call.trusts_raw = call.is_plain = False
         call.is_structured = True
-        self._start(call, is_told=is_told)
+        self._open(call, is_told=is_told)
         if self.tracker.limits(call.context):
             self._watch_for_budgets()
 
@@ -155,7 +155,7 @@ class SpanRecorder(Recorder):
             call = call_of({EventPayload.SERIALIZED: model}, event_id, span_id)
             self.batches.embeds(call)
             embedding.append(event_id)
-            self._start(call, is_told=False)
+            self._open(call, is_told=False)
 
     def embedded(self, span_id: str, chunks: Sequence[str]) -> None:
         """Count such a call: of those within one method the first to start is the first to end."""
@@ -198,7 +198,7 @@ class SpanRecorder(Recorder):
         handlers: Sequence[object] = getattr(manager, "handlers", ())
         return handler is not None and any(known is handler for known in handlers)
 
-    def _start(self, call: OpenCall, *, is_told: bool) -> None:
+    def _open(self, call: OpenCall, *, is_told: bool) -> None:
         try:
             call.context = self.tracker.context(users_tags(active_instrument_tags.get()))
         except Exception as error:  # noqa: BLE001 - tags may be anything

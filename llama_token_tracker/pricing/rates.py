@@ -249,10 +249,8 @@ class Rates:
         came_out = _Side(self.output or (), _output(usage), length)
         with localcontext(EXACT):
             parts = went_in.usd()
-            input_usd = sum(parts.values(), _NOTHING)
-            if billed or self.fee is not None:
-                each = (*billed, (self.fee, 1))
-                input_usd += sum([rate.usd(count, length) for rate, count in each if rate])
+            fees = [rate.usd(count, length) for rate, count in (*billed, (self.fee, 1)) if rate]
+            input_usd = sum((*parts.values(), *fees), _NOTHING)
             output_usd = sum(came_out.usd().values(), _NOTHING)
             return Cost(
                 usd=input_usd + output_usd,
@@ -271,7 +269,7 @@ class Rates:
         """Whether all that was used has a rate of its own, and a bucket."""
         return (
             self.is_whole
-            and not (billed and any(rate is None for rate, _ in billed))
+            and all(rate is not None for rate, _ in billed)
             and went_in.is_life_known()
             and went_in.is_certain()
             and came_out.is_certain()

@@ -184,8 +184,6 @@ class PendingCalls:
 
     def __init__(self, most: int) -> None:
         self._most = min(most, MAX_WAITING)
-        # What is longer is looked at by itself.
-        self._long = MAX_HELD_BYTES // _LOOKED_AT_EVERY - BYTES_PER_CALL
         # Appended to by anybody, without a lock; taken from its front by who holds it.
         self._calls: deque[Pending] = deque()
         self._has_grown = False
@@ -203,7 +201,11 @@ class PendingCalls:
         """
         calls = self._calls
         calls.append(call)
-        if len(calls) % _LOOKED_AT_EVERY == 0 or call.held_bytes > self._long or self._has_grown:
+        if (
+            len(calls) % _LOOKED_AT_EVERY == 0
+            or call.held_bytes + BYTES_PER_CALL > MAX_HELD_BYTES // _LOOKED_AT_EVERY
+            or self._has_grown
+        ):
             return self._is_much()
         return False
 
@@ -218,7 +220,7 @@ class PendingCalls:
     def hold_more(self, call: Pending, held_bytes: int) -> None:
         """Note that a call that waits takes so much more memory."""
         call.held_bytes += held_bytes
-        self._has_grown |= call.held_bytes > self._long
+        self._has_grown |= call.held_bytes > MAX_HELD_BYTES // _LOOKED_AT_EVERY
 
     def work_off(
         self,

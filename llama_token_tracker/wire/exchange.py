@@ -423,7 +423,7 @@ class Exchange(_Answer):
         """Let go of what only its events needed."""
         super().settled(events)
         self._put_off.clear()
-        self._unread = None if self._whole is not None else self._unread
+        self._unread = None
 
     # --- what a framework's call reads -----------------------------------------------------
 

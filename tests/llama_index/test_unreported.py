@@ -127,11 +127,10 @@ def test_order_is_that_of_the_calls(handler: TokenCountingHandler):
 
 
 def test_texts_that_pile_up_are_counted_in_the_background(
-    words: Words, monkeypatch: pytest.MonkeyPatch
+    handler: TokenCountingHandler, words: Words, monkeypatch: pytest.MonkeyPatch
 ):
     """Beyond a bound, one thread counts them, and it ends when there is nothing left to do."""
     monkeypatch.setattr(pending, "MAX_HELD_BYTES", 2_000)
-    handler = TokenCountingHandler(tokenizer=words)
 
     async def many() -> None:
         for number in range(50):

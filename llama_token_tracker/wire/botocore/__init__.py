@@ -58,9 +58,8 @@ class Listener:
         self._heard: weakref.WeakSet[Any] = weakref.WeakSet()
         self._operations: dict[str, WatchAnswer] = {}
         self._is_on = True
-        self._has_lost = False
-        # Whoever takes it out is the first: of two threads one.
-        self._first = [True]
+        # Empty once an attempt was lost: of two threads one takes it out.
+        self._none_lost = [True]
 
     def listen(self, emitter: Any, *, makes_clients: bool = False) -> bool:
         """Listen to an event system.
@@ -81,7 +80,7 @@ class Listener:
         for event, listener in self._events():
             emitter.register(event, listener)
         # Of most clients' calls none is ever tried again; and those of a session aren't known.
-        if self._has_lost or makes_clients:
+        if makes_clients or not self._none_lost:
             emitter.register(_AGAIN, self._again)
         return True
 
@@ -150,10 +149,8 @@ class Listener:
 
     def _hear_again(self) -> None:
         """From the first attempt on that's lost, hear of those that follow."""
-        if self._has_lost:
-            return
         try:
-            self._has_lost = self._first.pop()
+            self._none_lost.pop()
         except IndexError:
             return
         for emitter in list(self._heard):

@@ -107,15 +107,16 @@ def _usage(answer: Mapping[str, Any], content: bytes) -> dict[str, Any]:
     # Copying what lies deep takes time, and cached tokens alone have lists of their own.
     told = {"usage": deepcopy(usage) if details else {**usage}}
     told["stopReason"] = answer.get("stopReason")
-    if not _SERVED.isdisjoint(answer):
-        told |= {key: deepcopy(answer[key]) for key in _SERVED - {"trace"} if key in answer}
+    if not _TELLING.isdisjoint(answer):
+        told |= {key: {**answer[key]} for key in _SERVED if key in answer}
         if router := answer.get("trace", {}).get("promptRouter"):
             told["trace"] = {"promptRouter": {**router}}
     return told
 
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
-_SERVED: Final = frozenset({"serviceTier", "performanceConfig", "trace"})
+_SERVED: Final = ("serviceTier", "performanceConfig")
+_TELLING: Final = frozenset((*_SERVED, "trace"))
 """What tells how a call was served."""
 
 WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any], bytes], None]

@@ -1,7 +1,6 @@
 """Has every client of httpx's and of httpx2's be listened to that this process has or makes."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 from llama_token_tracker.wire.httpx.asking import asked
@@ -92,15 +91,10 @@ class _Sending(Leaving):
             self._extensions[NOTED] = (*self._before, *trackers)
         return all_sent
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if self._before is not None:
             self._extensions[NOTED] = self._before
-        self._end(error)
+        super()._end(error)
 
 
 def _answered(all_sent: list[Sent], request: Any, response: Any, *, is_async: bool) -> None:
