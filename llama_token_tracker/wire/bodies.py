@@ -60,6 +60,8 @@ def _concatenated(texts: Iterator[str]) -> str:
 
 
 _NEWEST: Final = 16
+LAST: Final = 8
+"""One of so many pieces at the end of a stream says that it's over; figures may follow it."""
 
 
 class Pieces(list[Any]):
@@ -81,7 +83,15 @@ class Pieces(list[Any]):
         """All of them, one block after the other."""
         for block in self.packed:
             yield from pickle.loads(zlib.decompress(block))
-        yield from super().__iter__()
+        yield from map(self.read, super().__iter__())
+
+    def read(self, piece: Any) -> Any:
+        """What is read of a piece that came."""
+        return piece
+
+    def newest(self) -> list[Any]:
+        """The last of them, the newest first."""
+        return [*map(self.read, reversed(self[-LAST:]))]
 
     def pack(self, most: int = _NEWEST) -> None:
         """Have all but the newest take a tenth of their memory or less, until they are read.
@@ -93,7 +103,7 @@ class Pieces(list[Any]):
             return
         older = [*super().__iter__()][:-_NEWEST]
         try:
-            block = zlib.compress(pickle.dumps(older), 1)
+            block = zlib.compress(pickle.dumps([*map(self.read, older)]), 1)
         except Exception as error:  # noqa: BLE001 - what others let pass for AWS's may be anything
             notice("pieces of an answer can't be packed", error, "they take more memory")
             return

@@ -19,7 +19,7 @@ from llama_token_tracker.wire.bodies import Json, decoded, joined
 from llama_token_tracker.wire.transcript import UNREADABLE, Answered, Asked
 
 Kind: TypeAlias = type[Text] | type[Thinking]
-Pieces: TypeAlias = Literal["documents", "bytes", "blocks"]
+Pieces: TypeAlias = Literal["documents", "bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ class Dialect:
         finishes: Paths at which such a document holds something if all of the answer has come,
             though figures may follow. A stream that has neither this nor one of `ends` was broken
             off, unless its dialect names none at all.
-        pieces: What an answer is read from: JSON documents, bytes of one document, or content
-            blocks and events that are decoded already.
+        pieces: What an answer is read from: JSON documents, maybe decoded, or bytes of one.
+        blocks: Where an answer has content as a message has it.
         deferral: How an answer is worded that has to be retrieved later, if there are such.
         model: Where a request names the model.
         hints: What a document holds that is worth reading while it comes: one of these.
@@ -116,6 +116,7 @@ class Dialect:
     )
     finishes: tuple[str, ...] = ()
     pieces: Pieces = "documents"
+    blocks: str = ""
     deferral: Deferral | None = None
     model: str = "model"
     hints: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
@@ -130,6 +131,7 @@ class Dialect:
         """
         single = (self.messages, self.system, self.last, self.characters, self.model)
         several = (
+            self.blocks,
             *self.answer,
             *self.prompts,
             *self.texts,
@@ -212,8 +214,6 @@ class Dialect:
 
         What its documents say of tokens has been read as they came, unless it came in bytes.
         """
-        if self.pieces == "blocks":
-            return Answered(joined(part for piece in pieces for part in self._of_block(piece)))
         if self.pieces == "bytes":
             body = b"".join(pieces)
             return Answered(self._said([body]), extract_reported(decoded(body)))
@@ -225,7 +225,7 @@ class Dialect:
         def parts() -> Iterator[Part]:
             # One after the other: as objects a long stream takes ten times the memory of its bytes.
             for document in documents:
-                fields = decoded(document)
+                fields = _fields(document)
                 if fields is None:
                     # What can't be read isn't empty.
                     unread["answer"] = Opaque("answer")
@@ -250,7 +250,7 @@ class Dialect:
         return not (self.ends or self.finishes) or any(map(self._finishes, last))
 
     def _finishes(self, document: object) -> bool:
-        fields = cast("Json", document) if isinstance(document, dict) else decoded(document)
+        fields = _fields(document)
         if fields is None:
             return False
         found = (value for path in self.finishes for value in values_at(fields, self._paths[path]))
@@ -260,12 +260,13 @@ class Dialect:
         for path, kind in self.answer.items():
             for text in texts_at(fields, self._paths[path]):
                 yield kind(text)
+        blocks = [*self._values(fields, (self.blocks,))]
+        if blocks:
+            yield from messages_of([{"role": "assistant", "content": blocks}])[0].parts
 
-    def _of_block(self, piece: Json) -> Iterable[Part]:
-        """What an event says at the paths; what none of them begins with is a content block."""
-        if any(self._paths[path][0].key in piece for path in self.answer):
-            return self._written(piece)
-        return messages_of([{"role": "assistant", "content": [piece]}])[0].parts
+
+def _fields(document: object) -> Json | None:
+    return cast("Json", document) if isinstance(document, dict) else decoded(document)
 
 
 # Source: that of the row in `llama_token_tracker.wire.operations` that names the dialect.
@@ -472,7 +473,7 @@ CONVERSE: Final = Dialect(
     system="system[]",
     tools=("toolConfig",),
     finishes=("metadata",),
-    pieces="blocks",
+    blocks="output.message.content[]",
 )
 INVOKE: Final = Dialect(
     answer=_NOVA_ANSWERS | _DELTAS | _VENDORS_ANSWERS,

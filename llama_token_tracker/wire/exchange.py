@@ -66,7 +66,7 @@ class _Answer(WireTranscript):
     status: Status = "abandoned"
     is_settled = True
     is_broken_off = False
-    _last: Iterable[object] | None = None
+    _last: Sequence[object] | None = None
     _owner: RequestOwner | None
     # Whether any framework's call was open as it left: one within which it may have been made.
     _may_be_handed_on = False
@@ -185,7 +185,7 @@ class _Answer(WireTranscript):
         if last is None and not (is_left and self._ends_with_figures()):
             return
         try:
-            is_over = self._dialect.is_over(self.pieces[-1:] if last is None else last)
+            is_over = self._dialect.is_over(last or self.pieces.newest())
         except Exception as error:  # noqa: BLE001 - what a provider sends may be anything
             notice("the end of an answer could not be read", error, "it counts as abandoned")
             is_over = False
@@ -208,10 +208,12 @@ class _Answer(WireTranscript):
 
     def _streamed(self) -> tuple[StreamedUsage | None, int]:
         """The figures that came in parts, and after how many parts the last of them came."""
-        read = self.read_piece
-        parts = self._put_off if read is None else list(enumerate(self.pieces, 1))
         # Made anew each time, for two threads may ask at once.
-        return _read_parts(parts, read) if parts else (self._usage, self._figures_at)
+        if self.read_piece is not None and self.pieces:
+            return _read_parts(enumerate(self.pieces, 1), self.read_piece)
+        if self._put_off:
+            return _read_parts(self._put_off, None)
+        return self._usage, self._figures_at
 
 
 def _is_limited(owner: RequestOwner | None, context: Context | None, tracker: Tracker) -> bool:
@@ -406,11 +408,12 @@ class Exchange(_Answer):
         if not isinstance(error, GeneratorExit):
             self.settle(status_after(error))
 
-    def end(self, last: Iterable[object]) -> None:
+    def end(self, last: Sequence[object] = ()) -> None:
         """Note that a streamed answer has ended well, if not by what its format ends with.
 
         Args:
-            last: Its last pieces, the newest first: one may say that all has come.
+            last: Its last pieces, the newest first, if not all were kept: one may say that all
+                has come.
         """
         if self.is_settled:
             return

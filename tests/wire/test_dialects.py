@@ -82,14 +82,13 @@ def test_a_body_in_bytes_is_one_document_with_its_usage():
 
 
 def test_blocks_and_events_of_converse_are_told_apart():
-    """A block is a part by itself; an event of a kind that says nothing is none."""
+    """A block of an answer is a part by itself; an event of a kind that says nothing is none."""
     call = {"toolUse": {"name": "f", "input": {}}}
     events = [{"contentBlockDelta": {"delta": {"text": text}}} for text in "ab"]
     signed = {"contentBlockDelta": {"delta": {"reasoningContent": {"signature": "x"}}}}
-    assert dialects.CONVERSE.answered([{"text": "a"}, call]).parts == (
-        Text("a"),
-        ToolCall("f", "{}"),
-    )
+    answer = {"output": {"message": {"content": [{"text": "a"}, call]}}}
+    for piece in (answer, json.dumps(answer).encode()):
+        assert dialects.CONVERSE.answered([piece]).parts == (Text("a"), ToolCall("f", "{}"))
     assert dialects.CONVERSE.answered([*events, signed]).parts == (Text("ab"),)
 
 

@@ -10,7 +10,7 @@ from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
 from llama_token_tracker.wire.answers.documents import Sniffed
-from llama_token_tracker.wire.bodies import Json, decoded, documents_in
+from llama_token_tracker.wire.bodies import LAST, Json, decoded, documents_in
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -22,9 +22,6 @@ _PACKED: Final = 128 * 1024
 
 _OVERHEAD: Final = 64
 """About so many bytes more each document takes."""
-
-_LAST: Final = 8
-"""One of so many documents at the end of a stream says that it's over; figures may follow it."""
 
 _DONE: Final = b"[DONE]"
 _COUNTS: Final = {name.encode(): name for name in HEADERS.adds}
@@ -68,7 +65,7 @@ class Answer:
             told = _COUNTS.keys() & headers.keys()
             self._counts = {_COUNTS[key]: headers[key].decode("latin-1") for key in told}
         self._kept, self._unpacked = 0, _PACKED
-        self._last: deque[bytes] = deque(maxlen=_LAST)
+        self._last: deque[bytes] = deque(maxlen=LAST)
         self._is_full = self._is_unreadable = False
         # Where the rest of a stream can be retrieved.
         self._place = ""

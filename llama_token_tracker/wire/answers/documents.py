@@ -196,11 +196,21 @@ _FRAMED: Final = b"vnd.amazon.eventstream"
 _LINED: Final = re.compile(rb"ndjson|stream\+json|jsonl")
 
 
-class Frames:
-    """A stream in AWS's binary framing, as InvokeModelWithResponseStream answers.
+def chunk_of(message: Any) -> bytes | None:
+    """The model's own document that a message of InvokeModelWithResponseStream holds, if any.
 
-    Each chunk holds a document of the model's own; an exception is given as Anthropic words one.
+    An exception is given as Anthropic words one.
     """
+    fields = json.loads(message.payload or b"{}")
+    if "bytes" in fields:
+        return b64decode(fields["bytes"])
+    if message.headers.get(":message-type") != "event":
+        return json.dumps({"type": "error", "error": fields}).encode()
+    return None
+
+
+class Frames:
+    """A stream in AWS's binary framing, as InvokeModelWithResponseStream answers."""
 
     def __init__(self) -> None:
         # Whoever speaks to Bedrock over httpx reads such streams by botocore, too.
@@ -210,11 +220,9 @@ class Frames:
         """Add some bytes, and give the documents that end in them."""
         self._buffer.add_data(piece)
         for message in self._buffer:
-            fields = json.loads(message.payload or b"{}")
-            if "bytes" in fields:
-                yield b64decode(fields["bytes"])
-            elif message.headers.get(":message-type") != "event":
-                yield json.dumps({"type": "error", "error": fields}).encode()
+            document = chunk_of(message)
+            if document is not None:
+                yield document
 
     def rest(self) -> bytes:
         """Nothing: a part of a frame can't be read."""

@@ -4,15 +4,16 @@ Only what is gone later, or may be changed by then, is taken at once; figures an
 at when somebody asks for them. Importing this loads botocore.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, TypeAlias
 
-from llama_token_tracker.extraction.reader import GUARDED
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
+from llama_token_tracker.wire.answers.documents import chunk_of
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
-from llama_token_tracker.wire.botocore.streams import Keep, TakeEvent, message_of, watch_events
+from llama_token_tracker.wire.botocore.streams import EventFormat, Keep, watch_events
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 
@@ -38,18 +39,14 @@ def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None
 
 
 def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
-    take_event: TakeEvent = _read_chunk
-    if exchange.keeps_pieces:
-        exchange.read_piece, take_event = _token_fields, _keep_chunk
-    watch_events(parsed["body"], exchange, take_event)
+    watch_events(parsed["body"], exchange, _CHUNKS)
 
 
-def _keep_chunk(_exchange: Exchange, keep: Keep, event: Any, _stream: Any) -> None:
-    if "chunk" in event:
-        keep(event["chunk"]["bytes"])
+def _chunk_of(message: Any) -> bytes:
+    return chunk_of(message) or b"{}"
 
 
-def _read_chunk(exchange: Exchange, keep: Keep, event: Any, _stream: Any) -> object:
+def _take_chunk(exchange: Exchange, keep: Keep, event: Any, _payload: bytes) -> object:
     if "chunk" not in event:
         return None
     chunk: bytes = event["chunk"]["bytes"]
@@ -64,60 +61,57 @@ def _token_fields(chunk: bytes) -> dict[str, Any] | None:
     return decoded(chunk) if b"oken" in chunk else None
 
 
+_CHUNKS: Final = EventFormat(_chunk_of, _token_fields, _take_chunk)
+
+
 def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> None:
-    told = _usage(parsed, content)
-    if "output" not in parsed:
-        # Whatever its status.
-        exchange.settle("failed", {**told, "error": "no answer"})
+    # Whatever its status.
+    is_answer = "output" in parsed
+    if is_answer and content and exchange.add_unread(content):
+        exchange.keep(content)
+        exchange.settle("complete")
         return
-    if exchange.keeps_pieces:
-        exchange.pieces += parsed["output"].get("message", {}).get("content", ())
-    exchange.settle("complete", told)
+    # botocore leaves out what it doesn't know.
+    told = decoded(content) or deepcopy(parsed)
+    if is_answer:
+        exchange.keep(told)
+        exchange.settle("complete", told)
+    else:
+        exchange.settle("failed", {**told, "error": "no answer"})
 
 
 def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
-    watch_events(parsed["stream"], exchange, _read_converse, keeps_message=True)
+    watch_events(parsed["stream"], exchange, _EVENTS)
 
 
-def _read_converse(exchange: Exchange, keep: Keep, event: Any, stream: Any) -> object:
+def _event_of(message: Any) -> bytes:
+    """The JSON that botocore makes of a message of Converse's."""
+    names: Mapping[str, str] = message.headers
+    name = names.get(":event-type") or names.get(":exception-type") or "error"
+    return b"{%b:%b}" % (json.dumps(name).encode(), message.payload or b"{}")
+
+
+def _event_fields(event: bytes) -> dict[str, Any] | None:
+    fields = decoded(event) if event.startswith(_TELLING) else None
+    return fields and fields.get("metadata", fields)
+
+
+def _take_event(exchange: Exchange, keep: Keep, event: Any, payload: bytes) -> object:
     if "contentBlockDelta" in event:
         keep(event)
-    elif "messageStop" in event and event["messageStop"].get("stopReason") == GUARDED:
-        exchange.add_later({"stopReason": GUARDED})
+    elif "messageStop" in event:
+        exchange.add_later({**event})
     elif "metadata" in event:
-        fields = _usage(event["metadata"], message_of(stream))
+        fields = decoded(payload) or deepcopy(event["metadata"])
         exchange.add_later(fields)
         return {"metadata": fields}
     return None
 
 
-def _usage(answer: Mapping[str, Any], content: bytes) -> dict[str, Any]:
-    """The usage of an answer or of a stream, whatever the program does to that afterwards.
-
-    Args:
-        answer: What botocore has made of it: only what it knows itself is there.
-        content: What it was made of; empty if that isn't known.
-    """
-    usage: Any = answer.get("usage") or {}
-    details: Any = usage.get("cacheDetails", ())
-    # Each key speaks of them, but for the one that has a list, and each entry of that does.
-    if content.count(b"oken") > len(usage) + len(details) - bool(details):
-        # There are more, or a text speaks of tokens.
-        usage = (decoded(content) or {}).get("usage") or usage
-    # Copying what lies deep takes time, and cached tokens alone have lists of their own.
-    told = {"usage": deepcopy(usage) if details else {**usage}}
-    told["stopReason"] = answer.get("stopReason")
-    if not _TELLING.isdisjoint(answer):
-        told |= {key: {**answer[key]} for key in _SERVED if key in answer}
-        if router := answer.get("trace", {}).get("promptRouter"):
-            told["trace"] = {"promptRouter": {**router}}
-    return told
-
+_TELLING: Final = (b'{"metadata"', b'{"messageStop"')
+_EVENTS: Final = EventFormat(_event_of, _event_fields, _take_event)
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
-_SERVED: Final = ("serviceTier", "performanceConfig")
-_TELLING: Final = frozenset((*_SERVED, "trace"))
-"""What tells how a call was served."""
 
 WatchAnswer: TypeAlias = Callable[[Exchange, dict[str, Any], bytes], None]
 """Takes in the parsed answer of a request, and its body as far as that has come, or has it read

@@ -4,22 +4,38 @@ A stream stays the object that the SDK made, of a class derived from its own. It
 along, not the other way round, so that one nobody holds any more is known to be left.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import cache, partial
-from itertools import chain, islice
-from typing import Any, Final
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from functools import cache
+from itertools import filterfalse, islice
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from botocore.eventstream import EventStream
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.answers.classes import derived
-from llama_token_tracker.wire.exchange import Exchange
+from llama_token_tracker.wire.bodies import Pieces
+from llama_token_tracker.wire.exchange import Exchange, Read
 
-Keep = Callable[[Any], None]
+Keep: TypeAlias = Callable[[Any], None]
 
-TakeEvent = Callable[[Exchange, Keep, Any, Any], object]
-"""Reads an event of a stream, and gives what may say that it was the last, unless it's kept; nobody
-may change that later."""
+TakeEvent: TypeAlias = Callable[[Exchange, Keep, Any, bytes], object]
+"""Reads an event of a stream, of this payload if that's known, and gives what may say that it was
+the last, unless it's kept; nobody may change that later."""
+
+
+class EventFormat(NamedTuple):
+    """How the events of an operation are read.
+
+    Attributes:
+        document_of: Gives the JSON document that a message holds.
+        fields_of: Gives what a document tells of tokens, or `None`.
+        take_event: Reads what botocore has made of a message, where the figures are wanted at once.
+    """
+
+    document_of: Callable[[Any], bytes]
+    fields_of: Read
+    take_event: TakeEvent
 
 
 # Untyped, for nothing else is known of what they hold.
@@ -27,74 +43,112 @@ _STREAM: Final[Any] = EventStream
 _LISTS: Final[Any] = (list, tuple)
 
 
-_BLOCK: Final = 1_024
+_BLOCK: Final = 256
 """After so many events those that are kept are packed together."""
 
 
-def _nothing() -> None:
-    """Pack nothing: nothing is kept."""
+class _Messages(Pieces):
+    """The messages of a stream as they came, which the program can't change; read as documents."""
+
+    document_of: Callable[[Any], bytes]
+
+    def read(self, piece: Any) -> bytes:
+        """The document that a message holds; empty if it can't be read."""
+        try:
+            return self.document_of(piece)
+        except Exception as error:  # noqa: BLE001 - what others let pass for AWS's may be anything
+            _unread(error)
+            return b""
 
 
 class _Reading:
-    """Reads the events of one answer."""
+    """Reads the events of one answer along.
 
-    def __init__(self, exchange: Exchange, take_event: TakeEvent) -> None:
-        pieces = exchange.pieces
+    Args:
+        exchange: Whose answer it is.
+
+    Attributes:
+        hear: Is told of each message before it's made into an event.
+    """
+
+    hear: Callable[[Any], None]
+    _last: tuple[object, ...] = ()
+
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._keep = pieces.append if exchange.keeps_pieces else exchange.keep
-        self._pack = partial(pieces.pack, _BLOCK // 2) if exchange.keeps_pieces else _nothing
-        self._take_event = take_event
-        self._last: object = None
 
-    def along(self, events: Any, stream: Any) -> Iterator[Any]:
+    def along(self, events: Iterable[Any]) -> Iterator[Any]:
         """The events of a stream, as they come."""
-        exchange, keep, take_event = self._exchange, self._keep, self._take_event
         events = iter(events)
         try:
             for first in events:
-                # In blocks, so that nothing is counted for each event.
-                for event in chain((first,), islice(events, _BLOCK - 1)):
-                    try:
-                        told = take_event(exchange, keep, event, stream)
-                        if told is not None:
-                            self._last = told
-                    except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-                        _unread(error)
-                    yield event
+                yield first
+                # In blocks, so that nothing is done for each event.
+                yield from islice(events, _BLOCK - 1)
                 self._pack()
         except BaseException as error:
-            exchange.stopped(error)
+            self._exchange.stopped(error)
             raise
-        self._end()
+        self._exchange.end(self._last)
 
-    async def async_along(self, events: Any, stream: Any) -> AsyncIterator[Any]:
+    async def async_along(self, events: AsyncIterable[Any]) -> AsyncIterator[Any]:
         """The same of aiobotocore's."""
-        exchange, keep, take_event = self._exchange, self._keep, self._take_event
         number = 0
         try:
             async for event in events:
+                yield self._taken(event)
                 number += 1
-                try:
-                    told = take_event(exchange, keep, event, stream)
-                    if told is not None:
-                        self._last = told
-                    if not number % _BLOCK:
-                        self._pack()
-                except Exception as error:  # noqa: BLE001 - the answer must reach its reader
-                    _unread(error)
-                yield event
+                if not number % _BLOCK:
+                    self._pack()
         except BaseException as error:
-            exchange.stopped(error)
+            self._exchange.stopped(error)
             raise
-        self._end()
+        self._exchange.end(self._last)
 
-    def _end(self) -> None:
-        last = self._exchange.pieces[-1:] if self._last is None else (self._last,)
-        self._exchange.end(last)
+    def _taken(self, event: Any) -> Any:
+        return event
+
+    def _pack(self) -> None:
+        self._exchange.pieces.pack(_BLOCK)
 
     def leave(self) -> None:
         """Note that nobody will read on."""
         self._exchange.settle("abandoned")
+
+
+class _KeptMessages(_Reading):
+    """Keeps the messages of an answer, which are read when somebody asks."""
+
+    def __init__(self, exchange: Exchange, event_format: EventFormat) -> None:
+        super().__init__(exchange)
+        pieces = exchange.pieces = _Messages()
+        pieces.document_of, exchange.read_piece = event_format.document_of, event_format.fields_of
+        self.hear = pieces.append
+
+
+class _TakenEvents(_Reading):
+    """Reads the events of an answer as they come, for whoever wants their figures at once."""
+
+    def __init__(self, exchange: Exchange, take_event: TakeEvent) -> None:
+        super().__init__(exchange)
+        self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
+        self._take_event = take_event
+        self._newest = deque[Any](maxlen=1)
+        self.hear = self._newest.append
+
+    def along(self, events: Iterable[Any]) -> Iterator[Any]:
+        """The events of a stream, as they come."""
+        return super().along(map(self._taken, events))
+
+    def _taken(self, event: Any) -> Any:
+        try:
+            payload: bytes = self._newest[0].payload if self._newest else b""
+            told = self._take_event(self._exchange, self._keep, event, payload)
+            if told is not None:
+                self._last = (told,)
+        except Exception as error:  # noqa: BLE001 - the answer must reach its reader
+            _unread(error)
+        return event
 
 
 def _unread(error: Exception) -> None:
@@ -102,65 +156,74 @@ def _unread(error: Exception) -> None:
 
 
 @cache
-def _watched(kind: Any, *, keeps_message: bool) -> Any:
+def _watched(kind: Any) -> Any:
     """The class that an event stream of this class becomes."""
 
     def read(self: Any) -> Iterator[Any]:
         events: Iterator[Any] = kind.__iter__(self)
         for reading in self.llama_token_tracker_readings:
-            events = reading.along(events, self)
+            events = reading.along(events)
         return events
 
     def async_read(self: Any) -> AsyncIterator[Any]:
         events: AsyncIterator[Any] = kind.__aiter__(self)
         for reading in self.llama_token_tracker_readings:
-            events = reading.async_along(events, self)
+            events = reading.async_along(events)
         return events
-
-    def parse(self: Any, message: Any) -> Any:
-        self.llama_token_tracker_message = message
-        return kind._parse_event(self, message)
 
     def close(self: Any) -> Any:
         for reading in self.llama_token_tracker_readings:
             reading.leave()
         return kind.close(self)
 
-    methods: dict[str, Any] = {"__iter__": read, "__aiter__": async_read, "close": close}
-    if keeps_message:
-        methods["_parse_event"] = parse
-    return derived(kind, **methods)
+    return derived(kind, __iter__=read, __aiter__=async_read, close=close)
 
 
-def message_of(stream: Any) -> bytes:
-    """What the newest event of a stream was made of; empty if that isn't known."""
-    payload: bytes = getattr(getattr(stream, "llama_token_tracker_message", None), "payload", b"")
-    return payload
+def _tell(stream: Any, hear: Callable[[Any], None]) -> None:
+    """Tell of each message that a stream is made of."""
+    messages: Any = stream._event_generator
+    # As `hear` gives nothing back, all of them pass.
+    told = _async_told if hasattr(messages, "__anext__") else filterfalse
+    stream._event_generator = told(hear, messages)
 
 
-def watch_events(
-    events: Any, exchange: Exchange, take_event: TakeEvent, *, keeps_message: bool = False
-) -> None:
+async def _async_told(hear: Callable[[Any], None], messages: Any) -> AsyncIterator[Any]:
+    async for message in messages:
+        hear(message)
+        yield message
+
+
+def watch_events(events: Any, exchange: Exchange, event_format: EventFormat) -> None:
     """Read an event stream along, synchronous or not; its answer has begun.
 
     Args:
         events: The stream.
         exchange: Whose answer it is.
-        take_event: Reads each event.
-        keeps_message: Whether it may ask what an event was made of.
+        event_format: How its events are read.
     """
     exchange.answered()
-    reading = _Reading(exchange, take_event)
-    readings: list[_Reading] | None = getattr(events, "llama_token_tracker_readings", None)
-    if readings is not None:
-        readings.append(reading)
-    elif isinstance(events, _STREAM):
-        events.llama_token_tracker_readings = [reading]
-        events.__class__ = _watched(events.__class__, keeps_message=keeps_message)
+    if isinstance(events, _STREAM):
+        _read_along(events, exchange, event_format)
     elif isinstance(events, _LISTS):
         # Of somebody who stands for AWS, as in tests: all of it is there.
-        for _ in reading.along(events, events):
+        for _ in _TakenEvents(exchange, event_format.take_event).along(events):
             pass
     else:
         notice("a stream of Bedrock's is of no known kind", events.__class__, "it isn't read along")
         exchange.settle("complete")
+
+
+def _read_along(stream: Any, exchange: Exchange, event_format: EventFormat) -> None:
+    is_known = hasattr(stream, "_event_generator")
+    if is_known and exchange.keeps_pieces:
+        reading: _Reading = _KeptMessages(exchange, event_format)
+    else:
+        reading = _TakenEvents(exchange, event_format.take_event)
+    if is_known:
+        _tell(stream, reading.hear)
+    readings: list[_Reading] | None = getattr(stream, "llama_token_tracker_readings", None)
+    if readings is None:
+        stream.llama_token_tracker_readings = [reading]
+        stream.__class__ = _watched(stream.__class__)
+    else:
+        readings.append(reading)

@@ -16,6 +16,7 @@ from urllib3.response import HTTPResponse
 
 from llama_token_tracker import TokenCountingHandler, Tracker
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from llama_token_tracker.testing.formats.bedrock import eventstream
 from llama_token_tracker.wire import watch
 from tests.needs import needs
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
@@ -108,6 +109,19 @@ def test_a_converse_stream_is_cut_anywhere(
     recorded = record(provider, path(CLAUDE, "converse-stream"), {"messages": MESSAGES})
     asked = {"modelId": CLAUDE, "messages": MESSAGES}
     check_cut(client, tracker, recorded, asked, range(len(recorded.content) + 1))
+
+
+def test_an_event_that_nobody_knows_may_follow_the_last(
+    client: Any, provider: LoopbackProvider, tracker: Tracker
+):
+    """Botocore drops it; what came before it has ended the stream."""
+    recorded = record(provider, path(CLAUDE, "converse-stream"), {"messages": MESSAGES})
+    watch(tracker, client)
+    content = recorded.content + eventstream.event("farewell", {"text": "bye"})
+    list(answered(client, content, modelId=CLAUDE, messages=MESSAGES))
+    [event] = tracker.llm_token_counts
+    assert (event.status, event.source) == ("complete", "reported")
+    assert event.completion_token_count == 56
 
 
 @pytest.mark.parametrize("model", FAMILIES)

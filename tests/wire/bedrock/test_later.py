@@ -34,7 +34,7 @@ def _empty(value: Any) -> None:
     value.clear()
 
 
-def test_what_a_program_does_to_an_answer_changes_no_figure(
+def test_what_a_program_does_to_an_answer_changes_no_figure_and_no_text(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
     """Answers and events are the program's own, once it has them."""
@@ -54,6 +54,9 @@ def test_what_a_program_does_to_an_answer_changes_no_figure(
         usage.total_tokens for usage in provider.billed
     ]
     assert {usage.cache_read_tokens for usage in counted} == {500}
+    said = "assistant: yes"
+    # The body of the second wasn't read.
+    assert [event.completion for event in tracker.llm_token_counts] == [said, "", said, said]
 
 
 def test_threads_that_read_at_once_find_the_same(
