@@ -106,7 +106,8 @@ class Owners:
                 owner = framework.find_owner(provider)
                 if owner is not None:
                     return owner, True
-                is_any_open = is_any_open or framework.has_open_calls()
+                if framework.has_open_calls():
+                    is_any_open = True
         return None, is_any_open
 
 

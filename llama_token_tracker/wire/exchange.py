@@ -71,7 +71,8 @@ class _Answer(WireTranscript):
     # Whether any framework's call was open as it left: one within which it may have been made.
     _may_be_handed_on = False
     _whole: Reported | None = None
-    _unread: object = None
+    # Bytes of a document, or fields.
+    _unread: Any = None
     _usage: StreamedUsage | None = None
     _put_off: list[tuple[int, Any]]
     _came = 0
@@ -442,18 +443,18 @@ class Exchange(_Answer):
     def _record(self) -> None:
         try:
             # In a row rather than by methods, as this is done in the user's call.
-            body, pieces = self.body, self.pieces
+            body, pieces, unread = self.body, self.pieces, self._unread
             held = len(body) if type(body) in SIZED else 0
             if held > _LONGEST_BODY:
                 self.ask()
-            if number := len(pieces):
+            if unread is not None:
+                held += len(unread)
+            elif number := len(pieces):
                 # To ask each for its length would cost more than all the rest; the last may be
                 # the whole answer.
                 last = pieces[-1]
                 held += _BYTES_PER_PIECE * number
                 held += len(last) if type(last) in SIZED else 0
-            elif type(self._unread) is bytes:
-                held += len(self._unread)
             reservation = self.reservation
             if reservation is not None:
                 self.reservation = None

@@ -76,11 +76,9 @@ def _take_back(response: Any, asking_request: Any, given: Any, usage: UsageReque
 def _answered(sent: Sent, response: Any, *, is_read: bool) -> None:
     try:
         headers = by_name(as_bytes(response.headers.items()))
-        answer = sent.answer(response.status_code, headers, is_plain=True)
+        content = response.content if is_read else None
+        answer = sent.answer(response.status_code, headers, content, is_plain=True)
         if answer is None:
-            return
-        if is_read:
-            answer.take_in_all(response.content)
             return
         raw = response.raw
         watch_response(raw, Along(answer, lambda: False))

@@ -9,7 +9,7 @@ from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.wire.answers.answer import Answer
+from llama_token_tracker.wire.answers.answer import Answer, wait
 from llama_token_tracker.wire.deferred import Retrieval
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
@@ -48,13 +48,19 @@ class Sent:
             self._uncounted.settle(is_free=status == "failed")
 
     def answer(
-        self, status: int, headers: Mapping[bytes, bytes], *, is_plain: bool = False
+        self,
+        status: int,
+        headers: Mapping[bytes, bytes],
+        content: bytes | None = None,
+        *,
+        is_plain: bool = False,
     ) -> Answer | None:
-        """What is to take in the answer's bytes; `None` if there's nothing to be read of it.
+        """What is to take in the answer's bytes; `None` if there's nothing to be read any more.
 
         Args:
             status: The answer's status.
             headers: Its headers, by their names in lower case.
+            content: The whole body, decoded, if it's there already.
             is_plain: Whether its bytes are handed over decoded.
         """
         exchange, dialect = self.exchange, self._dialect
@@ -67,7 +73,13 @@ class Sent:
             exchange.settle("failed")
             return None
         exchange.answered()
-        return Answer(exchange, dialect, headers, is_plain=is_plain)
+        if content is None:
+            return Answer(exchange, dialect, headers, is_plain=is_plain)
+        if not wait(exchange, dialect, headers, content):
+            answer = Answer(exchange, dialect, headers, is_plain=True)
+            answer.take_in(content)
+            answer.end()
+        return None
 
     def missed(self, error: Exception) -> None:
         """Note that the answer couldn't be read along."""

@@ -9,7 +9,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
-from llama_token_tracker.wire.answers.documents import Sniffed
+from llama_token_tracker.wire.answers.documents import Sniffed, longest
 from llama_token_tracker.wire.bodies import LAST, Json, decoded, documents_in
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
@@ -27,8 +27,45 @@ _DONE: Final = b"[DONE]"
 _COUNTS: Final = {name.encode(): name for name in HEADERS.adds}
 """The headers in which Bedrock reports what its models' own words may leave out."""
 
+_JSON: Final = b"application/json"
 _NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r]*\n\s*\{")
 """Between objects that stand each on lines of its own; within one there's a comma."""
+
+
+def wait(
+    exchange: Exchange, dialect: Dialect, headers: Mapping[bytes, bytes], content: bytes
+) -> bool:
+    """Have a body that is there already wait until somebody asks; say whether it may.
+
+    Args:
+        exchange: The request that it answers.
+        dialect: How it's worded.
+        headers: The answer's headers, by their names in lower case.
+        content: The body, decoded.
+    """
+    if (
+        headers.get(b"content-type", b"").partition(b";")[0] == _JSON
+        and len(content) <= longest(is_read=exchange.operation != "embedding")
+        and _COUNTS.keys().isdisjoint(headers)
+        and _wait(exchange, dialect, content.strip())
+    ):
+        exchange.settle("complete")
+        return True
+    return False
+
+
+def _wait(exchange: Exchange, dialect: Dialect, document: bytes) -> bool:
+    """Have it wait if it's one object, as far as can be seen, of which nothing is needed by now."""
+    may_wait = (
+        dialect.deferral is None
+        and document[:1] == b"{"
+        and document[-1:] == b"}"
+        and _NEXT_OBJECT.search(document) is None
+        and exchange.add_unread(document)
+    )
+    if may_wait:
+        exchange.keep(document)
+    return may_wait
 
 
 class Answer:
@@ -85,12 +122,6 @@ class Answer:
             self._is_unreadable = True
             notice("an answer could not be read", error, "its figures may be missing")
 
-    def take_in_all(self, content: bytes) -> None:
-        """Note that the whole body is there already, and decoded."""
-        self._decoder = None
-        self.take_in(content)
-        self.end()
-
     def stopped(self, error: BaseException) -> None:
         """Note that this error has ended its reading."""
         # Whoever leaves an iteration may go on with another.
@@ -145,8 +176,7 @@ class Answer:
             return False
 
     def _read_whole(self, document: bytes) -> bool:
-        if self._may_wait(document) and self._exchange.add_unread(document):
-            self._exchange.keep(document)
+        if not self._counts and _wait(self._exchange, self._dialect, document):
             return True
         fields = decoded(document)
         if fields is None:
@@ -160,16 +190,6 @@ class Answer:
         self._note_status(fields)
         self._defers()
         return True
-
-    def _may_wait(self, document: bytes) -> bool:
-        """Whether it's one object, as far as can be seen, and says nothing that's needed by now."""
-        return (
-            self._dialect.deferral is None
-            and not self._counts
-            and document[:1] == b"{"
-            and document[-1:] == b"}"
-            and _NEXT_OBJECT.search(document) is None
-        )
 
     def _note_status(self, fields: Json) -> None:
         """Note whether an answer says that the call is over, or where it's retrieved once it is."""

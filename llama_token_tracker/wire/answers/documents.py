@@ -24,6 +24,11 @@ _END: Final = 16_384
 DATA: Final = b"data:"
 
 
+def longest(*, is_read: bool) -> int:
+    """So long a body is kept whole, if more than its usage is wanted or not."""
+    return _LONGEST if is_read else _END
+
+
 class Documents(Protocol):
     """Finds the documents in bytes that arrive in pieces."""
 
@@ -287,4 +292,4 @@ class Sniffed:
             return Events(self._keys)
         if _LINED.search(self._kind):
             return Lines(self._keys)
-        return Whole(self._keys) if self._is_read else Whole(self._keys, longest=_END)
+        return Whole(self._keys, longest=longest(is_read=self._is_read))

@@ -124,14 +124,12 @@ class Listener:
 
     def _leaves(self, context: Any, method: str, path: str, body: Any) -> None:
         exchange = self._exchange(method, path, body)
-        if exchange is None:
-            return
-        if "client_region" in context:
-            exchange.sent = served_in_region(context["client_region"])
-        if exchange.is_limited:
-            exchange.reserve()
-        # Where its answer is never told of, it's lost with this context.
-        context[self._key] = exchange
+        if exchange is not None:
+            exchange.sent = served_in_region(context.get("client_region"))
+            if exchange.is_limited:
+                exchange.reserve()
+            # Where its answer is never told of, it's lost with this context.
+            context[self._key] = exchange
 
     def _attempted(
         self, caught_exception: BaseException | None, request_dict: Any, **_: Any
@@ -166,9 +164,10 @@ class Listener:
     def _exchange(self, method: str, path: str, body: Any) -> Exchange | None:
         try:
             found = find(BEDROCK_SERVICE, method, path)
-            return found and Exchange(
-                self._recorder, found.provider, found.model, found.kind, found.dialect, body
-            )
+            if found is None:
+                return None
+            row, kind, provider, model, _ = found
+            return Exchange(self._recorder, provider, model, kind, row.dialect, body)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return None

@@ -62,8 +62,9 @@ def answered(
             return
         # Asked one by one, httpx's headers would cost as much as all the rest.
         headers = by_name(response.headers.raw)
-        is_plain = response.is_stream_consumed
-        answer = sent.answer(response.status_code, headers, is_plain=is_plain)
+        # A client has read it, or a transport that asks nobody has it whole already.
+        content = response.content if response.is_stream_consumed else None
+        answer = sent.answer(response.status_code, headers, content)
         if answer is not None:
             watch_answer(answer, response, is_async=is_async)
     except Exception as error:  # noqa: BLE001 - a paid answer must not be lost

@@ -147,12 +147,8 @@ def watch_answer(answer: Answer, response: Any, *, is_async: bool) -> None:
         response: What the transport, or the client, gave.
         is_async: Of which kind that was.
     """
-    if response.is_stream_consumed:
-        # A client has read it, or a transport that asks nobody has it whole already.
-        answer.take_in_all(response.content)
-    else:
-        kind = _kind(library_of(response, "Response"), _WatchedAsync if is_async else _WatchedSync)
-        response.stream = kind(response.stream, answer)
+    kind = _kind(library_of(response, "Response"), _WatchedAsync if is_async else _WatchedSync)
+    response.stream = kind(response.stream, answer)
 
 
 @cache
