@@ -458,21 +458,23 @@ _VENDORS_ANSWERS: Final[dict[str, Kind]] = {
     "choices[].text": Text,
 }
 # Source: API reference, ConverseStreamOutput (checked 2026-11-22). Nova's own stream has the same.
-_DELTAS: Final[dict[str, Kind]] = {
-    "contentBlockDelta.delta.text": Text,
-    "contentBlockDelta.delta.reasoningContent.text": Thinking,
-    "contentBlockDelta.delta.toolUse.input": Text,
+_DELTA: Final[dict[str, Kind]] = {
+    "delta.text": Text,
+    "delta.reasoningContent.text": Thinking,
+    "delta.toolUse.input": Text,
 }
+_DELTAS: Final = {f"contentBlockDelta.{path}": kind for path, kind in _DELTA.items()}
 _NOVA_ANSWERS: Final[dict[str, Kind]] = {
     "output.message.content[].text": Text,
     "output.message.content[].reasoningContent.reasoningText.text": Thinking,
 }
 
+# The events of its stream are read as botocore names them, and as they are on the wire.
 CONVERSE: Final = Dialect(
-    answer=_DELTAS,
+    answer=_DELTAS | _DELTA,
     system="system[]",
     tools=("toolConfig",),
-    finishes=("metadata",),
+    finishes=("metadata", "metrics", "usage"),
     blocks="output.message.content[]",
 )
 INVOKE: Final = Dialect(

@@ -201,21 +201,17 @@ _FRAMED: Final = b"vnd.amazon.eventstream"
 _LINED: Final = re.compile(rb"ndjson|stream\+json|jsonl")
 
 
-def chunk_of(message: Any) -> bytes | None:
-    """The model's own document that a message of InvokeModelWithResponseStream holds, if any.
-
-    An exception is given as Anthropic words one.
-    """
-    fields = json.loads(message.payload or b"{}")
-    if "bytes" in fields:
-        return b64decode(fields["bytes"])
-    if message.headers.get(":message-type") != "event":
-        return json.dumps({"type": "error", "error": fields}).encode()
-    return None
+def chunk_of(payload: bytes) -> bytes | None:
+    """The model's own document in a message of InvokeModelWithResponseStream, if it holds one."""
+    fields = json.loads(payload or b"{}")
+    return b64decode(fields["bytes"]) if "bytes" in fields else None
 
 
 class Frames:
-    """A stream in AWS's binary framing, as InvokeModelWithResponseStream answers."""
+    """A stream in AWS's binary framing, as InvokeModelWithResponseStream answers.
+
+    An exception is given as Anthropic words one.
+    """
 
     def __init__(self) -> None:
         # Whoever speaks to Bedrock over httpx reads such streams by botocore, too.
@@ -225,9 +221,12 @@ class Frames:
         """Add some bytes, and give the documents that end in them."""
         self._buffer.add_data(piece)
         for message in self._buffer:
-            document = chunk_of(message)
+            document = chunk_of(message.payload)
             if document is not None:
                 yield document
+            elif message.headers.get(":message-type") != "event":
+                fields = json.loads(message.payload or b"{}")
+                yield json.dumps({"type": "error", "error": fields}).encode()
 
     def rest(self) -> bytes:
         """Nothing: a part of a frame can't be read."""

@@ -4,7 +4,6 @@ Only what is gone later, or may be changed by then, is taken at once; figures an
 at when somebody asks for them. Importing this loads botocore.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, TypeAlias
@@ -42,8 +41,8 @@ def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) 
     watch_events(parsed["body"], exchange, _CHUNKS)
 
 
-def _chunk_of(message: Any) -> bytes:
-    return chunk_of(message) or b"{}"
+def _chunk_of(payload: bytes) -> bytes:
+    return chunk_of(payload) or b"{}"
 
 
 def _take_chunk(exchange: Exchange, keep: Keep, event: Any, _payload: bytes) -> object:
@@ -84,16 +83,12 @@ def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes
     watch_events(parsed["stream"], exchange, _EVENTS)
 
 
-def _event_of(message: Any) -> bytes:
-    """The JSON that botocore makes of a message of Converse's."""
-    names: Mapping[str, str] = message.headers
-    name = names.get(":event-type") or names.get(":exception-type") or "error"
-    return b"{%b:%b}" % (json.dumps(name).encode(), message.payload or b"{}")
+def _event_of(payload: bytes) -> bytes:
+    return payload or b"{}"
 
 
 def _event_fields(event: bytes) -> dict[str, Any] | None:
-    fields = decoded(event) if event.startswith(_TELLING) else None
-    return fields and fields.get("metadata", fields)
+    return decoded(event) if b"oken" in event or b"stopReason" in event else None
 
 
 def _take_event(exchange: Exchange, keep: Keep, event: Any, payload: bytes) -> object:
@@ -108,7 +103,6 @@ def _take_event(exchange: Exchange, keep: Keep, event: Any, payload: bytes) -> o
     return None
 
 
-_TELLING: Final = (b'{"metadata"', b'{"messageStop"')
 _EVENTS: Final = EventFormat(_event_of, _event_fields, _take_event)
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks

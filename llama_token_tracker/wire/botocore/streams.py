@@ -4,7 +4,6 @@ A stream stays the object that the SDK made, of a class derived from its own. It
 along, not the other way round, so that one nobody holds any more is known to be left.
 """
 
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from functools import cache
 from itertools import filterfalse, islice
@@ -28,12 +27,12 @@ class EventFormat(NamedTuple):
     """How the events of an operation are read.
 
     Attributes:
-        document_of: Gives the JSON document that a message holds.
+        document_of: Gives the JSON document that the payload of a message holds.
         fields_of: Gives what a document tells of tokens, or `None`.
         take_event: Reads what botocore has made of a message, where the figures are wanted at once.
     """
 
-    document_of: Callable[[Any], bytes]
+    document_of: Callable[[bytes], bytes]
     fields_of: Read
     take_event: TakeEvent
 
@@ -47,13 +46,13 @@ _BLOCK: Final = 256
 """After so many events those that are kept are packed together."""
 
 
-class _Messages(Pieces):
-    """The messages of a stream as they came, which the program can't change; read as documents."""
+class _Payloads(Pieces):
+    """The payloads of a stream as they came, which the program can't change; read as documents."""
 
-    document_of: Callable[[Any], bytes]
+    document_of: Callable[[bytes], bytes]
 
-    def read(self, piece: Any) -> bytes:
-        """The document that a message holds; empty if it can't be read."""
+    def read(self, piece: bytes) -> bytes:
+        """The document that a payload holds; empty if it can't be read."""
         try:
             return self.document_of(piece)
         except Exception as error:  # noqa: BLE001 - what others let pass for AWS's may be anything
@@ -66,16 +65,16 @@ class _Reading:
 
     Args:
         exchange: Whose answer it is.
-
-    Attributes:
-        hear: Is told of each message before it's made into an event.
     """
 
-    hear: Callable[[Any], None]
     _last: tuple[object, ...] = ()
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+
+    def hear(self, message: Any) -> None:
+        """Take in a message, before it's made into an event."""
+        raise NotImplementedError
 
     def along(self, events: Iterable[Any]) -> Iterator[Any]:
         """The events of a stream, as they come."""
@@ -116,14 +115,21 @@ class _Reading:
         self._exchange.settle("abandoned")
 
 
-class _KeptMessages(_Reading):
-    """Keeps the messages of an answer, which are read when somebody asks."""
+class _KeptPayloads(_Reading):
+    """Keeps what an answer is made of, which is read when somebody asks.
+
+    As bytes alone: whatever else were kept of each message, the collector would have to look at.
+    """
 
     def __init__(self, exchange: Exchange, event_format: EventFormat) -> None:
         super().__init__(exchange)
-        pieces = exchange.pieces = _Messages()
+        pieces = exchange.pieces = _Payloads()
         pieces.document_of, exchange.read_piece = event_format.document_of, event_format.fields_of
-        self.hear = pieces.append
+        self._keep = pieces.append
+
+    def hear(self, message: Any) -> None:
+        """Keep what a message holds."""
+        self._keep(message.payload)
 
 
 class _TakenEvents(_Reading):
@@ -133,8 +139,11 @@ class _TakenEvents(_Reading):
         super().__init__(exchange)
         self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
         self._take_event = take_event
-        self._newest = deque[Any](maxlen=1)
-        self.hear = self._newest.append
+        self._payload = b""
+
+    def hear(self, message: Any) -> None:
+        """Keep what the newest message holds."""
+        self._payload = message.payload
 
     def along(self, events: Iterable[Any]) -> Iterator[Any]:
         """The events of a stream, as they come."""
@@ -142,8 +151,7 @@ class _TakenEvents(_Reading):
 
     def _taken(self, event: Any) -> Any:
         try:
-            payload: bytes = self._newest[0].payload if self._newest else b""
-            told = self._take_event(self._exchange, self._keep, event, payload)
+            told = self._take_event(self._exchange, self._keep, event, self._payload)
             if told is not None:
                 self._last = (told,)
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -216,7 +224,7 @@ def watch_events(events: Any, exchange: Exchange, event_format: EventFormat) -> 
 def _read_along(stream: Any, exchange: Exchange, event_format: EventFormat) -> None:
     is_known = hasattr(stream, "_event_generator")
     if is_known and exchange.keeps_pieces:
-        reading: _Reading = _KeptMessages(exchange, event_format)
+        reading: _Reading = _KeptPayloads(exchange, event_format)
     else:
         reading = _TakenEvents(exchange, event_format.take_event)
     if is_known:
