@@ -31,21 +31,21 @@ def plain_words(prompt: Any, response: Any) -> Words | None:
         the answer's last. `None` where there is more than texts.
     """
     try:
-        if type(prompt) is str:
-            text = response.text
-            return (prompt, text) if type(text) is str else None
         if type(prompt) not in _TUPLES:
-            return None
+            text = response.text if type(prompt) is str else None
+            return (prompt, text) if type(text) is str else None
         answer = response.message
         if len(prompt) == 1:
             # The commonest call, and quick.
-            message = prompt[0]
+            (message,) = prompt
             (asked,) = message.blocks
             (said,) = answer.blocks
             prompted, answered = asked.text, said.text
             if (
-                type(prompted) is type(answered) is str
-                and asked.block_type == said.block_type == "text"
+                type(prompted) is str
+                and type(answered) is str
+                and asked.block_type == "text"
+                and said.block_type == "text"
                 and not message.additional_kwargs
                 and not answer.additional_kwargs
             ):
