@@ -135,7 +135,7 @@ def _known_of(reported: Reported) -> int:
     return -1 if reported.usage is None else knows(reported.usage)
 
 
-UsageParts: TypeAlias = tuple[Route, Any, Any, Any, Any]
+UsageParts: TypeAlias = tuple[Route, Any, Any, Any]
 """What a usage may stand in: the field's place in the body, that field, what LlamaIndex copied, and
 the fields that tell how the call was served, why its answer ended, and its request's id."""
 
@@ -148,7 +148,7 @@ def usage_parts(response: Any) -> UsageParts | None:
 
     Returns:
         What `extract_parts` reads; `None` if the response should be read at once, as its layout
-        is new or unusual.
+        is new or unusual, or its message holds more than content.
     """
     try:
         answer = response.__dict__
@@ -159,13 +159,14 @@ def usage_parts(response: Any) -> UsageParts | None:
         name = route.only
         if name is None:
             return None
-        usage = body[name] if name else None
+        message = answer.get("message")
+        if message is not None and message.additional_kwargs:
+            return None
+        usage, copy = body.get(name), answer["additional_kwargs"]
         if usage is not None and usage.__class__ is dict:
             usage = usage.copy()
-        copy, message = answer["additional_kwargs"], answer.get("message")
-        inner = message.additional_kwargs if message is not None else None
         served = route.take(body) if route.take is not None else ()
-        return route, usage, inner.copy() if inner else None, copy.copy() if copy else None, served
+        return route, usage, copy.copy() if copy else None, served
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read at once, with care
         pass_on(error)
         return None
@@ -173,11 +174,10 @@ def usage_parts(response: Any) -> UsageParts | None:
 
 def extract_parts(parts: UsageParts) -> Reported:
     """Read what `usage_parts` has taken from a response, as `extract_reported` reads that."""
-    route, usage, inner, copy, served = parts
+    route, usage, copy, served = parts
     raw = dict(zip(route.served, served, strict=False))
     raw[route.only or ""] = usage
-    message = {"additional_kwargs": inner}
-    return extract_reported({"raw": raw, "message": message, "additional_kwargs": copy})
+    return extract_reported({"raw": raw, "additional_kwargs": copy})
 
 
 def is_silent(chunk: Any) -> bool:
