@@ -199,10 +199,9 @@ class PendingCalls:
         Returns:
             Whether so much waits that it should be made into events soon.
         """
-        calls = self._calls
-        calls.append(call)
+        self._calls.append(call)
         if (
-            len(calls) % _LOOKED_AT_EVERY == 0
+            not len(self._calls) % _LOOKED_AT_EVERY
             or call.held_bytes + BYTES_PER_CALL > MAX_HELD_BYTES // _LOOKED_AT_EVERY
             or self._has_grown
         ):

@@ -276,7 +276,9 @@ def reset_current(token: Token[Any]) -> None:
 
 def has_open_scope() -> bool:
     """Whether any scope may be open where the caller is."""
-    return bool(_in_generators) or _current.get() is not None
+    if _in_generators:
+        return True
+    return _current.get() is not None
 
 
 def current_context(tracker: TrackerLike, tags: Mapping[str, Any]) -> Context | None:
