@@ -161,8 +161,7 @@ class TokenCountingHandler(  # type: ignore[misc]  # events are LlamaIndex's wit
             self._check_budget()
         # Without an id a start can't be told from another's, and its end says all that's needed.
         if payload is not None and event_id and event_type in _COUNTED:
-            ignored = self.event_ends_to_ignore
-            call = self._recorder.start(event_type, payload, event_id, ignored)
+            call = self._recorder.start(event_type, payload, event_id, self.event_ends_to_ignore)
             if call is not None and (self.tracker.is_limited or call.context is not None):
                 self._reserve(call)
         return event_id

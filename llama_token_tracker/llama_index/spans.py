@@ -75,8 +75,8 @@ class SpanRecorder(Recorder):
         """
         call: OpenCall | None = None
         try:
-            is_embedding, span_id = event_type == _EMBEDDING, active_span_id.get()
-            if self.adopts and not is_embedding:
+            span_id = active_span_id.get()
+            if self.adopts and event_type != _EMBEDDING:
                 call = self.calls.adopt(span_id, event_id)
                 if call is not None:
                     return call
@@ -84,7 +84,7 @@ class SpanRecorder(Recorder):
             tags = active_instrument_tags.get()
             if tags or has_open_scope():
                 call.context = self.tracker.context(users_tags(tags))
-            if is_embedding:
+            if event_type == _EMBEDDING:
                 self.batches.embeds(call)
             if event_type not in ignored:
                 self.calls.start(call)
