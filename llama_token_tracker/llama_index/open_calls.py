@@ -10,11 +10,11 @@ of spans and chunks; what comes out is an `Outcome` for every call that is now s
 """
 
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from time import perf_counter
 from types import AsyncGeneratorType, FrameType, GeneratorType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -95,6 +95,7 @@ class OpenCall(Call):
     is_settled: bool = False
     is_free: bool = False
     trusts_raw: bool = True
+    nests: bool = True
     outcome: "Outcome | None" = None
     stream: "weakref.ref[Stream] | None" = None
     progress: Progress | None = None
@@ -114,12 +115,12 @@ class OpenCall(Call):
         self.prompt = prompt
         self.about = about
         self.span_id = span_id
+        if type(prompt) is str:
+            self.operation = "completion"
         # What is asked of every call is quicker to find here than on the class.
-        self.operation = "completion" if type(prompt) is str else "chat"
         self.is_plain = True
-        self.nests = True
         self.context = None
-        self.began = time.perf_counter()
+        self.began = perf_counter()
 
     @property
     def outermost(self) -> "OpenCall":
@@ -156,7 +157,7 @@ class OpenCall(Call):
     def lose(self, request: AnsweredRequest) -> CallReservation | None:
         """Take in that a request of this call wasn't answered, and is counted by itself."""
         with LOCK:
-            self.has_lost = True
+            self.is_plain, self.has_lost = False, True
             if self.requests is not None and request in self.requests:
                 self.requests.remove(request)
         return take_reservation(self)
@@ -354,7 +355,7 @@ class OpenCalls(_Nesting):
                 self._make_room()
             if call.nests:
                 self._place(call, call.span_id)
-        elif call.nests and call.span_id is not None:
+        elif call.span_id is not None and call.nests:
             self._by_span[call.span_id] = call
         self.by_id[call.event_id] = call
 

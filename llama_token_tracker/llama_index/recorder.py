@@ -139,13 +139,6 @@ class Recorder:
         call = self.calls.end_plainly(event_id)
         if call is not None:
             # Most calls: neither made nor was made by another, nor streamed.
-            if (
-                error is None
-                # As `_may_be_elsewhere`, without the call.
-                and (self.calls.by_id or self._known_answers or call.has_lost)
-                and _is_elsewhere(self, call, response)
-            ):
-                return
             if error is not None or not self._record_later(call, response):
                 self.record(outcome_of(call, response, error))
         else:
@@ -171,7 +164,13 @@ class Recorder:
         return bool(self.calls.by_id or self._known_answers or call.has_lost)
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
-        """Record a call whose figures and texts can all be read later; `False` if they can't."""
+        """Record a plain call whose figures and texts can all be read later.
+
+        Returns:
+            Whether nothing else is to be done: `False` if they can't.
+        """
+        if (self.calls.by_id or self._known_answers) and _is_elsewhere(self, call, response):
+            return True
         if self._tell is not None:
             return False
         parts = usage_parts(response)
@@ -180,17 +179,16 @@ class Recorder:
         words = plain_words(call.prompt, response)
         if words is None:
             return False
-        options = call.options
         # Kept on the call, in case that something interrupts this.
         pending = call.pending = Pending(
             (
                 _plainly_ended,
                 call,
-                perf_counter() - call.began,
                 time(),
+                perf_counter(),
                 parts,
                 words,
-                NONE if options is None else options_of(options),
+                NONE if call.options is None else options_of(call.options),
                 self.settings,
             ),
             held_bytes(words),
@@ -338,17 +336,17 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
     elif type(prompt) in LISTS:
         # A copy: the user's list may grow while the call runs.
         prompt = tuple(prompt)
-    is_told = type(about) in DICTS
-    if URLS and is_told and (url := url_of(span_id)) is not None:
-        about = {**about, "api_base": url}
     call = OpenCall(event_id, prompt, about, span_id)
     options: Any = payload.get(_ADDITIONAL)
     if SETTINGS and (settings := settings_of(span_id)) is not None:
         options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options
-    if is_told and about.get("class_name") in RETURNS_USERS_OBJECT:
-        call.trusts_raw = call.is_plain = False
+    if type(about) in DICTS:
+        if URLS and (url := url_of(span_id)) is not None:
+            call.about = {**about, "api_base": url}
+        if about.get("class_name") in RETURNS_USERS_OBJECT:
+            call.trusts_raw = call.is_plain = False
     return call
 
 
@@ -369,8 +367,8 @@ def _ended(
 
 def _plainly_ended(
     call: OpenCall,
-    duration_s: float,
     ended_s: float,
+    ended: float,
     parts: UsageParts,
     words: Words,
     options: Mapping[str, Any],
@@ -378,5 +376,4 @@ def _plainly_ended(
 ) -> Ended:
     """What is known of a call that gave its answer; read when somebody asks."""
     answer = PlainTranscript(words, settings.keeps_text, options)
-    ending = Ending("complete", ended_s - duration_s, duration_s)
-    return Ended(call, extract_parts(parts), answer, ending, settings)
+    return _ended(call, extract_parts(parts), answer, "complete", ended_s, ended, True, settings)
