@@ -143,7 +143,7 @@ class Prices:
     ) -> tuple[Cost | None, str]:
         """The cost by the user's prices or the list's, or why there is none."""
         asked = self._models.get(model or "", model)
-        names = [name for name in (model, asked, served.model) if name]
+        names = list(filter(None, (model, asked, served.model)))
         if not names or max(map(len, names)) > _MAX_MODEL:
             notice("a call that names no model has no price", model, "its cost is None")
             return None, ""
@@ -159,8 +159,8 @@ class Prices:
             return cost, "a price of your own, without output"
         found, is_sure = catalog.find_served(provider, asked, served)
         # Who states costs bills those, not what a list says.
-        is_sure = is_sure and provider not in STATE_COSTS
-        return found.cost(usage, at, served, is_whole=is_whole and is_sure), found.reason
+        is_whole = is_whole and is_sure and provider not in STATE_COSTS
+        return found.cost(usage, at, served, is_whole=is_whole), found.reason
 
     def _own_price(self, names: Iterable[str], at: datetime) -> Price | None:
         """The user's price of a model with one of these names, the first that has any."""

@@ -114,7 +114,9 @@ _INPUT: Final = (
     "input{}_tokens",
 )
 _READ: Final = 0
-_WRITES: Final = (1, 2, 3)
+_WRITE: Final = 1
+_WRITE_1H: Final = 3
+_WRITES: Final = slice(_WRITE, _WRITE_1H + 1)
 _OUTPUT: Final = ("output{}_reasoning_tokens", "output{}_tokens")
 _MODALITIES: Final = ("", "_image", "_audio")
 
@@ -241,7 +243,7 @@ class Rates:
         Raises:
             UsageShapeError: The usage contradicts itself.
         """
-        billed = self._billed_apart(usage, units or {})
+        billed = self._billed_apart(usage, units) if units else []
         if not self._has_price(usage, billed):
             return None
         length = usage.input_tokens or 0
@@ -250,14 +252,14 @@ class Rates:
         with localcontext(EXACT):
             parts = went_in.usd()
             fees = [rate.usd(count, length) for rate, count in (*billed, (self.fee, 1)) if rate]
-            input_usd = sum((*parts.values(), *fees), _NOTHING)
-            output_usd = sum(came_out.usd().values(), _NOTHING)
+            input_usd = sum([*parts, *fees], _NOTHING)
+            output_usd = sum(came_out.usd(), _NOTHING)
             return Cost(
                 usd=input_usd + output_usd,
                 input_usd=input_usd,
                 output_usd=output_usd,
                 cache_savings_usd=went_in.saved_usd(parts),
-                cache_write_usd=sum([parts[kind] for kind in _WRITES if kind in parts], _NOTHING),
+                cache_write_usd=sum(parts[_WRITES], _NOTHING),
                 source=source,
                 as_of=as_of,
                 is_whole=is_whole and self._covers(billed, went_in, came_out),
@@ -279,8 +281,6 @@ class Rates:
         self, usage: Usage, units: Mapping[str, float]
     ) -> "list[tuple[_Rate | None, float]]":
         """What is billed apart from tokens, or in their place: rates, if listed, and numbers."""
-        if not units:
-            return []
         return [
             (self.units.get(_UNITS.get(unit, "")), count)
             for unit, count in units.items()
@@ -366,8 +366,7 @@ def _tokens(kinds: _Counts, modalities: _Counts) -> _Tokens:
             "buckets are inclusive: the whole holds its parts."
         )
         raise UsageShapeError(msg)
-    _, image, audio = modalities
-    if not image and not audio:
+    if not any(modalities[1:]):
         return _Tokens(kinds, modalities, [(kind, 0, n) for kind, n in enumerate(kinds) if n])
     cells: list[tuple[int, int, int]] = []
     modality, room = 0, modalities[0]
@@ -396,15 +395,14 @@ class _Side(NamedTuple):
     tokens: _Tokens
     length: int
 
-    def usd(self) -> dict[int, Decimal]:
+    def usd(self) -> list[Decimal]:
         """What the tokens of each kind cost."""
-        usd: dict[int, Decimal] = {}
+        usd = [_NOTHING] * len(self.tokens.kinds)
         for kind, modality, count in self.tokens.cells:
-            cost = self.table[kind][modality].usd(count, self.length)
-            usd[kind] = usd.get(kind, _NOTHING) + cost
+            usd[kind] += self.table[kind][modality].usd(count, self.length)
         return usd
 
-    def saved_usd(self, paid: dict[int, Decimal]) -> Decimal:
+    def saved_usd(self, paid: list[Decimal]) -> Decimal:
         """How much more what was read from a cache would have cost without it."""
         if not self.tokens.kinds[_READ]:
             return _NOTHING
@@ -413,21 +411,20 @@ class _Side(NamedTuple):
             for kind, modality, count in self.tokens.cells
             if kind == _READ
         ]
-        return max(sum(uncached, _NOTHING) - paid.get(_READ, _NOTHING), _NOTHING)
+        return max(sum(uncached, _NOTHING) - paid[_READ], _NOTHING)
 
     def is_life_known(self) -> bool:
         """Whether it's known for how long input is cached, or makes no difference."""
-        unknown, _, hour = _WRITES
-        return not self.tokens.kinds[unknown] or all(
+        return not self.tokens.kinds[_WRITE] or all(
             one.price == other.price
-            for one, other in zip(self.table[unknown], self.table[hour], strict=True)
+            for one, other in zip(self.table[_WRITE], self.table[_WRITE_1H], strict=True)
         )
 
     def is_certain(self) -> bool:
         """Whether each rate is its cell's own, and any overlap of kinds and modalities known."""
-        table, (_, modalities, cells) = self.table, self.tokens
+        _, modalities, cells = self.tokens
         for kind, modality, _ in cells:
-            if not table[kind][modality].is_own:
+            if not self.table[kind][modality].is_own:
                 return False
         return len(cells) <= 1 or not any(modalities[1:]) or self._is_overlap_irrelevant()
 
