@@ -139,7 +139,8 @@ class TokenCountingEvent:
     @property
     def cost_usd(self) -> Decimal | None:
         """What it cost in US dollars; `None` if its price is unknown."""
-        return None if self.cost is None else self.cost.usd
+        cost = self.cost
+        return None if cost is None else cost.usd
 
     def is_billed(self, cost: Cost) -> bool:
         """Whether this cost of it is surely what was billed.

@@ -61,9 +61,12 @@ class Ended(NamedTuple):
     @property
     def is_free(self) -> bool:
         """Whether it failed before anything was billed."""
-        ending = self.ending
-        said_nothing = self.reported.usage is None and not self.reported.not_understood
-        return ending.status == "failed" and not ending.has_answer and said_nothing
+        return (
+            self.ending.status == "failed"
+            and not self.ending.has_answer
+            and self.reported.usage is None
+            and not self.reported.not_understood
+        )
 
     @property
     def has_nothing_to_count(self) -> bool:

@@ -42,9 +42,10 @@ class CallReservation(NamedTuple):
             return
         for event in events:
             tokens += event.total_token_count
-            cost = event.cost_usd if is_priced and not event.is_free else None
-            is_priced = is_priced and (event.is_free or cost is not None)
-            usd += cost or 0
+            if is_priced and not event.is_free:
+                cost = event.cost_usd
+                is_priced = cost is not None
+                usd += cost or 0
         if events:
             self.reservation.settle(tokens, usd if is_priced else None)
         else:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from llama_token_tracker._lock import LOCK, Change, make, pass_on
 from llama_token_tracker._log_once import notice, put_off, say_late
@@ -101,7 +101,9 @@ class Pending:
         ended = self._ended
         if ended is not None and not isinstance(ended, Ended):
             read, *arguments = ended
-            ended = self._ended = cast("Ended", read(*arguments))
+            made: Ended = read(*arguments)
+            self._ended = made
+            return made
         return ended
 
     def events(self, *, is_hasty: bool = False) -> Sequence[TokenCountingEvent]:
