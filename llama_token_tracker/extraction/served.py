@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import lru_cache
 from itertools import count
 from types import NoneType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from llama_token_tracker._log_once import notice
 from llama_token_tracker._printable import exact
@@ -144,7 +144,8 @@ def _look(place: _Place, value: object, told: dict[str, tuple[int, list[object]]
     if fields is None:
         return
     # Providers' answers are much alike.
-    keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else tuple(place.below)
+    names: Iterable[str] = fields if type(fields) is dict else place.below
+    keys = tuple(names)
     ways = place.ways.get(keys)
     if ways is None:
         ways = remember(place.ways, keys, place.ways_of(keys), most=MOST_WITHIN)
