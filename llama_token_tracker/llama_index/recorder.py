@@ -167,7 +167,8 @@ class Recorder:
         """Record a plain call whose figures and texts can all be read later.
 
         Returns:
-            Whether nothing else is to be done: `False` if they can't.
+            Whether it's done with, as one is that has handed on another's answer; `False` if it's
+            to be read at once.
         """
         if (self.calls.by_id or self._known_answers) and _is_elsewhere(self, call, response):
             return True
