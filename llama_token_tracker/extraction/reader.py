@@ -186,33 +186,33 @@ def is_silent(chunk: Any) -> bool:
     The look at it is quick: of one whose layout is new or unusual it says no.
     """
     try:
-        answer = chunk.__dict__
-        body = answer["raw"]
-        kind, known = body.__class__, registry.current
-        names = known.names_in.get(kind)
-        if names is not None and not body.__pydantic_extra__:
-            body = body.__dict__
-        elif kind is dict:
-            route = known.routes[tuple(body)]
-            names = None if route.speaks else route.names
-        else:
-            names = _names_of(body, known)
-        if names is None:
+        body = chunk.raw
+        if body is not None:
+            known = registry.current
+            names = known.names_in.get(body.__class__)
+            if names is not None and not body.__pydantic_extra__:
+                fields = body.__dict__
+            else:
+                fields, names = body, _names_of(body, known)
+                if names is None:
+                    return False
+            for name in names:
+                if fields[name] is not None:
+                    return False
+        if chunk.additional_kwargs:
             return False
-        for name in names:
-            if body[name] is not None:
-                return False
-        message = answer.get("message")
-        inner = None if message is None else message.additional_kwargs
-        return not (inner or answer["additional_kwargs"])
+        message = chunk.__dict__.get("message")
+        return message is None or not message.additional_kwargs
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read with care
         pass_on(error)
         return False
 
 
 def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
-    if body is None:
-        return ()
+    """Which fields of a body may hold figures; `None` if it may be figures itself, or is new."""
+    if body.__class__ is dict:
+        route = known.routes[tuple(body)]
+        return None if route.speaks else route.names
     fields = as_fields(body)
     keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else None
     route = None if keys is None else known.routes.get(keys)

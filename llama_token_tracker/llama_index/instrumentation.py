@@ -189,8 +189,8 @@ class Listener(Protocol):
     def returned(self, span_id: str, stream: Stream) -> None:
         """The method with this span has returned a stream."""
 
-    def chunk(self, span_id: str, chunk: object) -> None:
-        """A chunk has come through the stream with this span."""
+    def chunk(self, span_id: str | None, chunk: object) -> None:
+        """A chunk has come through the stream with this span, if it has one."""
 
     def asked_for_structure(self, span_id: str, llm: object, arguments: Mapping[str, Any]) -> None:
         """A method that may ask the provider without a callback has been entered."""
@@ -468,18 +468,12 @@ class _ChunkHandler(BaseEventHandler):
     def class_name(cls) -> str:
         return "llama_token_tracker"
 
-    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        chunk: Any = event
-        is_chunk = _is_chunk.get(type(event))
-        if is_chunk is None:
-            is_chunk = _is_chunk[type(event)] = issubclass(type(event), _CHUNK_EVENTS)
-        if is_chunk:
-            span_id = event.span_id
-            if span_id is not None:
-                for reference in _references:
-                    listener = reference()
-                    if listener is not None:
-                        listener.chunk(span_id, chunk.response)
+    def handle(self, event: Any, **kwargs: Any) -> None:
+        if _is_chunk[type(event)]:
+            for reference in _references:
+                listener = reference()
+                if listener is not None:
+                    listener.chunk(event.span_id, event.response)
         elif _everywhere:
             tell = _TELL.get(type(event))
             if tell is not None and event.span_id is not None:
@@ -489,9 +483,17 @@ class _ChunkHandler(BaseEventHandler):
 
 _MODELS: Final = (BaseLLM, BaseEmbedding)
 _attaching: Final = fresh_in_children(threading.Lock())
-_CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
-# Asked of each event: pydantic's own `isinstance` takes longer than all the rest.
-_is_chunk: Final[dict[type, bool]] = {}
+
+
+class _IsChunk(dict[type, bool]):
+    """Whether an event of a class tells of a chunk: asked of each, which takes long by `isinstance`."""
+
+    def __missing__(self, kind: type) -> bool:
+        self[kind] = known = issubclass(kind, (LLMChatInProgressEvent, LLMCompletionInProgressEvent))
+        return known
+
+
+_is_chunk: Final = _IsChunk()
 _span_handler: Final = _SpanHandler()
 _chunk_handler: Final = _ChunkHandler()
 

@@ -462,9 +462,9 @@ class OpenCalls(_Nesting):
             call.inner = call.inner
             self._streams.add(call, stream, dropped)
 
-    def chunk(self, span_id: str, chunk: object) -> None:
+    def chunk(self, span_id: str | None, chunk: object) -> None:
         """Note that a chunk has come through the stream with this span."""
-        call = self._by_span.get(span_id)
+        call = self._by_span.get(span_id or "")
         if call is None or call.inner:
             return
         progress = call.progress
@@ -770,9 +770,9 @@ def _is_broken_off(chunk: object) -> bool:
     return type(told) is dict and "stop_reason" in told and told["stop_reason"] is None
 
 
-def _reported(call: OpenCall, response: object) -> Reported:
+def _reported(call: OpenCall, response: Any) -> Reported:
     # Quick for those that hand on no answer of a provider's: mocks, and models around others.
-    if not call.trusts_raw or (is_silent(response) and vars(response)["raw"] is None):
+    if not call.trusts_raw or (is_silent(response) and response.raw is None):
         return SILENT
     return extract_reported(response)
 
