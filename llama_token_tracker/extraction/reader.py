@@ -202,10 +202,11 @@ def is_silent(chunk: Any) -> bool:
         if chunk.additional_kwargs:
             return False
         message = chunk.__dict__.get("message")
-        return message is None or not message.additional_kwargs
+        has_no_copy = message is None or not message.additional_kwargs
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read with care
         pass_on(error)
         return False
+    return has_no_copy
 
 
 def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
@@ -213,13 +214,18 @@ def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
     if body.__class__ is dict:
         route = known.routes[tuple(body)]
         return None if route.speaks else route.names
+    _learn(body, known)
+    return None
+
+
+def _learn(body: Any, known: Catalogue) -> None:
+    """Note which fields of a pydantic class may hold figures, for the next of its objects."""
     fields = as_fields(body)
     keys = tuple(cast("dict[str, object]", fields)) if type(fields) is dict else None
     route = None if keys is None else known.routes.get(keys)
     is_plain = route is not None and not route.speaks and not body.__pydantic_extra__
     if route is not None and is_plain and len(known.names_in) < _MOST_CLASSES:
         known.names_in[cast("type[object]", type(body))] = route.names
-    return None
 
 
 def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:

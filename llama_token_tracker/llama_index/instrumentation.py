@@ -9,10 +9,10 @@ import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
@@ -44,7 +44,7 @@ from llama_token_tracker.extraction.texts import is_list, items
 from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
 from llama_token_tracker.tokenizers.request_fields import PLAIN, is_empty, kept
-from llama_token_tracker.tracking.scopes import reset_current, restore_current
+from llama_token_tracker.tracking.scopes import IN_GENERATORS, reset_current, restore_current
 
 CALL_METHODS: Final = BaseLLM.__abstractmethods__ - {"metadata"}
 """The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
@@ -56,6 +56,17 @@ _MAX_SPANS: Final = 4 * MAX_OPEN
 _MAX_NAMES: Final = 1_000
 
 
+class _IsCall(dict[str, bool]):
+    """Whether a method, as `Class.method`, calls a model; there are as many as a program has."""
+
+    def __missing__(self, name: str) -> bool:
+        method = name.rpartition(".")[2]
+        is_call = method in CALL_METHODS or STRUCTURED in method
+        if len(self) < _MAX_NAMES:
+            self[name] = is_call
+        return is_call
+
+
 class _Spans:
     """The open spans of this process, and the span each was entered in.
 
@@ -65,7 +76,7 @@ class _Spans:
 
     def __init__(self) -> None:
         self.parents: dict[str, str | None] = {}
-        self._calls: dict[str, bool] = {}
+        self._is_call = _IsCall()
 
     def make_room(self) -> None:
         """Forget the oldest: spans that never end must not pile up."""
@@ -78,19 +89,8 @@ class _Spans:
         return self.parents.get(span_id)
 
     def is_call(self, span_id: str) -> bool:
-        # Span ids are `Class.method-uuid`; there are as many names as methods.
-        name = span_id.partition("-")[0]
-        known = self._calls.get(name)
-        if known is None:
-            method = _method(span_id)
-            known = method in CALL_METHODS or STRUCTURED in method
-            if len(self._calls) < _MAX_NAMES:
-                self._calls[name] = known
-        return known
-
-
-def _method(span_id: str) -> str:
-    return span_id.partition("-")[0].rpartition(".")[2]
+        # Span ids are `Class.method-uuid`.
+        return self._is_call[span_id.partition("-")[0]]
 
 
 SPANS: Final = _Spans()
@@ -177,6 +177,12 @@ _restored: Final[dict[str, Any]] = {}
 """How to undo what made a generator's scope current for the length of a span, by span."""
 
 
+def _restore_scope(span_id: str) -> None:
+    token = restore_current() if len(_restored) < _MAX_SPANS else None
+    if token is not None:
+        _restored[span_id] = token
+
+
 def _reset_scope(span_id: str) -> None:
     token = _restored.pop(span_id, None)
     if token is not None:
@@ -253,7 +259,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         self,
         id_: str,
         bound_args: inspect.BoundArguments,
-        instance: Any | None = None,
+        instance: object = None,
         parent_id: str | None = None,
         tags: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -262,14 +268,14 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         if len(parents) >= _MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
-        fields = getattr(instance, "__dict__", _NO_FIELDS)
-        if "api_base" in fields or "base_url" in fields:
-            _note_url(id_, instance, fields)
-        _note_settings(id_, instance, fields)
-        token = restore_current() if len(_restored) < _MAX_SPANS else None
-        if token is not None:
-            _restored[id_] = token
-        _tell_entered(id_, instance, bound_args.arguments)
+        if IN_GENERATORS:
+            _restore_scope(id_)
+        name, kind = id_.partition("-")[0], type(instance)
+        plan = _plans.get(name)
+        if plan is None or plan.kind() is not kind:
+            plan = _learn(name, kind)
+        for step in plan.steps:
+            step(id_, instance, bound_args.arguments)
 
     def span_exit(
         self,
@@ -338,7 +344,6 @@ def _is_heard(span_id: str, model: Any) -> bool:
 _STREAMS: Final = (GeneratorType, AsyncGeneratorType)
 
 
-_NO_FIELDS: Final[dict[str, Any]] = {}
 URLS: Final[dict[str, str]] = {}
 """By a span that is open, the URL that its model asks, if that isn't its class's own."""
 
@@ -348,20 +353,19 @@ def url_of(span_id: str | None) -> str | None:
     return URLS.get(span_id or "")
 
 
-def _note_url(span_id: str, model: Any, fields: Mapping[str, Any]) -> None:
+def _note_url(span_id: str, model: Any, _arguments: object) -> None:
+    fields = model.__dict__
     url = fields.get("api_base")
     if url is None:
         url = fields.get("base_url")
     # Quick for most: they ask the provider of their class.
-    if type(url) is not str or not is_elsewhere(url) or not isinstance(model, _MODELS):
+    if type(url) is not str or not is_elsewhere(url):
         return
     provider = PROVIDERS.get(model.class_name())
     if (provider is None or provider in SPOKEN_BY_OTHERS) and len(URLS) < _MAX_SPANS:
         URLS[span_id] = url
 
 
-_settings_of: Final[weakref.WeakKeyDictionary[type, tuple[str, ...]]] = weakref.WeakKeyDictionary()
-"""By a model's class, those of its settings that may add to a prompt's tokens."""
 SETTINGS: Final[dict[str, dict[str, Any]]] = {}
 """By a span that is open, what its model is set to of these."""
 
@@ -371,19 +375,8 @@ def settings_of(span_id: str | None) -> dict[str, Any] | None:
     return SETTINGS.get(span_id or "")
 
 
-def _learn_settings(kind: type) -> tuple[str, ...]:
-    names: tuple[str, ...] = ()
-    if issubclass(kind, BaseLLM):
-        names = tuple(kept(dict.fromkeys(kind.model_fields)))
-    _settings_of[kind] = names
-    return names
-
-
-def _note_settings(span_id: str, model: object, fields: Mapping[str, Any]) -> None:
-    kind = type(model)
-    names = _settings_of.get(kind)
-    if names is None:
-        names = _learn_settings(kind)
+def _note_settings(names: Sequence[str], span_id: str, model: Any, _arguments: object) -> None:
+    fields = model.__dict__
     for name in names:
         value = fields.get(name)
         # Quick for most: nothing is set.
@@ -398,19 +391,19 @@ def _note_setting(span_id: str, name: str, value: object) -> None:
         SETTINGS.setdefault(span_id, {})[name] = known
 
 
-def _tell_entered(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
-    """Tell listeners of a method that isn't told of, or not in full, by callbacks."""
-    if STRUCTURED in span_id:
-        for listener in _listeners():
-            listener.asked_for_structure(span_id, model, arguments)
-    elif "_embedding" in span_id:
-        if _note_texts(span_id, model, arguments):
-            _tell_called(span_id, model, arguments, nests=False)
-    elif SPANS.is_call(span_id):
-        _tell_called(span_id, model, arguments, nests=True)
+def _tell_structured(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+    for listener in _listeners():
+        listener.asked_for_structure(span_id, model, arguments)
 
 
-def _tell_called(span_id: str, model: Any, arguments: Mapping[str, Any], *, nests: bool) -> None:
+def _tell_embedding(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
+    if _note_texts(span_id, model, arguments):
+        _tell_called(span_id, model, arguments, nests=False)
+
+
+def _tell_called(
+    span_id: str, model: Any, arguments: Mapping[str, Any], *, nests: bool = True
+) -> None:
     hearing = [one for one in _alive(_everywhere) if one.hears_all] if _everywhere else ()
     if hearing:
         if isinstance(model, _MODELS):  # engines have methods of these names, too
@@ -419,6 +412,49 @@ def _tell_called(span_id: str, model: Any, arguments: Mapping[str, Any], *, nest
     elif not _is_heard(span_id, model):
         for listener in _listeners():
             listener.unheard(span_id, nests=nests)
+
+
+_URL_FIELDS: Final = frozenset(("api_base", "base_url"))
+_Step: TypeAlias = Callable[[str, Any, Mapping[str, Any]], None]
+
+
+class _Plan(NamedTuple):
+    """What is to be done when a method is entered.
+
+    Attributes:
+        kind: The class of its object, which may hold all that the function does that made it.
+        steps: What is to be done.
+    """
+
+    kind: weakref.ref[type]
+    steps: tuple[_Step, ...]
+
+
+_plans: Final[dict[str, _Plan]] = {}
+"""By a method, as `Class.method`; of classes of the same name, that of the last one."""
+
+
+def _learn(name: str, kind: type) -> _Plan:
+    if len(_plans) >= _MAX_NAMES:
+        _plans.clear()
+    _plans[name] = plan = _Plan(weakref.ref(kind), tuple(_steps_of(name, kind)))
+    return plan
+
+
+def _steps_of(name: str, kind: type) -> Iterator[_Step]:
+    """Nothing for most: only a model's settings, and methods that may ask a provider, matter."""
+    fields: Collection[str] = kind.model_fields if issubclass(kind, _MODELS) else ()
+    if not _URL_FIELDS.isdisjoint(fields):
+        yield _note_url
+    if issubclass(kind, BaseLLM) and (settings := kept(dict.fromkeys(fields))):
+        yield partial(_note_settings, tuple(settings))
+    # Of those that aren't told of, or not in full, by callbacks.
+    if STRUCTURED in name:
+        yield _tell_structured
+    elif "_embedding" in name:
+        yield _tell_embedding
+    elif fields and SPANS.is_call(name):  # engines have methods of these names, too
+        yield _tell_called
 
 
 def _leave_span(span_id: str) -> None:
@@ -468,12 +504,13 @@ class _ChunkHandler(BaseEventHandler):
     def class_name(cls) -> str:
         return "llama_token_tracker"
 
-    def handle(self, event: Any, **kwargs: Any) -> None:
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
         if _is_chunk[type(event)]:
+            chunk: Any = event
             for reference in _references:
                 listener = reference()
                 if listener is not None:
-                    listener.chunk(event.span_id, event.response)
+                    listener.chunk(chunk.span_id, chunk.response)
         elif _everywhere:
             tell = _TELL.get(type(event))
             if tell is not None and event.span_id is not None:
@@ -483,14 +520,15 @@ class _ChunkHandler(BaseEventHandler):
 
 _MODELS: Final = (BaseLLM, BaseEmbedding)
 _attaching: Final = fresh_in_children(threading.Lock())
+_CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
 
 
 class _IsChunk(dict[type, bool]):
-    """Whether an event of a class tells of a chunk: asked of each, which takes long by `isinstance`."""
+    """Whether events of a class tell of chunks: pydantic's own `isinstance` takes long."""
 
     def __missing__(self, kind: type) -> bool:
-        self[kind] = known = issubclass(kind, (LLMChatInProgressEvent, LLMCompletionInProgressEvent))
-        return known
+        self[kind] = is_chunk = issubclass(kind, _CHUNK_EVENTS)
+        return is_chunk
 
 
 _is_chunk: Final = _IsChunk()

@@ -305,12 +305,7 @@ class _Nesting:
         """
         if not self.by_id:
             return None
-        by_span: OpenCall | None = None
-        while span_id is not None and by_span is None:
-            by_span = self._by_span.get(span_id)
-            if by_span is not None and not self._spans.is_call(span_id):
-                by_span = None
-            span_id = self._spans.parent(span_id)
+        by_span = self._around(span_id)
         if not self._streams:
             return by_span
         by_frame = self._streams.running(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented, for just this
@@ -322,6 +317,15 @@ class _Nesting:
                 return by_span
             call = call.parent
         return by_frame
+
+    def _around(self, span_id: str | None) -> OpenCall | None:
+        """The innermost open call whose span this is, or is around it."""
+        while span_id is not None:
+            call = self._by_span.get(span_id)
+            if call is not None and self._spans.is_call(span_id):
+                return call
+            span_id = self._spans.parent(span_id)
+        return None
 
 
 class OpenCalls(_Nesting):

@@ -99,8 +99,7 @@ def take_reservation(call: Call) -> CallReservation | None:
     """
     holder: Call | None = call
     while holder is not None:
-        found = _taken(holder)
-        if found is not None:
+        if holder.reservation is not None and (found := _taken(holder)) is not None:
             return found
         holder = holder.parent
     return None

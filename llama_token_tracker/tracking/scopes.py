@@ -23,7 +23,7 @@ _current: Final[ContextVar["AnyScope | None"]] = ContextVar(
     "llama_token_tracker_scope", default=None
 )
 
-_in_generators: Final[dict[FrameType, "Scope"]] = {}
+IN_GENERATORS: Final[dict[FrameType, "Scope"]] = {}
 """The open scopes that a generator has entered, by its frame.
 
 A web framework may run each step of a generator in another copy of the context, where what the
@@ -137,7 +137,7 @@ class Scope(Report):
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, for just this
         if frame.f_code.co_flags & _GENERATORS:
             self._frame = frame
-            _in_generators[frame] = self
+            IN_GENERATORS[frame] = self
         return self
 
     def __exit__(
@@ -148,7 +148,7 @@ class Scope(Report):
     ) -> None:
         """Count no further calls, but those that have started."""
         if self._frame is not None:
-            _in_generators.pop(self._frame, None)
+            IN_GENERATORS.pop(self._frame, None)
             self._frame = None
         self._has_ended = True
         # Out of turn, or in another context, it is undone when it is next met where it was set.
@@ -276,7 +276,7 @@ def reset_current(token: Token[Any]) -> None:
 
 def has_open_scope() -> bool:
     """Whether any scope may be open where the caller is."""
-    if _in_generators:
+    if IN_GENERATORS:
         return True
     return _current.get() is not None
 
@@ -301,7 +301,7 @@ def current_context(tracker: TrackerLike, tags: Mapping[str, Any]) -> Context | 
 def current_scope(tracker: TrackerLike) -> Scope | None:
     """A tracker's innermost scope that is open where the caller is."""
     around = _context_scope()
-    if _in_generators:
+    if IN_GENERATORS:
         around = _innermost(around, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     return _nearest(around, tracker)
 
@@ -334,7 +334,7 @@ def restore_current() -> Token[Any] | None:
     Returns:
         What `reset_current` undoes it with; `None` if there was nothing to do.
     """
-    if not _in_generators:
+    if not IN_GENERATORS:
         return None
     by_context = _context_scope()
     scope = _innermost(by_context, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # documented
@@ -344,7 +344,7 @@ def restore_current() -> Token[Any] | None:
 def _innermost(by_context: AnyScope | None, frame: FrameType | None) -> AnyScope | None:
     """The scope by context, or the one that a generator in this stack has entered."""
     while frame is not None:
-        entered = _in_generators.get(frame)
+        entered = IN_GENERATORS.get(frame)
         if entered is not None:
             outer = by_context
             while outer is not None:
