@@ -13,6 +13,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import AZURE_OPENAI, PROVIDERS, at_url
 from llama_token_tracker._printable import exact, is_text
 from llama_token_tracker.events.transcripts import PartsTranscript, PlainTranscript, Transcript
+from llama_token_tracker.extraction import Reported
 from llama_token_tracker.extraction.messages import answer_of, messages_of
 from llama_token_tracker.extraction.parts import Message, Opaque
 from llama_token_tracker.extraction.texts import plain_words, prompt_text, response_text
@@ -74,9 +75,9 @@ def serialized(model: Any) -> Any:
         return None
 
 
-def options_of(options: object) -> Mapping[str, Any]:
+def options_of(options: Any) -> Mapping[str, Any]:
     """What was passed to a call beside the prompt, as far as a count depends on it."""
-    return kept(cast("dict[str, Any]", options)) if type(options) in DICTS and options else NONE
+    return kept(options) if type(options) in DICTS and options else NONE
 
 
 def expected_tokens(
@@ -119,7 +120,7 @@ def users_tags(tags: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def transcript_of(
-    prompt: object, response: object, options: object, *, keeps_text: bool, is_reported: bool
+    prompt: object, response: object, options: object, *, keeps_text: bool, reported: Reported
 ) -> Transcript:
     """What was sent and what came back, in whatever form.
 
@@ -128,13 +129,13 @@ def transcript_of(
         response: What came back; of an unfinished stream its last chunk.
         options: What else was passed to the call.
         keeps_text: Whether the event shows it.
-        is_reported: Whether the provider has said all, so that nothing is to be counted.
+        reported: What the provider said; if that's all, nothing is to be counted.
     """
     words = plain_words(prompt, response)
     if words is not None:
         return PlainTranscript(words, keeps_text, options_of(options))
     printed = (prompt_text(prompt), response_text(response)) if keeps_text else ("", "")
-    if is_reported:
+    if reported.covers_call:
         return PartsTranscript(printed)
     return PartsTranscript(
         printed,

@@ -229,7 +229,7 @@ class Recorder:
             answer,
             call.options,
             keeps_text=settings.keeps_text,
-            is_reported=reported.covers_call,
+            reported=reported,
         )
         requests = call.requests or ()
         if len(requests) == 1 and not reported.covers_input:
