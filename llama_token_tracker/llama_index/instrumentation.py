@@ -320,10 +320,9 @@ _unheard: Final[set[str]] = set()
 
 def _is_heard(span_id: str, model: Any) -> bool:
     """Whether a handler is told of a model's call, or one around it was noted already."""
-    handlers: list[object] | None = getattr(
-        getattr(model, "callback_manager", None), "handlers", None
-    )
-    if handlers is None:
+    try:
+        handlers = model.callback_manager.handlers
+    except AttributeError:
         return True
     # By what it's called: of LlamaIndex's own, or of a class that was loaded twice, it's as true.
     # No generator: what interrupts this would be lost in its end.
@@ -404,8 +403,7 @@ def _tell_embedding(span_id: str, model: Any, arguments: Mapping[str, Any]) -> N
 def _tell_called(
     span_id: str, model: Any, arguments: Mapping[str, Any], *, nests: bool = True
 ) -> None:
-    hearing = [one for one in _alive(_everywhere) if one.hears_all] if _everywhere else ()
-    if hearing:
+    if _everywhere and (hearing := [one for one in _alive(_everywhere) if one.hears_all]):
         if isinstance(model, _MODELS):  # engines have methods of these names, too
             for listener in hearing:
                 listener.entered(span_id, model, arguments)
