@@ -188,12 +188,11 @@ def is_silent(chunk: Any) -> bool:
     try:
         body = chunk.raw
         if body is not None:
-            known = registry.current
-            names = known.names_in.get(body.__class__)
+            names = registry.current.names_in.get(body.__class__)
             if names is not None and not body.__pydantic_extra__:
                 fields = body.__dict__
             else:
-                fields, names = body, _names_of(body, known)
+                fields, names = body, _names_of(body)
                 if names is None:
                     return False
             for name in names:
@@ -202,15 +201,17 @@ def is_silent(chunk: Any) -> bool:
         if chunk.additional_kwargs:
             return False
         message = chunk.__dict__.get("message")
-        has_no_copy = message is None or not message.additional_kwargs
+        if message is not None and message.additional_kwargs:
+            return False
     except Exception as error:  # noqa: BLE001 - nothing odd is judged here: it is read with care
         pass_on(error)
         return False
-    return has_no_copy
+    return True
 
 
-def _names_of(body: Any, known: Catalogue) -> tuple[str, ...] | None:
+def _names_of(body: Any) -> tuple[str, ...] | None:
     """Which fields of a body may hold figures; `None` if it may be figures itself, or is new."""
+    known = registry.current
     if body.__class__ is dict:
         route = known.routes[tuple(body)]
         return None if route.speaks else route.names
