@@ -413,8 +413,7 @@ class Exchange(_Answer):
         """Note that a streamed answer has ended well, if not by what its format ends with.
 
         Args:
-            last: Its last pieces, the newest first, if not all were kept: one may say that all
-                has come.
+            last: Its last pieces, the newest first, if not all were kept.
         """
         if self.is_settled:
             return
