@@ -85,6 +85,10 @@ class Pieces(list[Any]):
             yield from pickle.loads(zlib.decompress(block))
         yield from map(self.read, super().__iter__())
 
+    def hold_answer(self) -> bool:
+        """Whether any of them is a part of what the model said."""
+        return len(self) > 0
+
     def read(self, piece: Any) -> Any:
         """What is read of a piece that came."""
         return piece

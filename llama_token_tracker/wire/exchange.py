@@ -467,11 +467,11 @@ class Exchange(_Answer):
         """All that is needed to make its event, read when somebody asks."""
         self._judge()
         self.ask()
-        reported = self.reported()
+        reported = with_parts(self.reported(), self.read_answer().reported)
         is_lost = self.is_deferred and self.status == "unanswered"
-        has_answer, self.is_streamed = bool(self.pieces) and not is_lost, len(self.pieces) > 1
+        has_answer = self.pieces.hold_answer() and not is_lost
+        self.is_streamed = len(self.pieces) > 1
         ending = Ending(self.status, self._started_s, self._duration_s, has_answer)
-        reported = with_parts(reported, self.read_answer().reported)
         return Ended(self, reported, self, ending, self._recorder.settings)
 
 

@@ -177,7 +177,7 @@ class WireTranscript(Call, Transcript):
 
     def completion(self, operation: Operation) -> str:
         """The text that came back, as an event shows it."""
-        if not (self.pieces and self._recorder.settings.keeps_text):
+        if not (self.pieces.hold_answer() and self._recorder.settings.keeps_text):
             return ""
         text = _joined(self.read_answer().parts)
         return f"assistant: {text}" if operation == "chat" else text

@@ -60,7 +60,7 @@ def _token_fields(chunk: bytes) -> dict[str, Any] | None:
     return decoded(chunk) if b"oken" in chunk else None
 
 
-_CHUNKS: Final = EventFormat(_chunk_of, _token_fields, _take_chunk)
+_CHUNKS: Final = EventFormat(b'"bytes"', _chunk_of, _token_fields, _take_chunk)
 
 
 def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> None:
@@ -103,7 +103,7 @@ def _take_event(exchange: Exchange, keep: Keep, event: Any, payload: bytes) -> o
     return None
 
 
-_EVENTS: Final = EventFormat(_event_of, _event_fields, _take_event)
+_EVENTS: Final = EventFormat(b'"delta"', _event_of, _event_fields, _take_event)
 
 _INPUT_COUNT, _OUTPUT_COUNT = HEADERS.marks
 

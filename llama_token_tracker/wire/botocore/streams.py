@@ -27,11 +27,13 @@ class EventFormat(NamedTuple):
     """How the events of an operation are read.
 
     Attributes:
+        mark: What the payload of a message holds that is a part of what the model said.
         document_of: Gives the JSON document that the payload of a message holds.
         fields_of: Gives what a document tells of tokens, or `None`.
         take_event: Reads what botocore has made of a message, where the figures are wanted at once.
     """
 
+    mark: bytes
     document_of: Callable[[bytes], bytes]
     fields_of: Read
     take_event: TakeEvent
@@ -42,6 +44,9 @@ _STREAM: Final[Any] = EventStream
 _LISTS: Final[Any] = (list, tuple)
 
 
+_MESSAGES: Final = "_event_generator"
+"""Where botocore's streams have the messages that they make their events of."""
+
 _BLOCK: Final = 256
 """After so many events those that are kept are packed together."""
 
@@ -49,12 +54,17 @@ _BLOCK: Final = 256
 class _Payloads(Pieces):
     """The payloads of a stream as they came, which the program can't change; read as documents."""
 
-    document_of: Callable[[bytes], bytes]
+    event_format: EventFormat
+
+    def hold_answer(self) -> bool:
+        """Whether any of them is a part of what the model said: errors aren't, among others."""
+        mark = self.event_format.mark
+        return self.packed_number > 0 or any(mark in payload for payload in self[:])
 
     def read(self, piece: bytes) -> bytes:
         """The document that a payload holds; empty if it can't be read."""
         try:
-            return self.document_of(piece)
+            return self.event_format.document_of(piece)
         except Exception as error:  # noqa: BLE001 - what others let pass for AWS's may be anything
             _unread(error)
             return b""
@@ -124,7 +134,7 @@ class _KeptPayloads(_Reading):
     def __init__(self, exchange: Exchange, event_format: EventFormat) -> None:
         super().__init__(exchange)
         pieces = exchange.pieces = _Payloads()
-        pieces.document_of, exchange.read_piece = event_format.document_of, event_format.fields_of
+        pieces.event_format, exchange.read_piece = event_format, event_format.fields_of
         self._keep = pieces.append
 
     def hear(self, message: Any) -> None:
@@ -189,10 +199,10 @@ def _watched(kind: Any) -> Any:
 
 def _tell(stream: Any, hear: Callable[[Any], None]) -> None:
     """Tell of each message that a stream is made of."""
-    messages: Any = stream._event_generator
+    messages: Any = getattr(stream, _MESSAGES)
     # As `hear` gives nothing back, all of them pass.
     told = _async_told if hasattr(messages, "__anext__") else filterfalse
-    stream._event_generator = told(hear, messages)
+    setattr(stream, _MESSAGES, told(hear, messages))
 
 
 async def _async_told(hear: Callable[[Any], None], messages: Any) -> AsyncIterator[Any]:
@@ -222,7 +232,7 @@ def watch_events(events: Any, exchange: Exchange, event_format: EventFormat) -> 
 
 
 def _read_along(stream: Any, exchange: Exchange, event_format: EventFormat) -> None:
-    is_known = hasattr(stream, "_event_generator")
+    is_known = hasattr(stream, _MESSAGES)
     if is_known and exchange.keeps_pieces:
         reading: _Reading = _KeptPayloads(exchange, event_format)
     else:

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import EventStreamError
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager
 from urllib3.response import HTTPResponse
@@ -122,6 +123,22 @@ def test_an_event_that_nobody_knows_may_follow_the_last(
     [event] = tracker.llm_token_counts
     assert (event.status, event.source) == ("complete", "reported")
     assert event.completion_token_count == 56
+
+
+@pytest.mark.parametrize(
+    "asked", [{"messages": MESSAGES}, {"body": BODY}], ids=["converse", "invoke"]
+)
+def test_a_stream_that_begins_with_an_exception_has_no_answer(
+    asked: dict[str, Any], client: Any, tracker: Tracker
+):
+    """It may have been billed; what the exception says is no part of an answer."""
+    content = eventstream.exception("throttlingException", {"message": "Too many tokens"})
+    watch(tracker, client)
+    with pytest.raises(EventStreamError, match="Too many"):
+        list(answered(client, content, modelId=CLAUDE, **asked))
+    [event] = tracker.llm_token_counts
+    assert (event.status, event.completion, event.completion_token_count) == ("unanswered", "", 0)
+    assert event.prompt_token_count > 0
 
 
 @pytest.mark.parametrize("model", FAMILIES)

@@ -7,13 +7,15 @@ import sys
 import threading
 from typing import Any
 
+import boto3
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_token_tracker import Budget, BudgetExceededError, TokenCountingHandler, Tracker
 from llama_token_tracker._background import WORKER
 from llama_token_tracker.testing import LoopbackProvider, Reply
+from llama_token_tracker.testing.formats.bedrock import eventstream
 from llama_token_tracker.tracking.correlation import UNKNOWN_OWNER, RequestOwner
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire import watch
@@ -22,6 +24,7 @@ from llama_token_tracker.wire.dialects import CONVERSE, INVOKE, INVOKE_STREAM
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.transcript import Recorder
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
+from tests.wire.bedrock.test_cut_streams import answered
 
 CACHED = Usage(input_tokens=900, output_tokens=7, cache_read_tokens=500, cache_write_tokens=300)
 
@@ -165,6 +168,46 @@ def _heard(exchange: Exchange, parts: list[Any], ends: bool) -> object:
     if ends:
         exchange.settle("complete")
     return exchange.reported()
+
+
+_SAID = st.one_of(
+    st.builds(lambda text: {"text": text}, st.text(max_size=9)),
+    st.builds(lambda text: {"reasoningContent": {"text": text}}, st.text(max_size=9)),
+    st.builds(lambda text: {"toolUse": {"input": text}}, st.text(max_size=9)),
+    st.just({"text": 'the "usage" of tokens'}),
+)
+_EVENTS = st.one_of(
+    _SAID.map(lambda delta: ("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta})),
+    st.sampled_from(["end_turn", "max_tokens", "guardrail_intervened"]).map(
+        lambda reason: ("messageStop", {"stopReason": reason})
+    ),
+    _FIGURES.map(lambda usage: ("metadata", {"usage": usage, "metrics": {"latencyMs": 1}})),
+    st.just(("messageStart", {"role": "assistant"})),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_EVENTS, max_size=7))
+def test_messages_that_are_kept_say_what_their_events_say(events: list[tuple[str, Any]]):
+    """In whatever order they come: those are read as bytes, later, and these one by one."""
+    kept, taken = Tracker(), Tracker()
+    client = boto3.client("bedrock-runtime", region_name="us-east-1", **_ANYBODY)
+    with watch(kept, client):
+        content = b"".join(eventstream.event(*event) for event in events)
+        parsed = list(answered(client, content, modelId=CLAUDE, messages=MESSAGES))
+    exchange = Exchange(Recorder(taken), "aws.bedrock", CLAUDE, "chat", CONVERSE, _ASKED)
+    OPERATIONS["ConverseStream"](exchange, {"stream": parsed}, b"")
+    assert _counted(kept) == _counted(taken)
+
+
+_ANYBODY = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+_ASKED = json.dumps({"messages": MESSAGES}).encode()
+
+
+def _counted(tracker: Tracker) -> object:
+    [event] = tracker.llm_token_counts
+    said = event.prompt, event.completion, event.status, event.source, {*event.not_understood}
+    return event.usage, *said
 
 
 _LEFT_OPEN = """

@@ -25,10 +25,19 @@ _OVERHEAD: Final = _LENGTHS.size + 2 * _CRC.size
 
 def event(name: str, payload: object) -> bytes:
     """Frame one event with a JSON payload."""
+    return _json("event", name, payload)
+
+
+def exception(name: str, payload: object) -> bytes:
+    """Frame an exception, which ends a stream."""
+    return _json("exception", name, payload)
+
+
+def _json(kind: str, name: str, payload: object) -> bytes:
     headers = {
-        ":event-type": name,
+        f":{kind}-type": name,
         ":content-type": "application/json",
-        ":message-type": "event",
+        ":message-type": kind,
     }
     return _message(headers, dumps(payload))
 
