@@ -549,13 +549,13 @@ def listen(listener: Listener, owner: object) -> None:
 
 def _leave(gone: weakref.ref[Listener]) -> None:
     """Note that somebody who listened is gone; a finalizer, so that it waits for no lock."""
-    if not _attaching.acquire(blocking=False):
+    if _attaching.locked():
         soon(partial(_leave, gone))
         return
-    try:
+    # Whoever takes it in between waits for nobody; and nothing interrupts the taking, so that it's
+    # given back for sure.
+    with _attaching:
         _forget(gone)
-    finally:
-        _attaching.release()
 
 
 def _forget(gone: weakref.ref[Listener]) -> None:

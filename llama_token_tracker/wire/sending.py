@@ -9,7 +9,7 @@ from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.wire.answers.answer import Answer, wait
+from llama_token_tracker.wire.answers.answer import Answer, keep_unread
 from llama_token_tracker.wire.deferred import Retrieval
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
@@ -75,7 +75,7 @@ class Sent:
         exchange.answered()
         if content is None:
             return Answer(exchange, dialect, headers, is_plain=is_plain)
-        if not wait(exchange, dialect, headers, content):
+        if not keep_unread(exchange, dialect, headers, content):
             answer = Answer(exchange, dialect, headers, is_plain=True)
             answer.take_in(content)
             answer.end()

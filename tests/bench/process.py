@@ -1,70 +1,122 @@
-"""What watching the whole process costs: the same calls with and without it, in one run.
+"""What watching the whole process costs: the same calls in three processes that take turns.
 
-Run it with `python -m tests.bench.process`. Figures are as in `tests.bench.watching`, but for one
-client by which all three take turns, a few calls each: while one does, the process is watched.
+Run it with `python -m tests.bench.process`. One process is watched, and two aren't, the second as a
+control; a few calls each, they take turns, so that whatever else the machine does meets all three.
+To watch and to stop in turns in one process would measure something else: Python runs what has
+changed slowly at first. Processes differ a little, as their memory lies differently, so new ones
+are started for each block.
+
+Figures are as in `tests.bench.watching`.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import gc
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import anthropic
 import boto3
 import openai
+from rich.console import Console
+from rich.progress import track
 
 from llama_token_tracker import TokenCountingHandler, watch
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from tests.bench import transports, watching
-from tests.bench.watching import ORDERS, PARTS, Cost, cost_of, show, typical
+from tests.bench.watching import ORDERS, PARTS, Cost, Row, cost_of, later, table_of, typical
 
+_TITLES: Final = (*transports.CALLS, *watching.CALLS)
 _A_TURN: Final = 5
-_SETTLING: Final = 2
-_BLOCKS: Final = 18
+_SETTLING: Final = 40
+_WATCHED: Final = PARTS - 1
+_BEGIN: Final = 0
+"""Stands for a number of calls: those of this kind begin."""
 
 
-def by_turns(
-    call: Callable[[Any], object],
-    clients: Sequence[Any],
-    token_counter: TokenCountingHandler,
-    rounds: int,
-) -> list[list[Cost]]:
-    """The typical costs of each block: plain, as a control, and in a watched process."""
-    return [_block(call, clients[0], token_counter, rounds) for _ in range(_BLOCKS)]
+@contextmanager
+def _clients() -> Iterator[dict[str, tuple[Callable[[Any], object], Any]]]:
+    """What to call, and by which client."""
+    reply = Reply("tell me " * 200, chunks=200, embedding=(0.25,) * 1_536)
+    with LoopbackProvider(reply) as provider, LoopbackProvider() as aws:
+        clients: dict[str, Any] = {
+            "openai": openai.OpenAI(**provider.arguments("openai")),
+            "anthropic": anthropic.Anthropic(**provider.arguments("anthropic")),
+        }
+        bedrock: Any = boto3.client("bedrock-runtime", **aws.arguments("bedrock"))
+        yield {
+            **{title: (call, clients[name]) for title, (name, call) in transports.CALLS.items()},
+            **{title: (call, bedrock) for title, call in watching.CALLS.items()},
+        }
 
 
-def _block(
-    call: Callable[[Any], object], client: Any, token_counter: TokenCountingHandler, rounds: int
-) -> list[Cost]:
-    costs: list[list[Cost]] = [[], [], []]
+def _work(asked: Connection, is_watched: bool) -> None:
+    """Make so many calls of a kind as often as that is asked for, and tell what they cost."""
+    counter = TokenCountingHandler()
+    with _clients() as clients, watch(counter) if is_watched else nullcontext():
+        for title, number in iter(asked.recv, None):
+            costs = [cost_of(*clients[title]) for _ in range(number or _SETTLING)]
+            asked.send((costs, later(counter) if is_watched and not number else 0.0))
+            if number == _BEGIN:
+                counter.reset_counts()
+                gc.collect()
+                gc.disable()
+
+
+@contextmanager
+def _process(is_watched: bool) -> Iterator[Connection]:
+    """Another process, which makes calls; its own memory tells what they cost."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, is_watched), daemon=True)
+    process.start()
+    try:
+        yield ours
+        ours.send(None)
+        process.join()
+    finally:
+        process.kill()
+
+
+def _ask(process: Connection, title: str, number: int) -> tuple[list[Cost], float]:
+    process.send((title, number))
+    answer: tuple[list[Cost], float] = process.recv()
+    return answer
+
+
+def _block(processes: Sequence[Connection], title: str, rounds: int) -> tuple[list[Cost], float]:
+    """What a call typically costs in each process, and what waits of it in the last."""
+    waits = [_ask(process, title, _BEGIN)[1] for process in processes]
+    costs: list[list[Cost]] = [[] for _ in processes]
     for number in range(rounds):
         for which in ORDERS[number % len(ORDERS)]:
-            with watch(token_counter) if which == 2 else nullcontext():
-                for _ in range(_SETTLING):
-                    call(client)
-                costs[which] += [cost_of(call, client) for _ in range(_A_TURN)]
-    return [Cost(*map(typical, zip(*one, strict=True))) for one in costs]
+            costs[which] += _ask(processes[which], title, _A_TURN)[0]
+    return [Cost(*map(typical, zip(*one, strict=True))) for one in costs], waits[_WATCHED]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each client a block")
-    rounds = parser.parse_args().rounds
-    reply = Reply("tell me " * 200, chunks=200, embedding=(0.25,) * 1_536)
-    with LoopbackProvider(reply) as provider:
-        clients: dict[str, Any] = {
-            "openai": openai.OpenAI(**provider.arguments("openai")),
-            "anthropic": anthropic.Anthropic(**provider.arguments("anthropic")),
-        }
-        calls = {
-            title: (call, [clients[name]] * PARTS)
-            for title, (name, call) in transports.CALLS.items()
-        }
-        show(calls, by_turns, rounds)
-    with LoopbackProvider() as provider:
-        bedrock = [boto3.client("bedrock-runtime", **provider.arguments("bedrock"))] * PARTS
-        show({title: (call, bedrock) for title, call in watching.CALLS.items()}, by_turns, rounds)
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each process a block")
+    parser.add_argument(
+        "--blocks", type=int, default=12, help="so often, at least 2, new ones start"
+    )
+    parser.add_argument(
+        "--call", choices=_TITLES, action="append", help="this one alone; may be repeated"
+    )
+    options = parser.parse_args()
+    rows: dict[str, Row] = {title: Row() for title in options.call or _TITLES}
+    for _ in track(range(options.blocks), "measuring"):
+        with ExitStack() as stack:
+            parts = [which == _WATCHED for which in range(PARTS)]
+            processes = [stack.enter_context(_process(is_watched)) for is_watched in parts]
+            for title, row in rows.items():
+                costs, waits_us = _block(processes, title, options.rounds)
+                row.costs.append(costs)
+                row.waits_us.append(waits_us)
+    Console(width=130).print(table_of(rows))
 
 
 if __name__ == "__main__":

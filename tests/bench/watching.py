@@ -20,6 +20,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import permutations
 from statistics import fmean, stdev
@@ -130,16 +131,28 @@ def later(token_counter: TokenCountingHandler) -> float:
     return (time.thread_time_ns() - began) / 1e3 / calls
 
 
-def row(name: str, costs: list[list[Cost]], waits_us: float) -> list[str]:
-    """What is printed of an operation."""
-    plain = fmean([(one[0].process + one[1].process) / 2 for one in costs])
-    cells = [name, f"{plain:.0f}"]
-    for field in (0, 1):
-        noise = [one[1][field] - one[0][field] for one in costs]
-        more = [one[2][field] - (one[0][field] + one[1][field]) / 2 for one in costs]
-        percent = fmean(more) / plain * 100
-        cells += [_with_error(noise), _with_error(more), f"{percent:.1f}"]
-    return [*cells, f"{waits_us:.0f}"]
+@dataclass
+class Row:
+    """What was measured of an operation.
+
+    Attributes:
+        costs: The typical costs of each block: plain, as a control, and watched.
+        waits_us: CPU time of what waited of a call until somebody asked, in microseconds.
+    """
+
+    costs: list[list[Cost]] = field(default_factory=list[list[Cost]])
+    waits_us: list[float] = field(default_factory=list[float])
+
+    def cells(self) -> list[str]:
+        """What is printed of it."""
+        plain = fmean([(one[0].process + one[1].process) / 2 for one in self.costs])
+        cells = [f"{plain:.0f}"]
+        for part in (0, 1):
+            noise = [one[1][part] - one[0][part] for one in self.costs]
+            more = [one[2][part] - (one[0][part] + one[1][part]) / 2 for one in self.costs]
+            percent = fmean(more) / plain * 100
+            cells += [_with_error(noise), _with_error(more), f"{percent:.1f}"]
+        return [*cells, f"{fmean(self.waits_us):.0f}"]
 
 
 def _with_error(values: Sequence[float]) -> str:
@@ -158,9 +171,7 @@ def show(
         measure: Measures one of them.
         rounds: How many calls of each client a block has.
     """
-    table = Table("call", "plain", "control", "watched", "%", title="CPU time, microseconds")
-    for column in ("control, own thread", "watched, own thread", "%", "later"):
-        table.add_column(column)
+    rows: dict[str, Row] = {}
     for name, (call, clients) in calls.items():
         token_counter = TokenCountingHandler()
         block(call, clients, rounds)
@@ -168,8 +179,18 @@ def show(
         gc.disable()
         costs = measure(call, clients, token_counter, rounds)
         gc.enable()
-        table.add_row(*row(name, costs, later(token_counter)))
-    Console(width=130).print(table)
+        rows[name] = Row(costs, [later(token_counter)])
+    Console(width=130).print(table_of(rows))
+
+
+def table_of(rows: Mapping[str, Row]) -> Table:
+    """What was measured, by the names of the operations."""
+    table = Table("call", "plain", "control", "watched", "%", title="CPU time, microseconds")
+    for column in ("control, own thread", "watched, own thread", "%", "later"):
+        table.add_column(column)
+    for name, row in rows.items():
+        table.add_row(name, *row.cells())
+    return table
 
 
 def watch_client(

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import signal
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from pydantic import BaseModel
 from llama_token_tracker import TokenCountingHandler
 from llama_token_tracker.llama_index.instrumentation import SPANS, is_attached
 from tests.features import needs_names_in_metadata, needs_unread_streams_freed
+from tests.interrupts import TimeLimit, handled, interrupted, raising
 from tests.scripted import HELLO, Asking, Chatty, Scripted, counted, figures, reported
 
 RAW = reported(100, 20)
@@ -537,6 +540,28 @@ def test_the_observer_is_there_while_a_handler_lives():
     assert weak() is None
     assert not is_attached()
     assert (root.span_handlers, root.event_handlers) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_while_a_handler_is_dropped_holds_up_nobody():
+    """Wherever that is: Python swallows it, and the next handler listens."""
+
+    def dropped(at: int) -> int:
+        handlers = [TokenCountingHandler()]
+        with suppress(TimeLimit):
+            return interrupted(handlers.clear, at)
+        return 0
+
+    places = dropped(-1)
+    assert places > 0
+    with handled(raising):
+        for at in range(1, places + 1):
+            dropped(at)
+            next_one = threading.Thread(target=TokenCountingHandler, daemon=True)
+            next_one.start()
+            next_one.join(20)
+            assert not next_one.is_alive(), at
 
 
 def test_a_used_handler_can_be_collected():

@@ -32,7 +32,7 @@ _NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r]*\n\s*\{")
 """Between objects that stand each on lines of its own; within one there's a comma."""
 
 
-def wait(
+def keep_unread(
     exchange: Exchange, dialect: Dialect, headers: Mapping[bytes, bytes], content: bytes
 ) -> bool:
     """Have a body that is there already wait until somebody asks; say whether it may.
@@ -47,14 +47,14 @@ def wait(
         headers.get(b"content-type", b"").partition(b";")[0] == _JSON
         and len(content) <= longest(is_read=exchange.operation != "embedding")
         and _COUNTS.keys().isdisjoint(headers)
-        and _wait(exchange, dialect, content.strip())
+        and _keep_unread(exchange, dialect, content.strip())
     ):
         exchange.settle("complete")
         return True
     return False
 
 
-def _wait(exchange: Exchange, dialect: Dialect, document: bytes) -> bool:
+def _keep_unread(exchange: Exchange, dialect: Dialect, document: bytes) -> bool:
     """Have it wait if it's one object, as far as can be seen, of which nothing is needed by now."""
     may_wait = (
         dialect.deferral is None
@@ -176,7 +176,7 @@ class Answer:
             return False
 
     def _read_whole(self, document: bytes) -> bool:
-        if not self._counts and _wait(self._exchange, self._dialect, document):
+        if not self._counts and _keep_unread(self._exchange, self._dialect, document):
             return True
         fields = decoded(document)
         if fields is None:
