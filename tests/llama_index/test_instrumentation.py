@@ -543,6 +543,7 @@ def test_the_observer_is_there_while_a_handler_lives():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_alarm_while_a_handler_is_dropped_holds_up_nobody():
     """Wherever that is: Python swallows it, and the next handler listens."""
