@@ -95,7 +95,7 @@ def _take_event(exchange: Exchange, keep: Keep, event: Any, payload: bytes) -> o
     if "contentBlockDelta" in event:
         keep(event)
     elif "messageStop" in event:
-        exchange.add_later({**event})
+        exchange.add_later(deepcopy(event))
     elif "metadata" in event:
         fields = decoded(payload) or deepcopy(event["metadata"])
         exchange.add_later(fields)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from functools import cache
 from typing import Any
 
 import boto3
@@ -191,7 +192,7 @@ _EVENTS = st.one_of(
 def test_messages_that_are_kept_say_what_their_events_say(events: list[tuple[str, Any]]):
     """In whatever order they come: those are read as bytes, later, and these one by one."""
     kept, taken = Tracker(), Tracker()
-    client = boto3.client("bedrock-runtime", region_name="us-east-1", **_ANYBODY)
+    client = _anybodys_client()
     with watch(kept, client):
         content = b"".join(eventstream.event(*event) for event in events)
         parsed = list(answered(client, content, modelId=CLAUDE, messages=MESSAGES))
@@ -200,7 +201,30 @@ def test_messages_that_are_kept_say_what_their_events_say(events: list[tuple[str
     assert _counted(kept) == _counted(taken)
 
 
-_ANYBODY = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+def test_a_program_that_empties_a_stubs_events_takes_no_guardrail_from_them(tracker: Tracker):
+    """Zeros are true where one has stopped the answer."""
+    zeros = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
+    events: list[dict[str, Any]] = [
+        {"messageStop": {"stopReason": "guardrail_intervened"}},
+        {"metadata": {"usage": zeros}},
+    ]
+    exchange = Exchange(Recorder(tracker), "aws.bedrock", CLAUDE, "chat", CONVERSE, _ASKED)
+    OPERATIONS["ConverseStream"](exchange, {"stream": events}, b"")
+    _empty(events)
+    [event] = tracker.llm_token_counts
+    assert (event.total_token_count, event.source) == (0, "reported")
+
+
+@cache
+def _anybodys_client() -> Any:
+    return boto3.client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+    )
+
+
 _ASKED = json.dumps({"messages": MESSAGES}).encode()
 
 
