@@ -3,8 +3,9 @@
 Run it with `python -m tests.bench.process`. One process is watched, and two aren't, the second as a
 control; a few calls each, they take turns, so that whatever else the machine does meets all three.
 To watch and to stop in turns in one process would measure something else: Python runs what has
-changed slowly at first. Processes differ a little, as their memory lies differently, so new ones
-are started for each block.
+changed slowly at first. Processes differ a little, as their memory lies differently: whoever has
+imported more is slower at whatever it does. So all three begin with a watch, which two of them
+stop, and for each block new ones are started, of which another one is watched.
 
 Figures are as in `tests.bench.watching`.
 """
@@ -13,7 +14,7 @@ import argparse
 import gc
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ from tests.bench.watching import ORDERS, PARTS, Cost, Row, cost_of, later, table
 _TITLES: Final = (*transports.CALLS, *watching.CALLS)
 _A_TURN: Final = 5
 _SETTLING: Final = 40
-_WATCHED: Final = PARTS - 1
 _BEGIN: Final = 0
 """Stands for a number of calls: those of this kind begin."""
 
@@ -55,7 +55,9 @@ def _clients() -> Iterator[dict[str, tuple[Callable[[Any], object], Any]]]:
 def _work(asked: Connection, is_watched: bool) -> None:
     """Make so many calls of a kind as often as that is asked for, and tell what they cost."""
     counter = TokenCountingHandler()
-    with _clients() as clients, watch(counter) if is_watched else nullcontext():
+    with _clients() as clients, watch(counter) as watching_it:
+        if not is_watched:
+            watching_it.stop()
         for title, number in iter(asked.recv, None):
             costs = [cost_of(*clients[title]) for _ in range(number or _SETTLING)]
             asked.send((costs, later(counter) if is_watched and not number else 0.0))
@@ -87,13 +89,13 @@ def _ask(process: Connection, title: str, number: int) -> tuple[list[Cost], floa
 
 
 def _block(processes: Sequence[Connection], title: str, rounds: int) -> tuple[list[Cost], float]:
-    """What a call typically costs in each process, and what waits of it in the last."""
+    """What a call typically costs in each process, and what waits of it in the one that hears."""
     waits = [_ask(process, title, _BEGIN)[1] for process in processes]
     costs: list[list[Cost]] = [[] for _ in processes]
     for number in range(rounds):
         for which in ORDERS[number % len(ORDERS)]:
             costs[which] += _ask(processes[which], title, _A_TURN)[0]
-    return [Cost(*map(typical, zip(*one, strict=True))) for one in costs], waits[_WATCHED]
+    return [Cost(*map(typical, zip(*one, strict=True))) for one in costs], max(waits)
 
 
 def main() -> None:
@@ -108,10 +110,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     rows: dict[str, Row] = {title: Row() for title in options.call or _TITLES}
-    for _ in track(range(options.blocks), "measuring"):
+    for number in track(range(options.blocks), "measuring"):
         with ExitStack() as stack:
-            parts = [which == _WATCHED for which in range(PARTS)]
+            parts = [which == number % PARTS for which in range(PARTS)]
             processes = [stack.enter_context(_process(is_watched)) for is_watched in parts]
+            # The one that is watched comes last.
+            processes.append(processes.pop(number % PARTS))
             for title, row in rows.items():
                 costs, waits_us = _block(processes, title, options.rounds)
                 row.costs.append(costs)

@@ -60,7 +60,7 @@ def _keep_unread(exchange: Exchange, dialect: Dialect, document: bytes) -> bool:
         dialect.deferral is None
         and document[:1] == b"{"
         and document[-1:] == b"}"
-        and _NEXT_OBJECT.search(document) is None
+        and (b"\n" not in document or _NEXT_OBJECT.search(document) is None)
         and exchange.add_unread(document)
     )
     if may_wait:

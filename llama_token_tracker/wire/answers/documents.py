@@ -9,7 +9,7 @@ import re
 from base64 import b64decode
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from functools import cache
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,8 @@ _LONGEST: Final = 400 * 1024
 
 _END: Final = 16_384
 """So much is kept of such a document, and of a usage in it at the most."""
+
+_VALUE: Final = re.compile(rb"\s*:\s*(.{,%d})" % _END, re.DOTALL)
 
 DATA: Final = b"data:"
 
@@ -89,19 +91,16 @@ def _figures(content: bytes, keys: tuple[str, ...]) -> dict[str, object]:
     """
     found = dict[str, object]()
     for key in keys:
-        for place in _key(key).finditer(content):
-            text = content[place.end() : place.end() + _END].decode(errors="replace")
-            try:
-                # The last one stands: figures come after what they are about.
-                found[key] = json.JSONDecoder().raw_decode(text)[0]
-            except (ValueError, RecursionError):
-                continue
+        # The last one stands: figures come after what they are about, and are found soon.
+        place = content.rfind(name := b'"%b"' % key.encode())
+        while place >= 0 and key not in found:
+            value = _VALUE.match(content, place + len(name))
+            if value is not None:
+                text = value[1].decode(errors="replace")
+                with suppress(ValueError, RecursionError):
+                    found[key] = json.JSONDecoder().raw_decode(text)[0]
+            place = content.rfind(name, 0, place)
     return found
-
-
-@cache
-def _key(name: str) -> re.Pattern[bytes]:
-    return re.compile(rb'"%b"\s*:\s*' % name.encode())
 
 
 class Whole:
