@@ -3,9 +3,9 @@
 Run it with `python -m tests.bench.process`. One process is watched, and two aren't, the second as a
 control; a few calls each, they take turns, so that whatever else the machine does meets all three.
 To watch and to stop in turns in one process would measure something else: Python runs what has
-changed slowly at first. Processes differ a little, as their memory lies differently: whoever has
-imported more is slower at whatever it does. So all three begin with a watch, which two of them
-stop, and for each block new ones are started, of which another one is watched.
+changed slowly at first. Processes differ a little, as their memory lies differently: so all three
+begin with a watch, which two of them stop, that they have imported the same; and new ones are
+started for each block, of which another one is watched.
 
 Figures are as in `tests.bench.watching`.
 """

@@ -70,3 +70,19 @@ def test_of_a_document_that_is_too_long_the_figures_are_read(
     content = (document[:-1] + f', "usage": {json.dumps(usage)}}}').encode()
     pieces = cut(data, b"data: " + content + b"\n\n" if kind is Events else content + b"\n")
     assert read(kind(KEYS), pieces) == [{"usage": usage}]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        '"usage": null, "usage": {"total_tokens": 7}}',
+        '"usage": {"total_tokens": 9}, "usage"\n: {"total_tokens": 7}}',
+        '"usage": {"total_tokens": 7}, "usage": {"total_tok',
+        '"usage": {"total_tokens": 7}, "kind": "usage"}',
+    ],
+    ids=["after null", "after another", "before one that is cut", "before a value"],
+)
+def test_of_several_figures_in_a_document_that_is_too_long_the_last_stands(end: str):
+    """The last that can be read."""
+    content = f'{{"text": "{"tell me " * 100_000}", {end}'.encode()
+    assert read(Whole(KEYS), [content]) == [{"usage": {"total_tokens": 7}}]
