@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
@@ -81,6 +81,13 @@ class Framework(Protocol):
         ...
 
 
+Owned: TypeAlias = tuple[RequestOwner | None, bool]
+"""The call that a request belongs to, and whether any is open that may hand on its answer."""
+
+NOBODYS: Final[Owned] = (None, False)
+"""What is said of a request that's nobody's."""
+
+
 class Owners:
     """The frameworks whose calls may own requests."""
 
@@ -97,7 +104,7 @@ class Owners:
         """Find the call that a request to this provider belongs to, which leaves here and now."""
         return self.around(provider)[0]
 
-    def around(self, provider: str | None) -> tuple[RequestOwner | None, bool]:
+    def around(self, provider: str | None) -> Owned:
         """The same, and whether any call of theirs is open, in whatever context."""
         is_any_open = False
         for reference in self._known:
@@ -108,7 +115,7 @@ class Owners:
                     return owner, True
                 if framework.has_open_calls():
                     is_any_open = True
-        return None, is_any_open
+        return (None, True) if is_any_open else NOBODYS
 
 
 class _UnknownOwner:

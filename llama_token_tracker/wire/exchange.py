@@ -28,7 +28,7 @@ from llama_token_tracker.extraction import (
 from llama_token_tracker.extraction.fields import Fields
 from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.tracking.charging import reserve_for
-from llama_token_tracker.tracking.correlation import RequestOwner
+from llama_token_tracker.tracking.correlation import Owned, RequestOwner
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.tracking.scopes import Context, has_open_scope
 from llama_token_tracker.tracking.tracker import Tracker
@@ -36,7 +36,7 @@ from llama_token_tracker.wire.bodies import Pieces, decoded
 from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTranscript
 
 # Pictures stand in a request as text; what is read of them is their size alone.
-_LONGEST_BODY: Final = 262_144
+LONGEST_BODY: Final = 262_144
 _BYTES_PER_PIECE: Final = 500
 _END_OF_JSON: Final = b"}"
 _HEAD: Final = 512
@@ -68,6 +68,7 @@ class _Answer(WireTranscript):
     is_broken_off = False
     _last: Sequence[object] | None = None
     _owner: RequestOwner | None
+    _pending: Pending | None = None
     # Whether any framework's call was open as it left: one within which it may have been made.
     _may_be_handed_on = False
     _whole: Reported | None = None
@@ -143,6 +144,25 @@ class _Answer(WireTranscript):
             self.pieces.append(piece)
         else:
             self.pass_by()
+
+    def take_in(self, piece: bytes, _amount: int | None, /) -> None:
+        """Take in bytes of an answer whose figures are known, as they are read."""
+        may_be_noted = self._may_be_handed_on and self._owner is None and not self.pieces
+        if may_be_noted and (named := _ID.search(piece, 0, _HEAD)):
+            self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
+        self.pieces.append(piece)
+        self.came(piece)
+
+    def came(self, piece: bytes) -> None:
+        """Note that such bytes are among its pieces."""
+        event = self._event
+        if event is None:
+            if self._pending is not None:
+                self._recorder.tracker.pending.hold_more(self._pending, len(piece))
+        elif piece.rstrip().endswith(_END_OF_JSON):
+            event.completion = self.completion(event.operation)
+            if event.completion:
+                self.drop_pieces()
 
     def pass_by(self) -> None:
         """Note such a part, without keeping it."""
@@ -236,6 +256,9 @@ class Exchange(_Answer):
         operation: What is asked for, as far as that can be told yet.
         dialect: How its body and its answer are read.
         body: The request's body.
+        owned: What `Owners.around` says, if it was asked already.
+        since: When it left, by the clock and by `perf_counter`, if that was before; outside of any
+            scope.
 
     Attributes:
         body: The request's body, as long as nobody has read it.
@@ -249,7 +272,6 @@ class Exchange(_Answer):
     is_settled = True
     is_deferred = False
     path = ""
-    _pending: Pending | None = None
 
     def __init__(
         self,
@@ -259,10 +281,12 @@ class Exchange(_Answer):
         operation: Operation,
         dialect: Dialect,
         body: Any,
+        owned: Owned | None = None,
+        since: tuple[float, float] | None = None,
     ) -> None:
         tracker = recorder.tracker
-        owner, self._may_be_handed_on = tracker.owners.around(provider)
-        if has_open_scope():
+        owner, self._may_be_handed_on = owned or tracker.owners.around(provider)
+        if since is None and has_open_scope():
             self.context = tracker.context(_NO_TAGS)
         # The framework's call that it's part of.
         self._owner: RequestOwner | None = owner
@@ -282,8 +306,7 @@ class Exchange(_Answer):
         self._put_off = []
         # Whoever takes it out settles it: of two threads one.
         self._turns = [True]
-        self._started_s = time()
-        self.began = perf_counter()
+        self._started_s, self.began = since or (time(), perf_counter())
         self.is_settled = False
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -315,21 +338,6 @@ class Exchange(_Answer):
         """Note that the answer has begun."""
         if self._owner is not None:
             self._owner.attach(self)
-
-    def take_in(self, piece: bytes, _amount: int | None, /) -> None:
-        """Take in bytes of an answer whose figures are known, as they are read."""
-        may_be_noted = self._may_be_handed_on and self._owner is None and not self.pieces
-        if may_be_noted and (named := _ID.search(piece, 0, _HEAD)):
-            self._recorder.tracker.answers.note_id(named[1].decode("latin-1"), self.began)
-        self.pieces.append(piece)
-        event = self._event
-        if event is None:
-            if self._pending is not None:
-                self._recorder.tracker.pending.hold_more(self._pending, len(piece))
-        elif piece.rstrip().endswith(_END_OF_JSON):
-            event.completion = self.completion(event.operation)
-            if event.completion:
-                self.drop_pieces()
 
     def settle(self, status: Status, told: object = None) -> None:
         """Note that the request is over; all but the first time do nothing.
@@ -375,6 +383,12 @@ class Exchange(_Answer):
                 self._turns.append(True)
                 self.settle(status)
             raise
+
+    def was_answered(self, told: object, pieces: Pieces, duration_s: float) -> None:
+        """Take in that it was answered well, and is recorded, before this was made."""
+        self._turns.clear()
+        self.is_settled, self.status = True, "complete"
+        self._unread, self.pieces, self._duration_s = told, pieces, duration_s
 
     def finish(self, status: Status) -> None:
         """Note that the answer itself says that it's over, and how it ended."""
@@ -444,7 +458,7 @@ class Exchange(_Answer):
             # In a row rather than by methods, as this is done in the user's call.
             body, pieces, unread = self.body, self.pieces, self._unread
             held = len(body) if type(body) in SIZED else 0
-            if held > _LONGEST_BODY:
+            if held > LONGEST_BODY:
                 self.ask()
             if unread is not None:
                 held += len(unread)
@@ -457,13 +471,13 @@ class Exchange(_Answer):
             reservation = self.reservation
             if reservation is not None:
                 self.reservation = None
-            pending = Pending((self._ended,), held, self.context, reservation)
+            pending = Pending((self.ended,), held, self.context, reservation)
             self._pending = pending
             self._recorder.tracker.add(pending)
         except Exception as error:  # noqa: BLE001 - called from anywhere
             notice("a request could not be counted", error, "it is left out")
 
-    def _ended(self) -> Ended:
+    def ended(self) -> Ended:
         """All that is needed to make its event, read when somebody asks."""
         self._judge()
         self.ask()

@@ -3,9 +3,9 @@
 Run it with `python -m tests.bench.process`. One process is watched, and two aren't, the second as a
 control; a few calls each, they take turns, so that whatever else the machine does meets all three.
 To watch and to stop in turns in one process would measure something else: Python runs what has
-changed slowly at first. Processes differ a little, as their memory lies differently: so all three
-begin with a watch, which two of them stop, that they have imported the same; and new ones are
-started for each block, of which another one is watched.
+changed slowly at first. Processes differ as their memory lies differently, by more than what is
+looked for: so all three are forked from one, which has imported everything, and run on one core.
+That one is new for each block, in which another of the three is watched.
 
 Figures are as in `tests.bench.watching`.
 """
@@ -13,8 +13,9 @@ Figures are as in `tests.bench.watching`.
 import argparse
 import gc
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -55,22 +56,21 @@ def _clients() -> Iterator[dict[str, tuple[Callable[[Any], object], Any]]]:
 def _work(asked: Connection, is_watched: bool) -> None:
     """Make so many calls of a kind as often as that is asked for, and tell what they cost."""
     counter = TokenCountingHandler()
-    with _clients() as clients, watch(counter) as watching_it:
-        if not is_watched:
-            watching_it.stop()
+    with _clients() as clients, watch(counter) if is_watched else nullcontext():
         for title, number in iter(asked.recv, None):
             costs = [cost_of(*clients[title]) for _ in range(number or _SETTLING)]
             asked.send((costs, later(counter) if is_watched and not number else 0.0))
             if number == _BEGIN:
                 counter.reset_counts()
                 gc.collect()
+                gc.freeze()
                 gc.disable()
 
 
 @contextmanager
 def _process(is_watched: bool) -> Iterator[Connection]:
-    """Another process, which makes calls; its own memory tells what they cost."""
-    context = multiprocessing.get_context("spawn")
+    """Another process, which makes calls."""
+    context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, is_watched), daemon=True)
     process.start()
@@ -98,10 +98,26 @@ def _block(processes: Sequence[Connection], title: str, rounds: int) -> tuple[li
     return [Cost(*map(typical, zip(*one, strict=True))) for one in costs], max(waits)
 
 
+def _measure(asked: Connection, titles: Sequence[str], rounds: int, watched: int) -> None:
+    """Tell what calls cost in three processes that are forked from this one."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[-1:])
+    # What is imported late is there before they part.
+    with _clients() as clients, watch(TokenCountingHandler()):
+        for title in titles:
+            cost_of(*clients[title])
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_process(which == watched)) for which in range(PARTS)]
+        # The one that is watched comes last.
+        processes.append(processes.pop(watched))
+        os.sched_setaffinity(0, cores[:1])
+        asked.send({title: _block(processes, title, rounds) for title in titles})
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each process a block")
+    parser.add_argument("--rounds", type=int, default=60, help="turns of each process a block")
     parser.add_argument(
         "--blocks", type=int, default=12, help="so often, at least 2, new ones start"
     )
@@ -110,16 +126,17 @@ def main() -> None:
     )
     options = parser.parse_args()
     rows: dict[str, Row] = {title: Row() for title in options.call or _TITLES}
+    context = multiprocessing.get_context("spawn")
     for number in track(range(options.blocks), "measuring"):
-        with ExitStack() as stack:
-            parts = [which == number % PARTS for which in range(PARTS)]
-            processes = [stack.enter_context(_process(is_watched)) for is_watched in parts]
-            # The one that is watched comes last.
-            processes.append(processes.pop(number % PARTS))
-            for title, row in rows.items():
-                costs, waits_us = _block(processes, title, options.rounds)
-                row.costs.append(costs)
-                row.waits_us.append(waits_us)
+        ours, theirs = context.Pipe()
+        block = context.Process(
+            target=_measure, args=(theirs, [*rows], options.rounds, number % PARTS)
+        )
+        block.start()
+        for title, (costs, waits_us) in ours.recv().items():
+            rows[title].costs.append(costs)
+            rows[title].waits_us.append(waits_us)
+        block.join()
     Console(width=130).print(table_of(rows))
 
 

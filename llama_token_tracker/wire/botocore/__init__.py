@@ -15,13 +15,16 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
+from llama_token_tracker.tracking.correlation import NOBODYS, Owned
+from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.operations import find, served_in_region
+from llama_token_tracker.wire.operations import Match, find, served_in_region
+from llama_token_tracker.wire.plain import PlainRequest
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
 
 if TYPE_CHECKING:
-    from llama_token_tracker.wire.botocore.answers import WatchAnswer
+    from llama_token_tracker.wire.botocore.answers import KeepAnswer, WatchAnswer
 
 _FIRST_ERROR: Final = 300
 
@@ -39,6 +42,8 @@ _AGAIN: Final = f"request-created.{BEDROCK_SERVICE}"
 _UNSEEN: Final = object()
 """Stands for a request that nobody saw leave."""
 
+_COUNTED: Final = (Exchange, PlainRequest)
+
 _STUBBER: Final = "botocore.stub"
 """Whoever hasn't imported it stubs no answers."""
 
@@ -52,11 +57,13 @@ class Listener:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._tracker = tracker = recorder.tracker
         # Of one tracker's that meet on a client, through its session, one counts a call.
-        self._key = f"llama_token_tracker:{id(self._recorder.tracker)}"
+        self._key = f"llama_token_tracker:{id(tracker)}"
         self._asked_key, self._lost_key = f"{self._key}:asked", f"{self._key}:lost"
         self._heard: weakref.WeakSet[Any] = weakref.WeakSet()
         self._operations: dict[str, WatchAnswer] = {}
+        self._plain_operations: dict[str, KeepAnswer] = {}
         self._is_on = True
         # Empty once an attempt was lost: of two threads one takes it out.
         self._none_lost = [True]
@@ -73,9 +80,9 @@ class Listener:
         """
         if emitter in self._heard:
             return False
-        from llama_token_tracker.wire.botocore.answers import OPERATIONS
+        from llama_token_tracker.wire.botocore.answers import OPERATIONS, PLAIN_OPERATIONS
 
-        self._operations = OPERATIONS
+        self._operations, self._plain_operations = OPERATIONS, PLAIN_OPERATIONS
         self._heard.add(emitter)
         for event, listener in self._events():
             emitter.register(event, listener)
@@ -113,23 +120,35 @@ class Listener:
         """Note that a request leaves. Only a budget may stop it."""
         if not self._is_on or self._key in context or not self._recorder.takes():
             return
-        body = params.get("body")
-        if model.name in UNCOUNTED:
-            place = f"{BEDROCK_SERVICE}.{model.name}"
+        body, name = params.get("body"), model.name
+        may_wait = name in self._plain_operations
+        if may_wait or name not in UNCOUNTED:
+            self._leaves(context, params["method"], params["url_path"], body, may_wait)
+        else:
+            place = f"{BEDROCK_SERVICE}.{name}"
             request = UncountedRequest(self._recorder, BEDROCK, place, body)
             request.reserve()
             context[self._key] = request
-        else:
-            self._leaves(context, params["method"], params["url_path"], body)
 
-    def _leaves(self, context: Any, method: str, path: str, body: Any) -> None:
-        exchange = self._exchange(method, path, body)
-        if exchange is not None:
-            exchange.sent = served_in_region(context.get("client_region"))
-            if exchange.is_limited:
-                exchange.reserve()
-            # Where its answer is never told of, it's lost with this context.
-            context[self._key] = exchange
+    def _leaves(self, context: Any, method: str, path: str, body: Any, may_wait: bool) -> None:
+        recorder, region = self._recorder, context.get("client_region")
+        tracker = self._tracker
+        try:
+            found = find(BEDROCK_SERVICE, method, path)
+            if found is None:
+                return
+            owned = tracker.owners.around(found.provider)
+            if may_wait and owned is NOBODYS and not (tracker.is_limited or has_open_scope()):
+                context[self._key] = PlainRequest(recorder, found, body, region)
+                return
+            exchange = _exchange(recorder, found, body, region, owned)
+        except Exception as error:  # noqa: BLE001 - counting must not stop the call
+            notice("a request to Bedrock could not be noted", error, "it is not counted")
+            return
+        if exchange.is_limited:
+            exchange.reserve()
+        # Where its answer is never told of, it's lost with this context.
+        context[self._key] = exchange
 
     def _attempted(
         self, caught_exception: BaseException | None, request_dict: Any, **_: Any
@@ -138,10 +157,10 @@ class Listener:
         if caught_exception is None or status_after(caught_exception) != "unanswered":
             return
         context = request_dict["context"]
-        exchange = context.get(self._key)
-        if isinstance(exchange, Exchange):
+        request = context.get(self._key)
+        if isinstance(request, _COUNTED):
             del context[self._key]
-            exchange.settle("unanswered")
+            request.settle("unanswered")
             context[self._lost_key] = True
             self._hear_again()
 
@@ -159,42 +178,37 @@ class Listener:
         """Note that botocore tries again what was lost. Only a budget may stop it."""
         if request.context.pop(self._lost_key, False):
             path: str = urlsplit(str(request.url)).path
-            self._leaves(request.context, request.method, path, request.data)
-
-    def _exchange(self, method: str, path: str, body: Any) -> Exchange | None:
-        try:
-            found = find(BEDROCK_SERVICE, method, path)
-            if found is None:
-                return None
-            row, kind, provider, model, _ = found
-            return Exchange(self._recorder, provider, model, kind, row.dialect, body)
-        except Exception as error:  # noqa: BLE001 - counting must not stop the call
-            notice("a request to Bedrock could not be noted", error, "it is not counted")
-            return None
+            self._leaves(request.context, request.method, path, request.data, False)
 
     def _after(self, http_response: Any, parsed: Any, model: Any, context: Any, **_: Any) -> None:
         """Note what was answered."""
-        exchange = context.get(self._key, _UNSEEN)
+        request = context.get(self._key, _UNSEEN)
         # Of two listeners of one tracker the other one finds that it's noted.
         context[self._key] = None
-        if exchange is None:
+        if request is None:
             return
         try:
-            if exchange.__class__ is not Exchange:
-                exchange = self._unusual(exchange, http_response, model, context)
-                if exchange is None:
+            # By its own name, `content`, what hasn't been read yet would be read here.
+            content: bytes = getattr(http_response, "_content", None) or b""
+            is_good, name = http_response.status_code < _FIRST_ERROR, model.name
+            if request.__class__ is PlainRequest:
+                keep = self._plain_operations.get(name) if is_good else None
+                if keep is not None and keep(request, parsed, content):
                     return
-            exchange.told_id(parsed.get("ResponseMetadata", {}).get("RequestId", ""))
-            if http_response.status_code >= _FIRST_ERROR:
-                exchange.settle("failed")
+                request = request.exchange()
+            elif request.__class__ is not Exchange:
+                request = self._unusual(request, http_response, model, context)
+                if request is None:
+                    return
+            request.told_id(parsed.get("ResponseMetadata", {}).get("RequestId", ""))
+            if is_good:
+                self._operations[name](request, parsed, content)
             else:
-                # By its own name, `content`, what hasn't been read yet would be read here.
-                content: bytes = getattr(http_response, "_content", None) or b""
-                self._operations[model.name](exchange, parsed, content)
+                request.settle("failed")
         except Exception as error:  # noqa: BLE001 - a paid answer must not be lost
             notice("an answer of Bedrock's could not be read", error, "its figures may be missing")
-            if isinstance(exchange, Exchange):
-                exchange.settle("complete")
+            if isinstance(request, _COUNTED):
+                request.settle("complete")
 
     def _unusual(
         self, request: Any, http_response: Any, model: Any, context: Any
@@ -211,8 +225,12 @@ class Listener:
             return None
         # Of a stub that nobody could know of when the client was watched, no request is known.
         asked = context.get(self._asked_key)
-        exchange = self._exchange(*_request(model, asked or {}))
-        if exchange is not None and asked is None:
+        method, path, body = _request(model, asked or {})
+        found = find(BEDROCK_SERVICE, method, path)
+        if found is None:
+            return None
+        exchange = _exchange(self._recorder, found, body, context.get("client_region"))
+        if asked is None:
             exchange.model = ""
         return exchange
 
@@ -224,6 +242,15 @@ class Listener:
             request.settle(is_free=status == "failed")
         elif request is not None:
             request.settle(status)
+
+
+def _exchange(
+    recorder: Recorder, found: Match, body: Any, region: str | None, owned: Owned | None = None
+) -> Exchange:
+    row, kind, provider, model, _ = found
+    exchange = Exchange(recorder, provider, model, kind, row.dialect, body, owned)
+    exchange.sent = served_in_region(region)
+    return exchange
 
 
 def _request(model: Any, asked: Any) -> tuple[str, str, Any]:

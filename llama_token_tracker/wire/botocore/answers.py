@@ -15,6 +15,7 @@ from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
 from llama_token_tracker.wire.botocore.streams import EventFormat, Keep, watch_events
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
+from llama_token_tracker.wire.plain import PlainRequest
 
 
 def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
@@ -35,6 +36,18 @@ def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None
     exchange.answered()
     if not watch_body(parsed["body"], Whole(exchange, headers.get("content-length"))):
         exchange.settle("complete")
+
+
+def _plain_invoke(request: PlainRequest, parsed: dict[str, Any], _content: bytes) -> bool:
+    about: dict[str, Any] = parsed["ResponseMetadata"]
+    headers: Mapping[str, str] = about["HTTPHeaders"]
+    if request.found.kind == "embedding":
+        if _INPUT_COUNT not in headers:
+            return False
+    elif _OUTPUT_COUNT not in headers or not watch_body(parsed["body"], request):
+        return False
+    request.answered(about.get("RequestId", ""), {**headers})
+    return True
 
 
 def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
@@ -79,6 +92,13 @@ def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> Non
         exchange.settle("failed", {**told, "error": "no answer"})
 
 
+def _plain_converse(request: PlainRequest, parsed: dict[str, Any], content: bytes) -> bool:
+    if not content or "output" not in parsed:
+        return False
+    request.answered(parsed["ResponseMetadata"].get("RequestId", ""), content, content)
+    return True
+
+
 def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
     watch_events(parsed["stream"], exchange, _EVENTS)
 
@@ -118,3 +138,12 @@ OPERATIONS: Final[dict[str, WatchAnswer]] = {
     "ConverseStream": _converse_stream,
 }
 """By the service's operations, as botocore names them, how their answers are read."""
+
+KeepAnswer: TypeAlias = Callable[[PlainRequest, dict[str, Any], bytes], bool]
+"""Keeps the answer of a plain request, as far as it's there; `False` if it must be taken in."""
+
+PLAIN_OPERATIONS: Final[dict[str, KeepAnswer]] = {
+    "InvokeModel": _plain_invoke,
+    "Converse": _plain_converse,
+}
+"""The same of those whose answers say at once what they used, for plain requests."""

@@ -1,0 +1,147 @@
+"""Requests of a watched client that are nobody's: kept as they left, until somebody asks."""
+
+import sys
+from collections.abc import Callable
+from time import perf_counter, time
+from typing import Any, Final
+
+from llama_token_tracker._background import soon
+from llama_token_tracker._lock import LOCK
+from llama_token_tracker.events.event import Status
+from llama_token_tracker.events.settle import Ended
+from llama_token_tracker.tracking.correlation import NOBODYS
+from llama_token_tracker.tracking.pending import Pending
+from llama_token_tracker.wire.bodies import Pieces
+from llama_token_tracker.wire.exchange import LONGEST_BODY, Exchange
+from llama_token_tracker.wire.operations import Match, served_in_region
+from llama_token_tracker.wire.transcript import SIZED, Recorder
+
+_SHORT: Final = 4_096
+"""Of what takes fewer bytes, how many wait tells enough."""
+
+
+class PlainRequest(Pending):
+    """A request that leaves where and when this is made, and that nothing is asked about yet.
+
+    No framework's call owns it or may hand its answer on, no scope is open around it, and no budget
+    limits it. Of such a one, if it's answered at once, the user's call need do no more than keep
+    it; it becomes an `Exchange` when somebody asks for its figures, or if it's answered otherwise.
+
+    Args:
+        recorder: Where it goes.
+        found: What is known of it by its path.
+        body: Its body.
+        region: The region that it's sent to, if that's known.
+
+    Attributes:
+        found: What is known of it by its path.
+    """
+
+    __slots__ = (
+        "_body",
+        "_duration_s",
+        "_exchange",
+        "_is_over",
+        "_pieces",
+        "_provider_id",
+        "_recorder",
+        "_region",
+        "_since",
+        "_told",
+        "found",
+    )
+
+    def __init__(self, recorder: Recorder, found: Match, body: Any, region: str | None) -> None:
+        # In a row, as this is done in the user's call: first what any call has that waits.
+        self._ended = self._events = self.context = self.reservation = None
+        self.is_charged = self.is_inherited = self.is_listed = False
+        self.held_bytes = len(body) if type(body) in SIZED else 0
+        self._recorder = recorder
+        self.found = found
+        self._body = body
+        self._region = region
+        self._exchange: Exchange | None = None
+        self._told: Any = None
+        self._pieces = Pieces()
+        self._since = time(), perf_counter()
+        self._is_over = False
+
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Count what nobody waits for any more; a finalizer, so that it waits for no lock."""
+        # One that couldn't be made is no request that was lost.
+        if not (getattr(self, "_is_over", True) or is_exiting()):
+            soon(self._lose)
+
+    def _lose(self) -> None:
+        self.settle("abandoned")
+
+    def answered(self, name: str, told: Any, piece: bytes | None = None) -> None:
+        """Note that it was answered well, by what says all of its tokens at once.
+
+        Args:
+            name: What its provider calls it.
+            told: What says them: bytes of a document, or fields that nobody may change.
+            piece: The whole answer, if it's there.
+        """
+        self._duration_s = perf_counter() - self._since[1]
+        self._provider_id = name
+        if piece is not None:
+            self._pieces.append(piece)
+        # From here on it's answered, whatever interrupts this.
+        self._told = told
+        if self.held_bytes > LONGEST_BODY:
+            self.exchange().ask()
+        self.held_bytes += len(told)
+        self._recorder.tracker.add(self)
+        self._is_over = True
+
+    def take_in(self, piece: bytes, _amount: int | None, /) -> None:
+        """Take in bytes of an answer whose figures are known, as they are read."""
+        self._pieces.append(piece)
+        if self._exchange is None:
+            held = self.held_bytes = self.held_bytes + len(piece)
+            if held > _SHORT:
+                self._recorder.tracker.pending.hold_more(self, 0)
+        else:
+            self._exchange.came(piece)
+
+    def settle(self, status: Status) -> None:
+        """Note that it's over; if it was answered already, that stands."""
+        if self._is_over:
+            return
+        if self._told is None:
+            self.exchange().settle(status)
+        else:
+            # Interrupted: what is recorded twice is listed once.
+            self._recorder.tracker.add(self)
+            self._is_over = True
+
+    def exchange(self) -> Exchange:
+        """The same as one whose answer is read along, or that tells what is known of it."""
+        exchange = self._exchange
+        if exchange is None:
+            exchange = self._made()
+            with LOCK:
+                if self._exchange is None:
+                    self._exchange, self._body = exchange, None
+                else:
+                    exchange = self._exchange
+        return exchange
+
+    def _made(self) -> Exchange:
+        row, kind, provider, model, _ = self.found
+        dialect, since, body = row.dialect, self._since, self._body
+        exchange = Exchange(self._recorder, provider, model, kind, dialect, body, NOBODYS, since)
+        exchange.sent = served_in_region(self._region)
+        if self._told is None:
+            # It ends as that does.
+            self._is_over = True
+        else:
+            exchange.told_id(self._provider_id)
+            exchange.was_answered(self._told, self._pieces, self._duration_s)
+        return exchange
+
+    def _read(self) -> Ended | None:
+        if self._ended is None and self._events is None:
+            self._ended = self.exchange().ended()
+        return super()._read()

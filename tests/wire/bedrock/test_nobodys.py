@@ -1,0 +1,145 @@
+"""Requests that are nobody's, of which no more is kept than they left with until somebody asks."""
+
+import gc
+import json
+import time
+from contextlib import suppress
+from typing import Any
+
+import boto3
+import pytest
+
+from llama_token_tracker._background import WORKER
+from llama_token_tracker.testing import LoopbackProvider, Reply
+from llama_token_tracker.tracking.tracker import Tracker
+from llama_token_tracker.usage import Usage
+from llama_token_tracker.wire import watch
+from tests.interrupts import TimeLimit, handled, interrupted, raising
+from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
+
+CACHED = Usage(input_tokens=907, output_tokens=13, cache_read_tokens=502, cache_write_tokens=311)
+CALLS: dict[str, Any] = {
+    "Converse": lambda client: client.converse(modelId=CLAUDE, messages=MESSAGES),
+    "InvokeModel": lambda client: client.invoke_model(modelId=CLAUDE, body=BODY)["body"].read(),
+    "an embedding": lambda client: client.invoke_model(
+        modelId="amazon.titan-embed-text-v2:0", body=json.dumps({"inputText": "of otters"})
+    )["body"].read(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_it_is_counted_once_wherever_it_is_interrupted(call: str):
+    """Whatever interrupts the caller, what was billed is an event, and no other call is."""
+    with LoopbackProvider(Reply("yes", CACHED)) as provider:
+        client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
+
+        def known(at: int) -> tuple[int, int, int]:
+            tracker, before, places = Tracker(), len(provider.billed), 0
+            with watch(tracker, client), suppress(TimeLimit):
+                places = interrupted(lambda: CALLS[call](client), at)
+            gc.collect()
+            events = [*tracker.llm_token_counts, *tracker.embedding_token_counts]
+            return len(events), len(provider.billed) - before, places
+
+        known(-1)
+        once, billed, places = known(-1)
+        assert (once, billed) == (1, 1)
+        assert places > 30
+        with handled(raising):
+            found = [known(at)[:2] for at in range(places)]
+    assert {events for events, billed in found if billed} == {1}
+    assert {events for events, billed in found if not billed} <= {0, 1}
+
+
+@pytest.mark.parametrize("call", ["Converse", "InvokeModel"])
+def test_one_that_is_never_answered_is_counted_as_left(
+    client: Any, tracker: Tracker, call: str
+) -> None:
+    """Nobody tells of what Ctrl-C ends while it's sent."""
+
+    def leave(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    client.meta.events.register("before-send.bedrock-runtime", leave)
+    watch(tracker, client)
+    with pytest.raises(KeyboardInterrupt):
+        CALLS[call](client)
+    gc.collect()
+    [event] = tracker.llm_token_counts
+    assert (event.status, event.source, event.model) == ("abandoned", "estimated", CLAUDE)
+
+
+def test_one_whose_figures_are_still_to_be_read_is_open_until_then(
+    client: Any, provider: LoopbackProvider, tracker: Tracker
+):
+    """Somebody who stands before AWS has taken the headers with the figures away."""
+
+    def take(response_dict: Any, **_: Any) -> None:
+        for name in [name for name in response_dict["headers"] if "token-count" in name.lower()]:
+            del response_dict["headers"][name]
+
+    client.meta.events.register("before-parse.bedrock-runtime", take)
+    provider.script(Reply("yes", CACHED))
+    watch(tracker, client)
+    body = client.invoke_model(modelId=CLAUDE, body=BODY)["body"]
+    assert len(tracker.llm_token_counts) == 0
+    body.read()
+    [event] = tracker.llm_token_counts
+    assert (event.status, event.source) == ("complete", "reported")
+    assert event.usage.input_tokens == CACHED.input_tokens
+
+
+def test_it_tells_when_and_where_it_was_made(
+    client: Any, provider: LoopbackProvider, tracker: Tracker
+):
+    """Not when somebody asks, nor in which scope that is."""
+    provider.script(Reply("yes", CACHED, delay_s=0.05))
+    watch(tracker, client)
+    before = time.time()
+    CALLS["Converse"](client)
+    after = time.time()
+    time.sleep(0.1)
+    with tracker.scope("asking"):
+        [event] = tracker.llm_token_counts
+    assert before <= event.started_at.timestamp() <= after
+    assert 0.05 <= event.duration_s <= after - before
+    assert event.scope is None
+
+
+def test_a_long_one_is_read_at_once(client: Any, provider: LoopbackProvider, tracker: Tracker):
+    """Pictures stand in a request as text; none of that is kept until somebody asks."""
+    provider.script(*[Reply("yes", CACHED)] * 2)
+    watch(tracker, client)
+    picture = {"type": "base64", "media_type": "image/png", "data": "iVBO" * 100_000}
+    content = [{"type": "text", "text": "whose is it?"}, {"type": "image", "source": picture}]
+    asked = json.loads(BODY) | {"messages": [{"role": "user", "content": content}]}
+    long, short = json.dumps(asked).encode(), BODY.encode()
+    for body in (long, short):
+        client.invoke_model(modelId=CLAUDE, body=body)["body"].read()
+    assert _held_by_us(short)
+    assert not _held_by_us(long)
+    events = tracker.llm_token_counts
+    assert [event.usage.input_tokens for event in events] == [CACHED.input_tokens] * 2
+    assert [event.source for event in events] == ["reported"] * 2
+    assert "whose is it?" in events[0].prompt
+
+
+def test_bodies_that_are_read_after_their_call_count_as_waiting(
+    client: Any, provider: LoopbackProvider, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+):
+    """Else it would be looked at how much waits after hundreds of calls alone."""
+    monkeypatch.setattr("llama_token_tracker.tracking.pending.MAX_HELD_BYTES", 1_000_000)
+    asked: list[object] = []
+    monkeypatch.setattr(WORKER, "ask", asked.append)
+    provider.script(*[Reply("long " * 80_000, CACHED)] * 4)
+    watch(tracker, client)
+    for _ in range(4):
+        body = client.invoke_model(modelId=CLAUDE, body=BODY)["body"]
+        while body.read(3_000):
+            pass
+    assert asked == [tracker.catch_up]
+
+
+def _held_by_us(thing: object) -> bool:
+    kinds = [type(holder).__module__ for holder in gc.get_referrers(thing)]
+    return any(kind.startswith("llama_token_tracker.wire") for kind in kinds)
