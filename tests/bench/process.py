@@ -117,7 +117,7 @@ def _measure(asked: Connection, titles: Sequence[str], rounds: int, watched: int
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60, help="turns of each process a block")
+    parser.add_argument("--rounds", type=int, default=24, help="turns of each process a block")
     parser.add_argument(
         "--blocks", type=int, default=12, help="so often, at least 2, new ones start"
     )
