@@ -9,7 +9,7 @@ from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker.events.event import Status
 from llama_token_tracker.events.settle import Ended
-from llama_token_tracker.tracking.correlation import NOBODYS
+from llama_token_tracker.tracking.correlation import NOBODYS, Owned
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.wire.bodies import Pieces
 from llama_token_tracker.wire.exchange import LONGEST_BODY, Exchange
@@ -18,6 +18,30 @@ from llama_token_tracker.wire.transcript import SIZED, Recorder
 
 _SHORT: Final = 4_096
 """Of what takes fewer bytes, how many wait tells enough."""
+
+
+def exchange_of(
+    recorder: Recorder,
+    found: Match,
+    body: Any,
+    region: str | None,
+    owned: Owned | None = None,
+    since: tuple[float, float] | None = None,
+) -> Exchange:
+    """The exchange that a request to AWS begins.
+
+    Args:
+        recorder: Where it goes.
+        found: What is known of it by its path.
+        body: Its body.
+        region: The region that it's sent to, if that's known.
+        owned: Whose it is, if that was asked already.
+        since: When it left, if that was before.
+    """
+    row, kind, provider, model, _ = found
+    exchange = Exchange(recorder, provider, model, kind, row.dialect, body, owned, since)
+    exchange.sent = served_in_region(region)
+    return exchange
 
 
 class PlainRequest(Pending):
@@ -129,10 +153,8 @@ class PlainRequest(Pending):
         return exchange
 
     def _made(self) -> Exchange:
-        row, kind, provider, model, _ = self.found
-        dialect, since, body = row.dialect, self._since, self._body
-        exchange = Exchange(self._recorder, provider, model, kind, dialect, body, NOBODYS, since)
-        exchange.sent = served_in_region(self._region)
+        sent = self._recorder, self.found, self._body, self._region
+        exchange = exchange_of(*sent, NOBODYS, self._since)
         if self._told is None:
             # It ends as that does.
             self._is_over = True

@@ -15,11 +15,11 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.tracking.correlation import NOBODYS, Owned
+from llama_token_tracker.tracking.correlation import NOBODYS
 from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.operations import Match, find, served_in_region
-from llama_token_tracker.wire.plain import PlainRequest
+from llama_token_tracker.wire.operations import find
+from llama_token_tracker.wire.plain import PlainRequest, exchange_of
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
 
@@ -141,7 +141,7 @@ class Listener:
             if may_wait and owned is NOBODYS and not (tracker.is_limited or has_open_scope()):
                 context[self._key] = PlainRequest(recorder, found, body, region)
                 return
-            exchange = _exchange(recorder, found, body, region, owned)
+            exchange = exchange_of(recorder, found, body, region, owned)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return
@@ -229,7 +229,7 @@ class Listener:
         found = find(BEDROCK_SERVICE, method, path)
         if found is None:
             return None
-        exchange = _exchange(self._recorder, found, body, context.get("client_region"))
+        exchange = exchange_of(self._recorder, found, body, context.get("client_region"))
         if asked is None:
             exchange.model = ""
         return exchange
@@ -242,15 +242,6 @@ class Listener:
             request.settle(is_free=status == "failed")
         elif request is not None:
             request.settle(status)
-
-
-def _exchange(
-    recorder: Recorder, found: Match, body: Any, region: str | None, owned: Owned | None = None
-) -> Exchange:
-    row, kind, provider, model, _ = found
-    exchange = Exchange(recorder, provider, model, kind, row.dialect, body, owned)
-    exchange.sent = served_in_region(region)
-    return exchange
 
 
 def _request(model: Any, asked: Any) -> tuple[str, str, Any]:
