@@ -39,8 +39,8 @@ def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None
 
 
 def _plain_invoke(request: PlainRequest, parsed: dict[str, Any], _content: bytes) -> bool:
-    about: dict[str, Any] = parsed["ResponseMetadata"]
-    headers: Mapping[str, str] = about["HTTPHeaders"]
+    about: dict[str, Any] = parsed.get("ResponseMetadata", {})
+    headers: Mapping[str, str] = about.get("HTTPHeaders", {})
     if request.found.kind == "embedding":
         if _INPUT_COUNT not in headers:
             return False
@@ -95,7 +95,8 @@ def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> Non
 def _plain_converse(request: PlainRequest, parsed: dict[str, Any], content: bytes) -> bool:
     if not content or "output" not in parsed:
         return False
-    request.answered(parsed["ResponseMetadata"].get("RequestId", ""), content, content)
+    about: dict[str, Any] = parsed.get("ResponseMetadata", {})
+    request.answered(about.get("RequestId", ""), content, content)
     return True
 
 

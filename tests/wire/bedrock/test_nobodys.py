@@ -4,10 +4,13 @@ import gc
 import json
 import time
 from contextlib import suppress
+from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.response import StreamingBody
 
 from llama_token_tracker._background import WORKER
 from llama_token_tracker.testing import LoopbackProvider, Reply
@@ -87,6 +90,36 @@ def test_one_whose_figures_are_still_to_be_read_is_open_until_then(
     [event] = tracker.llm_token_counts
     assert (event.status, event.source) == ("complete", "reported")
     assert event.usage.input_tokens == CACHED.input_tokens
+
+
+@pytest.mark.parametrize("call", ["Converse", "InvokeModel"])
+def test_an_answer_of_somebody_who_says_nothing_about_it_is_read(
+    client: Any, tracker: Tracker, caplog: pytest.LogCaptureFixture, call: str
+):
+    """Whoever answers before a request leaves needn't make up headers and a request's id."""
+    figures = {"inputTokens": 907, "outputTokens": 13, "totalTokens": 920}
+    message = {"role": "assistant", "content": [{"text": "yes"}]}
+    converse = {"output": {"message": message}, "stopReason": "end_turn", "usage": figures}
+    invoke = {
+        "type": "message",
+        "content": [{"type": "text", "text": "yes"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 907, "output_tokens": 13},
+    }
+
+    def answer(**_: Any) -> Any:
+        whole = json.dumps(converse if call == "Converse" else invoke).encode()
+        http = SimpleNamespace(status_code=200, _content=whole, url="https://aws.example/")
+        body = StreamingBody(BytesIO(whole), len(whole))
+        return http, {**converse} if call == "Converse" else {"body": body}
+
+    watch(tracker, client)
+    client.meta.events.register_last("before-call.bedrock-runtime", answer)
+    CALLS[call](client)
+    [event] = tracker.llm_token_counts
+    assert event.status == "complete"
+    assert (event.usage.input_tokens, event.usage.output_tokens) == (907, 13)
+    assert "could not be read" not in caplog.text
 
 
 def test_it_tells_when_and_where_it_was_made(
