@@ -37,7 +37,7 @@ from llama_token_tracker.wire.transcript import SIZED, Dialect, Recorder, WireTr
 
 # Pictures stand in a request as text; what is read of them is their size alone.
 LONGEST_BODY: Final = 262_144
-_BYTES_PER_PIECE: Final = 500
+BYTES_PER_PIECE: Final = 500
 _END_OF_JSON: Final = b"}"
 _HEAD: Final = 512
 _ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{,128})"')
@@ -384,11 +384,19 @@ class Exchange(_Answer):
                 self.settle(status)
             raise
 
-    def was_answered(self, told: object, pieces: Pieces, duration_s: float) -> None:
-        """Take in that it was answered well, and is recorded, before this was made."""
+    def was_answered(self, told: Any, duration_s: float) -> None:
+        """Take in that it was answered well, and is recorded, before this was made.
+
+        Args:
+            told: What the answer says at once of its tokens; of a stream its last pieces.
+            duration_s: How long that took.
+        """
         self._turns.clear()
-        self.is_settled, self.status = True, "complete"
-        self._unread, self.pieces, self._duration_s = told, pieces, duration_s
+        self.is_settled, self.status, self._duration_s = True, "complete", duration_s
+        if self.read_piece is None:
+            self._unread = told
+        else:
+            self._last = told
 
     def finish(self, status: Status) -> None:
         """Note that the answer itself says that it's over, and how it ended."""
@@ -466,7 +474,7 @@ class Exchange(_Answer):
                 # To ask each for its length would cost more than all the rest; the last may be
                 # the whole answer.
                 last = pieces[-1]
-                held += _BYTES_PER_PIECE * number
+                held += BYTES_PER_PIECE * number
                 held += len(last) if type(last) in SIZED else 0
             reservation = self.reservation
             if reservation is not None:

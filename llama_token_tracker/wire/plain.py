@@ -1,18 +1,19 @@
 """Requests of a watched client that are nobody's: kept as they left, until somebody asks."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter, time
 from typing import Any, Final
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
+from llama_token_tracker.events.call import status_after
 from llama_token_tracker.events.event import Status
 from llama_token_tracker.events.settle import Ended
 from llama_token_tracker.tracking.correlation import NOBODYS, Owned
 from llama_token_tracker.tracking.pending import Pending
 from llama_token_tracker.wire.bodies import Pieces
-from llama_token_tracker.wire.exchange import LONGEST_BODY, Exchange
+from llama_token_tracker.wire.exchange import BYTES_PER_PIECE, LONGEST_BODY, Exchange, Read
 from llama_token_tracker.wire.operations import Match, served_in_region
 from llama_token_tracker.wire.transcript import SIZED, Recorder
 
@@ -59,6 +60,9 @@ class PlainRequest(Pending):
 
     Attributes:
         found: What is known of it by its path.
+        provider_id: What its provider calls it.
+        pieces: The pieces of the answer that have come.
+        read_piece: Gives what a piece tells of its tokens, if that's a stream's.
     """
 
     __slots__ = (
@@ -66,13 +70,14 @@ class PlainRequest(Pending):
         "_duration_s",
         "_exchange",
         "_is_over",
-        "_pieces",
-        "_provider_id",
         "_recorder",
         "_region",
         "_since",
         "_told",
         "found",
+        "pieces",
+        "provider_id",
+        "read_piece",
     )
 
     def __init__(self, recorder: Recorder, found: Match, body: Any, region: str | None) -> None:
@@ -86,7 +91,9 @@ class PlainRequest(Pending):
         self._region = region
         self._exchange: Exchange | None = None
         self._told: Any = None
-        self._pieces = Pieces()
+        self.read_piece: Read | None = None
+        self.pieces = Pieces()
+        self.provider_id = ""
         self._since = time(), perf_counter()
         self._is_over = False
 
@@ -99,18 +106,14 @@ class PlainRequest(Pending):
     def _lose(self) -> None:
         self.settle("abandoned")
 
-    def answered(self, name: str, told: Any, piece: bytes | None = None) -> None:
-        """Note that it was answered well, by what says all of its tokens at once.
+    def answered(self, told: Any) -> None:
+        """Note that it was answered well.
 
         Args:
-            name: What its provider calls it.
-            told: What says them: bytes of a document, or fields that nobody may change.
-            piece: The whole answer, if it's there.
+            told: What says all of its tokens at once, bytes of a document or fields that nobody may
+                change; of a stream, whose pieces say them, `()`.
         """
         self._duration_s = perf_counter() - self._since[1]
-        self._provider_id = name
-        if piece is not None:
-            self._pieces.append(piece)
         # From here on it's answered, whatever interrupts this.
         self._told = told
         if self.held_bytes > LONGEST_BODY:
@@ -121,13 +124,25 @@ class PlainRequest(Pending):
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
-        self._pieces.append(piece)
+        self.pieces.append(piece)
         if self._exchange is None:
             held = self.held_bytes = self.held_bytes + len(piece)
             if held > _SHORT:
                 self._recorder.tracker.pending.hold_more(self, 0)
         else:
             self._exchange.came(piece)
+
+    def stopped(self, error: BaseException) -> None:
+        """Note that this error has ended the reading of a streamed answer."""
+        # Whoever leaves an iteration may go on with another.
+        if not isinstance(error, GeneratorExit):
+            self.settle(status_after(error))
+
+    def end(self, _last: Sequence[object] = ()) -> None:
+        """Note that a streamed answer has ended well; whether that's its end, its pieces tell."""
+        if not self._is_over:
+            self.held_bytes += BYTES_PER_PIECE * len(self.pieces)
+            self.answered(())
 
     def settle(self, status: Status) -> None:
         """Note that it's over; if it was answered already, that stands."""
@@ -155,12 +170,13 @@ class PlainRequest(Pending):
     def _made(self) -> Exchange:
         sent = self._recorder, self.found, self._body, self._region
         exchange = exchange_of(*sent, NOBODYS, self._since)
+        exchange.told_id(self.provider_id)
+        exchange.pieces, exchange.read_piece = self.pieces, self.read_piece
         if self._told is None:
             # It ends as that does.
             self._is_over = True
         else:
-            exchange.told_id(self._provider_id)
-            exchange.was_answered(self._told, self._pieces, self._duration_s)
+            exchange.was_answered(self._told, self._duration_s)
         return exchange
 
     def _read(self) -> Ended | None:

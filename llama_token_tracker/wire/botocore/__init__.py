@@ -191,16 +191,18 @@ class Listener:
             # By its own name, `content`, what hasn't been read yet would be read here.
             content: bytes = getattr(http_response, "_content", None) or b""
             is_good, name = http_response.status_code < _FIRST_ERROR, model.name
+            provider_id: str = parsed.get("ResponseMetadata", {}).get("RequestId", "")
             if request.__class__ is PlainRequest:
-                keep = self._plain_operations.get(name) if is_good else None
-                if keep is not None and keep(request, parsed, content):
+                request.provider_id = provider_id
+                if is_good and self._plain_operations[name](request, parsed, content):
                     return
                 request = request.exchange()
-            elif request.__class__ is not Exchange:
-                request = self._unusual(request, http_response, model, context)
-                if request is None:
-                    return
-            request.told_id(parsed.get("ResponseMetadata", {}).get("RequestId", ""))
+            else:
+                if request.__class__ is not Exchange:
+                    request = self._unusual(request, http_response, model, context)
+                    if request is None:
+                        return
+                request.told_id(provider_id)
             if is_good:
                 self._operations[name](request, parsed, content)
             else:

@@ -12,7 +12,7 @@ from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.documents import chunk_of
 from llama_token_tracker.wire.bodies import decoded
 from llama_token_tracker.wire.botocore.bodies import Whole, watch_body
-from llama_token_tracker.wire.botocore.streams import EventFormat, Keep, watch_events
+from llama_token_tracker.wire.botocore.streams import EventFormat, Keep, keep_events, watch_events
 from llama_token_tracker.wire.dialects import asks_to_embed
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.plain import PlainRequest
@@ -39,19 +39,22 @@ def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None
 
 
 def _plain_invoke(request: PlainRequest, parsed: dict[str, Any], _content: bytes) -> bool:
-    about: dict[str, Any] = parsed.get("ResponseMetadata", {})
-    headers: Mapping[str, str] = about.get("HTTPHeaders", {})
+    headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if request.found.kind == "embedding":
         if _INPUT_COUNT not in headers:
             return False
     elif _OUTPUT_COUNT not in headers or not watch_body(parsed["body"], request):
         return False
-    request.answered(about.get("RequestId", ""), {**headers})
+    request.answered({**headers})
     return True
 
 
 def _invoke_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
     watch_events(parsed["body"], exchange, _CHUNKS)
+
+
+def _plain_invoke_stream(request: PlainRequest, parsed: dict[str, Any], _content: bytes) -> bool:
+    return keep_events(parsed["body"], request, _CHUNKS)
 
 
 def _chunk_of(payload: bytes) -> bytes:
@@ -95,13 +98,17 @@ def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> Non
 def _plain_converse(request: PlainRequest, parsed: dict[str, Any], content: bytes) -> bool:
     if not content or "output" not in parsed:
         return False
-    about: dict[str, Any] = parsed.get("ResponseMetadata", {})
-    request.answered(about.get("RequestId", ""), content, content)
+    request.pieces.append(content)
+    request.answered(content)
     return True
 
 
 def _converse_stream(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None:
     watch_events(parsed["stream"], exchange, _EVENTS)
+
+
+def _plain_converse_stream(request: PlainRequest, parsed: dict[str, Any], _content: bytes) -> bool:
+    return keep_events(parsed["stream"], request, _EVENTS)
 
 
 def _event_of(payload: bytes) -> bytes:
@@ -141,10 +148,13 @@ OPERATIONS: Final[dict[str, WatchAnswer]] = {
 """By the service's operations, as botocore names them, how their answers are read."""
 
 KeepAnswer: TypeAlias = Callable[[PlainRequest, dict[str, Any], bytes], bool]
-"""Keeps the answer of a plain request, as far as it's there; `False` if it must be taken in."""
+"""Keeps the answer of a plain request, as far as that has come or as it comes; `False` if it must
+be taken in."""
 
 PLAIN_OPERATIONS: Final[dict[str, KeepAnswer]] = {
     "InvokeModel": _plain_invoke,
+    "InvokeModelWithResponseStream": _plain_invoke_stream,
     "Converse": _plain_converse,
+    "ConverseStream": _plain_converse_stream,
 }
-"""The same of those whose answers say at once what they used, for plain requests."""
+"""The same for plain requests."""

@@ -5,7 +5,7 @@ along, not the other way round, so that one nobody holds any more is known to be
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import filterfalse, islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -15,6 +15,7 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.answers.classes import derived
 from llama_token_tracker.wire.bodies import Pieces
 from llama_token_tracker.wire.exchange import Exchange, Read
+from llama_token_tracker.wire.plain import PlainRequest
 
 Keep: TypeAlias = Callable[[Any], None]
 
@@ -79,7 +80,7 @@ class _Reading:
 
     _last: tuple[object, ...] = ()
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange | PlainRequest) -> None:
         self._exchange = exchange
 
     def hear(self, message: Any) -> None:
@@ -90,11 +91,12 @@ class _Reading:
         """The events of a stream, as they come."""
         events = iter(events)
         try:
-            for first in events:
-                yield first
-                # In blocks, so that nothing is done for each event.
-                yield from islice(events, _BLOCK - 1)
+            # In blocks, so that nothing is done for each event.
+            yield from islice(events, _BLOCK)
+            for next_one in events:
                 self._pack()
+                yield next_one
+                yield from islice(events, _BLOCK - 1)
         except BaseException as error:
             self._exchange.stopped(error)
             raise
@@ -131,7 +133,7 @@ class _KeptPayloads(_Reading):
     As bytes alone: whatever else were kept of each message, the collector would have to look at.
     """
 
-    def __init__(self, exchange: Exchange, event_format: EventFormat) -> None:
+    def __init__(self, exchange: Exchange | PlainRequest, event_format: EventFormat) -> None:
         super().__init__(exchange)
         pieces = exchange.pieces = _Payloads()
         pieces.event_format, exchange.read_piece = event_format, event_format.fields_of
@@ -147,8 +149,8 @@ class _TakenEvents(_Reading):
 
     def __init__(self, exchange: Exchange, take_event: TakeEvent) -> None:
         super().__init__(exchange)
-        self._keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
-        self._take_event = take_event
+        keep = exchange.pieces.append if exchange.keeps_pieces else exchange.keep
+        self._take_event = partial(take_event, exchange, keep)
         self._payload = b""
 
     def hear(self, message: Any) -> None:
@@ -161,7 +163,7 @@ class _TakenEvents(_Reading):
 
     def _taken(self, event: Any) -> Any:
         try:
-            told = self._take_event(self._exchange, self._keep, event, self._payload)
+            told = self._take_event(event, self._payload)
             if told is not None:
                 self._last = (told,)
         except Exception as error:  # noqa: BLE001 - the answer must reach its reader
@@ -237,7 +239,23 @@ def _read_along(stream: Any, exchange: Exchange, event_format: EventFormat) -> N
         reading: _Reading = _KeptPayloads(exchange, event_format)
     else:
         reading = _TakenEvents(exchange, event_format.take_event)
-    if is_known:
+    _have_read(stream, reading, is_known)
+
+
+def keep_events(events: Any, request: PlainRequest, event_format: EventFormat) -> bool:
+    """Keep what the answer to a plain request is made of, as the program reads it.
+
+    Returns:
+        `False` if its messages can't be heard.
+    """
+    if not (isinstance(events, _STREAM) and hasattr(events, _MESSAGES)):
+        return False
+    _have_read(events, _KeptPayloads(request, event_format), True)
+    return True
+
+
+def _have_read(stream: Any, reading: _Reading, is_told: bool) -> None:
+    if is_told:
         _tell(stream, reading.hear)
     readings: list[_Reading] | None = getattr(stream, "llama_token_tracker_readings", None)
     if readings is None:
