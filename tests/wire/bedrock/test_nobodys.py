@@ -3,8 +3,10 @@
 import gc
 import json
 import time
+import tracemalloc
 from contextlib import suppress
 from io import BytesIO
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +29,12 @@ CALLS: dict[str, Any] = {
     "an embedding": lambda client: client.invoke_model(
         modelId="amazon.titan-embed-text-v2:0", body=json.dumps({"inputText": "of otters"})
     )["body"].read(),
+    "ConverseStream": lambda client: list(
+        client.converse_stream(modelId=CLAUDE, messages=MESSAGES)["stream"]
+    ),
+    "InvokeModelWithResponseStream": lambda client: list(
+        client.invoke_model_with_response_stream(modelId=CLAUDE, body=BODY)["body"]
+    ),
 }
 
 
@@ -54,7 +62,7 @@ def test_it_is_counted_once_wherever_it_is_interrupted(call: str):
     assert {events for events, billed in found if not billed} <= {0, 1}
 
 
-@pytest.mark.parametrize("call", ["Converse", "InvokeModel"])
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "an embedding"])
 def test_one_that_is_never_answered_is_counted_as_left(
     client: Any, tracker: Tracker, call: str
 ) -> None:
@@ -171,6 +179,46 @@ def test_bodies_that_are_read_after_their_call_count_as_waiting(
         while body.read(3_000):
             pass
     assert asked == [tracker.catch_up]
+
+
+def test_streams_that_are_kept_count_as_waiting(
+    client: Any, provider: LoopbackProvider, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+):
+    """By what any piece of theirs takes."""
+    monkeypatch.setattr("llama_token_tracker.tracking.pending.MAX_HELD_BYTES", 180_000)
+    asked: list[object] = []
+    monkeypatch.setattr(WORKER, "ask", asked.append)
+    provider.script(*[Reply("word " * 100, CACHED, chunks=100)] * 4)
+    watch(tracker, client)
+    for _ in range(4):
+        assert not asked
+        CALLS["ConverseStream"](client)
+    assert asked == [tracker.catch_up]
+
+
+def test_a_long_stream_takes_little_while_it_is_read(
+    client: Any, provider: LoopbackProvider, tracker: Tracker
+):
+    """What is kept of it is packed."""
+    chunks = 3_000
+
+    def held() -> int:
+        provider.script(Reply("word " * chunks, CACHED, chunks=chunks))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            events = iter(client.converse_stream(modelId=CLAUDE, messages=MESSAGES)["stream"])
+            assert sum(1 for _ in islice(events, chunks)) == chunks
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            assert next(events)
+
+    held()
+    plain = held()
+    watch(tracker, client)
+    # Of the last 256 events it's the bytes.
+    assert held() - plain < 100_000
 
 
 def _held_by_us(thing: object) -> bool:
