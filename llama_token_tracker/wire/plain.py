@@ -49,8 +49,8 @@ class PlainRequest(Pending):
     """A request that leaves where and when this is made, and that nothing is asked about yet.
 
     No framework's call owns it or may hand its answer on, no scope is open around it, and no budget
-    limits it. Of such a one, if it's answered at once, the user's call need do no more than keep
-    it; it becomes an `Exchange` when somebody asks for its figures, or if it's answered otherwise.
+    limits it. Of such a one the user's call need do no more than keep what was sent and came back;
+    it becomes an `Exchange` when somebody asks for its figures, or if it isn't answered well.
 
     Args:
         recorder: Where it goes.
