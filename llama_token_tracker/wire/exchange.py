@@ -385,12 +385,7 @@ class Exchange(_Answer):
             raise
 
     def was_answered(self, told: Any, duration_s: float) -> None:
-        """Take in that it was answered well, and is recorded, before this was made.
-
-        Args:
-            told: What the answer says at once of its tokens; of a stream its last pieces.
-            duration_s: How long that took.
-        """
+        """Take in what it has told: it was answered well, and is recorded, before this was made."""
         self._turns.clear()
         self.is_settled, self.status, self._duration_s = True, "complete", duration_s
         if self.read_piece is None:
