@@ -106,19 +106,20 @@ class PlainRequest(Pending):
     def _lose(self) -> None:
         self.settle("abandoned")
 
-    def answered(self, told: Any) -> None:
+    def answered(self, told: Any, held_bytes: int) -> None:
         """Note that it was answered well.
 
         Args:
             told: What says all of its tokens at once, bytes of a document or fields that nobody may
                 change; of a stream, whose pieces say them, `()`.
+            held_bytes: About how much memory its answer takes so far.
         """
         self._duration_s = perf_counter() - self._since[1]
         # From here on it's answered, whatever interrupts this.
         self._told = told
         if self.held_bytes > LONGEST_BODY:
             self.exchange().ask()
-        self.held_bytes += len(told)
+        self.held_bytes += held_bytes
         self._recorder.tracker.add(self)
         self._is_over = True
 
@@ -141,8 +142,7 @@ class PlainRequest(Pending):
     def end(self, _last: Sequence[object] = ()) -> None:
         """Note that a streamed answer has ended well; whether that's its end, its pieces tell."""
         if not self._is_over:
-            self.held_bytes += BYTES_PER_PIECE * len(self.pieces)
-            self.answered(())
+            self.answered((), BYTES_PER_PIECE * len(self.pieces))
 
     def settle(self, status: Status) -> None:
         """Note that it's over; if it was answered already, that stands."""

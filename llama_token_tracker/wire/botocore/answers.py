@@ -45,7 +45,7 @@ def _plain_invoke(request: PlainRequest, parsed: dict[str, Any], _content: bytes
             return False
     elif _OUTPUT_COUNT not in headers or not watch_body(parsed["body"], request):
         return False
-    request.answered({**headers})
+    request.answered({**headers}, 0)
     return True
 
 
@@ -99,7 +99,7 @@ def _plain_converse(request: PlainRequest, parsed: dict[str, Any], content: byte
     if not content or "output" not in parsed:
         return False
     request.pieces.append(content)
-    request.answered(content)
+    request.answered(content, len(content))
     return True
 
 

@@ -196,6 +196,19 @@ def test_streams_that_are_kept_count_as_waiting(
     assert asked == [tracker.catch_up]
 
 
+def test_a_request_that_a_long_stream_answers_is_not_read_at_once(
+    client: Any, provider: LoopbackProvider, tracker: Tracker
+):
+    """As the stream is long, and not the request."""
+    provider.script(Reply("word " * 600, CACHED, chunks=600))
+    watch(tracker, client)
+    body = BODY.encode()
+    list(client.invoke_model_with_response_stream(modelId=CLAUDE, body=body)["body"])
+    assert _held_by_us(body)
+    assert len(tracker.llm_token_counts) == 1
+    assert not _held_by_us(body)
+
+
 def test_a_long_stream_takes_little_while_it_is_read(
     client: Any, provider: LoopbackProvider, tracker: Tracker
 ):
