@@ -127,6 +127,7 @@ class _Answer(WireTranscript):
         if self._owner is not None or self._may_be_handed_on:
             return False
         self._unread = document
+        self.keep(document)
         return True
 
     def is_error(self, fields: Fields) -> bool:

@@ -8,13 +8,16 @@ from typing import Any, Final
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import LOCK
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.events.event import Status
+from llama_token_tracker.events.event import Operation, Status
 from llama_token_tracker.events.settle import Ended
+from llama_token_tracker.pricing import Served
 from llama_token_tracker.tracking.correlation import NOBODYS, Owned
 from llama_token_tracker.tracking.pending import Pending
+from llama_token_tracker.tracking.scopes import has_open_scope
+from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.wire.bodies import Pieces
 from llama_token_tracker.wire.exchange import BYTES_PER_PIECE, LONGEST_BODY, Exchange, Read
-from llama_token_tracker.wire.operations import Match, served_in_region
+from llama_token_tracker.wire.operations import Match
 from llama_token_tracker.wire.transcript import SIZED, Recorder
 
 _SHORT: Final = 4_096
@@ -25,24 +28,29 @@ def exchange_of(
     recorder: Recorder,
     found: Match,
     body: Any,
-    region: str | None,
+    sent: Served,
     owned: Owned | None = None,
     since: tuple[float, float] | None = None,
 ) -> Exchange:
-    """The exchange that a request to AWS begins.
+    """The exchange that a request begins.
 
     Args:
         recorder: Where it goes.
         found: What is known of it by its path.
         body: Its body.
-        region: The region that it's sent to, if that's known.
+        sent: How it's served, as far as that's known by where it's sent.
         owned: Whose it is, if that was asked already.
         since: When it left, if that was before.
     """
     row, kind, provider, model, _ = found
     exchange = Exchange(recorder, provider, model, kind, row.dialect, body, owned, since)
-    exchange.sent = served_in_region(region)
+    exchange.sent = sent
     return exchange
+
+
+def is_plain(owned: Owned, tracker: Tracker) -> bool:
+    """Whether a request that leaves here and now, and is somebody's or nobody's, may be plain."""
+    return owned is NOBODYS and not (tracker.is_limited or has_open_scope())
 
 
 class PlainRequest(Pending):
@@ -56,10 +64,11 @@ class PlainRequest(Pending):
         recorder: Where it goes.
         found: What is known of it by its path.
         body: Its body.
-        region: The region that it's sent to, if that's known.
+        sent: How it's served, as far as that's known by where it's sent.
 
     Attributes:
         found: What is known of it by its path.
+        operation: What is asked for, as far as that can be told.
         provider_id: What its provider calls it.
         pieces: The pieces of the answer that have come.
         read_piece: Gives what a piece tells of its tokens, if that's a stream's.
@@ -71,24 +80,26 @@ class PlainRequest(Pending):
         "_exchange",
         "_is_over",
         "_recorder",
-        "_region",
+        "_sent",
         "_since",
         "_told",
         "found",
+        "operation",
         "pieces",
         "provider_id",
         "read_piece",
     )
 
-    def __init__(self, recorder: Recorder, found: Match, body: Any, region: str | None) -> None:
+    def __init__(self, recorder: Recorder, found: Match, body: Any, sent: Served) -> None:
         # In a row, as this is done in the user's call: first what any call has that waits.
         self._ended = self._events = self.context = self.reservation = None
         self.is_charged = self.is_inherited = self.is_listed = False
         self.held_bytes = len(body) if type(body) in SIZED else 0
         self._recorder = recorder
         self.found = found
+        self.operation: Operation = found.kind
         self._body = body
-        self._region = region
+        self._sent = sent
         self._exchange: Exchange | None = None
         self._told: Any = None
         self.read_piece: Read | None = None
@@ -122,6 +133,12 @@ class PlainRequest(Pending):
         self.held_bytes += held_bytes
         self._recorder.tracker.add(self)
         self._is_over = True
+
+    def answered_by(self, document: bytes) -> None:
+        """Note that this is all of the answer: a JSON document that says its tokens."""
+        if self.operation != "embedding":
+            self.pieces.append(document)
+        self.answered(document, len(document))
 
     def take_in(self, piece: bytes, _amount: int | None, /) -> None:
         """Take in bytes of an answer whose figures are known, as they are read."""
@@ -168,8 +185,8 @@ class PlainRequest(Pending):
         return exchange
 
     def _made(self) -> Exchange:
-        sent = self._recorder, self.found, self._body, self._region
-        exchange = exchange_of(*sent, NOBODYS, self._since)
+        left = self._recorder, self.found, self._body, self._sent
+        exchange = exchange_of(*left, NOBODYS, self._since)
         exchange.told_id(self.provider_id)
         exchange.pieces, exchange.read_piece = self.pieces, self.read_piece
         if self._told is None:

@@ -38,14 +38,17 @@ def send(
     given: Any = getattr(request, "body", None)
     body = given if isinstance(given, bytes | str) else None
     method = str(getattr(request, "method", ""))
-    with sending(session, place.hostname or "", method, place.path, body) as all_sent:
+    is_streamed = bool(kwargs.get("stream", session.stream))
+    host = place.hostname or ""
+    left = sending(session, host, method, place.path, body, is_streamed=is_streamed)
+    with left as all_sent:
         token = _sending.set((*_sending.get(), id(session)))
         try:
             response = wrapped(*args, **kwargs)
         finally:
             _sending.reset(token)
     for sent in all_sent:
-        _answered(sent, response, is_read=not kwargs.get("stream", session.stream))
+        _answered(sent, response, is_read=not is_streamed)
     return response
 
 

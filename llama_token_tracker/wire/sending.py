@@ -9,12 +9,14 @@ from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.errors import BudgetExceededError
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.wire.answers.answer import Answer, keep_unread
+from llama_token_tracker.events.event import Status
+from llama_token_tracker.wire.answers.answer import Answer, unread
 from llama_token_tracker.wire.deferred import Retrieval
 from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.listening import arrived, set_out
 from llama_token_tracker.wire.operations import find, uncounted_provider
+from llama_token_tracker.wire.plain import PlainRequest, exchange_of, is_plain
 from llama_token_tracker.wire.refusals import hand_on
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
@@ -27,23 +29,22 @@ _IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-cor
 class Sent:
     """A request that has left, if it's one that counts, or should."""
 
-    __slots__ = ("_dialect", "_uncounted", "exchange")
+    __slots__ = ("_dialect", "_request", "_uncounted")
 
     def __init__(
         self,
-        exchange: Exchange | None,
+        request: Exchange | PlainRequest | None,
         dialect: Dialect | None,
         uncounted: UncountedRequest | None = None,
     ) -> None:
-        self.exchange = exchange
+        self._request = request
         self._dialect = dialect
         self._uncounted = uncounted
 
     def lost(self, error: BaseException) -> None:
         """Settle a request that isn't answered, as this was raised."""
         status = status_after(error)
-        if self.exchange is not None:
-            self.exchange.settle(status)
+        self.settle(status)
         if self._uncounted is not None:
             self._uncounted.settle(is_free=status == "failed")
 
@@ -63,36 +64,61 @@ class Sent:
             content: The whole body, decoded, if it's there already.
             is_plain: Whether its bytes are handed over decoded.
         """
-        exchange, dialect = self.exchange, self._dialect
+        request, dialect = self._request, self._dialect
         if self._uncounted is not None:
             self._uncounted.settle(is_free=status >= FIRST_ERROR)
-        if exchange is None or dialect is None:
+        if request is None or dialect is None:
             return None
-        exchange.told_id(next(filter(None, map(headers.get, _IDS)), b"").decode("latin-1"))
-        if status >= FIRST_ERROR:
-            exchange.settle("failed")
+        name = next(filter(None, map(headers.get, _IDS)), b"").decode("latin-1")
+        document, is_good = b"", status < FIRST_ERROR
+        if is_good and content is not None:
+            document = unread(request.operation, dialect, headers, content)
+        if isinstance(request, PlainRequest):
+            request.provider_id = name
+            if document:
+                request.answered_by(document)
+                return None
+            request = request.exchange()
+        else:
+            request.told_id(name)
+        if not is_good:
+            request.settle("failed")
             return None
-        exchange.answered()
+        request.answered()
         if content is None:
-            return Answer(exchange, dialect, headers, is_plain=is_plain)
-        if not keep_unread(exchange, dialect, headers, content):
-            answer = Answer(exchange, dialect, headers, is_plain=True)
+            return Answer(request, dialect, headers, is_plain=is_plain)
+        if document and request.add_unread(document):
+            request.settle("complete")
+        else:
+            answer = Answer(request, dialect, headers, is_plain=True)
             answer.take_in(content)
             answer.end()
         return None
 
+    def settle(self, status: Status) -> None:
+        """Note that it's over, if it's one that counts."""
+        if self._request is not None:
+            self._request.settle(status)
+
     def missed(self, error: Exception) -> None:
         """Note that the answer couldn't be read along."""
         notice("an answer could not be read", error, "its figures may be missing")
-        if self.exchange is not None:
-            self.exchange.settle("complete")
+        self.settle("complete")
 
 
 UNCOUNTED: Final = Sent(None, None)
 """One that doesn't count."""
 
 
-def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | str | None) -> Sent:
+def note(
+    recorder: Recorder,
+    host: str,
+    method: str,
+    path: str,
+    body: bytes | str | None,
+    *,
+    is_streamed: bool = True,
+) -> Sent:
     """Note that a request leaves. Only a budget may stop it.
 
     Args:
@@ -101,12 +127,13 @@ def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | st
         method: The request's method, in capitals.
         path: Its path.
         body: Its body, as far as it's there.
+        is_streamed: Whether its answer may not be there yet when it's told of.
 
     Raises:
         BudgetExceededError: It would pass a limit.
     """
     try:
-        sent, call = _noted(recorder, host, method, path, body)
+        sent, call = _noted(recorder, host, method, path, body, is_streamed)
     except Exception as error:  # noqa: BLE001 - counting must not stop the call
         pass_on(error)
         notice("a request could not be noted", error, "it is not counted")
@@ -121,13 +148,20 @@ def note(recorder: Recorder, host: str, method: str, path: str, body: bytes | st
 
 
 def _noted(
-    recorder: Recorder, host: str, method: str, path: str, body: bytes | str | None
+    recorder: Recorder,
+    host: str,
+    method: str,
+    path: str,
+    body: bytes | str | None,
+    is_streamed: bool,
 ) -> tuple[Sent, Exchange | UncountedRequest | None]:
     found = find(host, method, path)
     if found is not None:
         dialect = found.dialect
-        exchange = Exchange(recorder, found.provider, found.model, found.kind, dialect, body)
-        exchange.sent = found.sent
+        owned = recorder.tracker.owners.around(found.provider)
+        if not is_streamed and dialect.deferral is None and is_plain(owned, recorder.tracker):
+            return Sent(PlainRequest(recorder, found, body, found.sent), dialect), None
+        exchange = exchange_of(recorder, found, body, found.sent, owned)
         if dialect.deferral is not None:
             exchange.path = f"{host}{path}"
         return Sent(exchange, dialect), exchange
@@ -213,7 +247,15 @@ class Leaving:
                 arrived(self._token)
 
 
-def sending(client: object, host: str, method: str, path: str, body: bytes | str | None) -> Leaving:
+def sending(
+    client: object,
+    host: str,
+    method: str,
+    path: str,
+    body: bytes | str | None,
+    *,
+    is_streamed: bool = True,
+) -> Leaving:
     """Note for all who listen that a client sends a request, and settle what isn't answered.
 
     Args:
@@ -222,8 +264,13 @@ def sending(client: object, host: str, method: str, path: str, body: bytes | str
         method: The request's method, in capitals.
         path: Its path.
         body: Its body, as far as it's there.
+        is_streamed: Whether its answer may not be there yet when it's told of.
     """
-    return Leaving(client, host, path, lambda recorder: note(recorder, host, method, path, body))
+
+    def noted(recorder: Recorder) -> Sent:
+        return note(recorder, host, method, path, body, is_streamed=is_streamed)
+
+    return Leaving(client, host, path, noted)
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

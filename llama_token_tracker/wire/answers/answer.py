@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from llama_token_tracker._log_once import notice
+from llama_token_tracker.events.event import Operation
 from llama_token_tracker.extraction.reader import describes_error
 from llama_token_tracker.extraction.shapes.bedrock import HEADERS
 from llama_token_tracker.wire.answers.content_encoding import ContentDecoder, UndecodableError
@@ -32,40 +33,35 @@ _NEXT_OBJECT: Final = re.compile(rb"\}[ \t\r]*\n\s*\{")
 """Between objects that stand each on lines of its own; within one there's a comma."""
 
 
-def keep_unread(
-    exchange: Exchange, dialect: Dialect, headers: Mapping[bytes, bytes], content: bytes
-) -> bool:
-    """Have a body that is there already wait until somebody asks; say whether it may.
+def unread(
+    operation: Operation, dialect: Dialect, headers: Mapping[bytes, bytes], content: bytes
+) -> bytes:
+    """The one object that a body holds, if it may wait until somebody asks; else nothing.
 
     Args:
-        exchange: The request that it answers.
+        operation: What was asked for.
         dialect: How it's worded.
         headers: The answer's headers, by their names in lower case.
-        content: The body, decoded.
+        content: The body, decoded, all of it.
     """
     if (
         headers.get(b"content-type", b"").partition(b";")[0] == _JSON
-        and len(content) <= longest(is_read=exchange.operation != "embedding")
+        and len(content) <= longest(is_read=operation != "embedding")
         and _COUNTS.keys().isdisjoint(headers)
-        and _keep_unread(exchange, dialect, content.strip())
+        and _may_wait(dialect, document := content.strip())
     ):
-        exchange.settle("complete")
-        return True
-    return False
+        return document
+    return b""
 
 
-def _keep_unread(exchange: Exchange, dialect: Dialect, document: bytes) -> bool:
-    """Have it wait if it's one object, as far as can be seen, of which nothing is needed by now."""
-    may_wait = (
+def _may_wait(dialect: Dialect, document: bytes) -> bool:
+    """Whether it's one object, as far as can be seen, of which nothing is needed by now."""
+    return (
         dialect.deferral is None
         and document[:1] == b"{"
         and document[-1:] == b"}"
         and (b"\n" not in document or _NEXT_OBJECT.search(document) is None)
-        and exchange.add_unread(document)
     )
-    if may_wait:
-        exchange.keep(document)
-    return may_wait
 
 
 class Answer:
@@ -176,7 +172,8 @@ class Answer:
             return False
 
     def _read_whole(self, document: bytes) -> bool:
-        if not self._counts and _keep_unread(self._exchange, self._dialect, document):
+        may_wait = not self._counts and _may_wait(self._dialect, document)
+        if may_wait and self._exchange.add_unread(document):
             return True
         fields = decoded(document)
         if fields is None:

@@ -15,11 +15,9 @@ from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import BEDROCK, BEDROCK_SERVICE
 from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
-from llama_token_tracker.tracking.correlation import NOBODYS
-from llama_token_tracker.tracking.scopes import has_open_scope
 from llama_token_tracker.wire.exchange import Exchange
-from llama_token_tracker.wire.operations import find
-from llama_token_tracker.wire.plain import PlainRequest, exchange_of
+from llama_token_tracker.wire.operations import find, served_in_region
+from llama_token_tracker.wire.plain import PlainRequest, exchange_of, is_plain
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
 
@@ -131,17 +129,17 @@ class Listener:
             context[self._key] = request
 
     def _leaves(self, context: Any, method: str, path: str, body: Any, may_wait: bool) -> None:
-        recorder, region = self._recorder, context.get("client_region")
-        tracker = self._tracker
+        recorder, tracker = self._recorder, self._tracker
         try:
             found = find(BEDROCK_SERVICE, method, path)
             if found is None:
                 return
+            sent = served_in_region(context.get("client_region"))
             owned = tracker.owners.around(found.provider)
-            if may_wait and owned is NOBODYS and not (tracker.is_limited or has_open_scope()):
-                context[self._key] = PlainRequest(recorder, found, body, region)
+            if may_wait and is_plain(owned, tracker):
+                context[self._key] = PlainRequest(recorder, found, body, sent)
                 return
-            exchange = exchange_of(recorder, found, body, region, owned)
+            exchange = exchange_of(recorder, found, body, sent, owned)
         except Exception as error:  # noqa: BLE001 - counting must not stop the call
             notice("a request to Bedrock could not be noted", error, "it is not counted")
             return
@@ -231,7 +229,8 @@ class Listener:
         found = find(BEDROCK_SERVICE, method, path)
         if found is None:
             return None
-        exchange = exchange_of(self._recorder, found, body, context.get("client_region"))
+        sent = served_in_region(context.get("client_region"))
+        exchange = exchange_of(self._recorder, found, body, sent)
         if asked is None:
             exchange.model = ""
         return exchange

@@ -40,7 +40,7 @@ def _invoke(exchange: Exchange, parsed: dict[str, Any], _content: bytes) -> None
 
 def _plain_invoke(request: PlainRequest, parsed: dict[str, Any], _content: bytes) -> bool:
     headers: Mapping[str, str] = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    if request.found.kind == "embedding":
+    if request.operation == "embedding":
         if _INPUT_COUNT not in headers:
             return False
     elif _OUTPUT_COUNT not in headers or not watch_body(parsed["body"], request):
@@ -83,7 +83,6 @@ def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> Non
     # Whatever its status.
     is_answer = "output" in parsed
     if is_answer and content and exchange.add_unread(content):
-        exchange.keep(content)
         exchange.settle("complete")
         return
     # botocore leaves out what it doesn't know.
@@ -98,8 +97,7 @@ def _converse(exchange: Exchange, parsed: dict[str, Any], content: bytes) -> Non
 def _plain_converse(request: PlainRequest, parsed: dict[str, Any], content: bytes) -> bool:
     if not content or "output" not in parsed:
         return False
-    request.pieces.append(content)
-    request.answered(content, len(content))
+    request.answered_by(content)
     return True
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from llama_token_tracker.wire.httpx.asking import asked
 from llama_token_tracker.wire.httpx.requests import NOTED, answered, leave
 from llama_token_tracker.wire.sending import Leaving, Sent
+from llama_token_tracker.wire.transcript import Recorder
 
 
 def send(
@@ -28,7 +29,7 @@ def send(
     url: Any = getattr(request, "url", None)
     if url is None:
         return wrapped(*args, **kwargs)
-    with _Sending(client, request, url) as all_sent:
+    with _Sending(client, request, url, kwargs) as all_sent:
         response = wrapped(*args, **kwargs)
     if all_sent:
         _answered(all_sent, request, response, is_async=False)
@@ -58,7 +59,7 @@ async def async_send(
     url: Any = getattr(request, "url", None)
     if url is None:
         return await wrapped(*args, **kwargs)
-    with _Sending(client, request, url) as all_sent:
+    with _Sending(client, request, url, kwargs) as all_sent:
         response = await wrapped(*args, **kwargs)
     if all_sent:
         _answered(all_sent, request, response, is_async=True)
@@ -77,9 +78,14 @@ class _Sending(Leaving):
 
     __slots__ = ("_before", "_extensions")
 
-    def __init__(self, client: object, request: Any, url: Any) -> None:
+    def __init__(self, client: object, request: Any, url: Any, options: Mapping[str, Any]) -> None:
         place: tuple[str, str] = url.host, url.path
-        super().__init__(client, *place, lambda recorder: leave(recorder, request, place))
+        is_streamed: bool = options.get("stream", False)
+
+        def noted(recorder: Recorder) -> Sent:
+            return leave(recorder, request, place, is_streamed=is_streamed)
+
+        super().__init__(client, *place, noted)
         self._extensions: dict[str, Any] = request.extensions
         self._before: Any = None
 

@@ -14,13 +14,20 @@ NOTED: Final = "llama_token_tracker.noted"
 """The trackers that know of a request already, by the client that sends it."""
 
 
-def leave(recorder: Recorder, request: Any, place: tuple[str, str] | None = None) -> Sent:
+def leave(
+    recorder: Recorder,
+    request: Any,
+    place: tuple[str, str] | None = None,
+    *,
+    is_streamed: bool = True,
+) -> Sent:
     """Note that a request leaves. Only a budget may stop it.
 
     Args:
         recorder: Where it goes.
         request: The request.
         place: Its host and its path, if they are known.
+        is_streamed: Whether its answer may not be there yet when it's told of.
 
     Raises:
         BudgetExceededError: It would pass a limit.
@@ -37,7 +44,7 @@ def leave(recorder: Recorder, request: Any, place: tuple[str, str] | None = None
         pass_on(error)
         notice("a request could not be noted", error, "it is not counted")
         return UNCOUNTED
-    return note(recorder, host, method, path, body)
+    return note(recorder, host, method, path, body, is_streamed=is_streamed)
 
 
 def answered(
@@ -95,8 +102,7 @@ class _Redirected:
 
 
 def _fail(sent: Sent) -> None:
-    if sent.exchange is not None:
-        sent.exchange.settle("failed")
+    sent.settle("failed")
 
 
 def body_of(request: Any) -> bytes | None:
