@@ -1,7 +1,7 @@
 """Who listens to the clients of this process, and where in their libraries they are heard."""
 
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar, Token
 from functools import cached_property
 from importlib import import_module
@@ -64,6 +64,7 @@ class Listening:
 
     Attributes:
         asked: Which hosts are asked.
+        hears_all: Whether it hears all that any client sends.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Listening:
         self.recorder = recorder
         self._makers: WeakSet[Any] = WeakSet(makers)
         self._clients: WeakSet[Any] | None = None if clients is None else WeakSet(clients)
+        self.hears_all = clients is None and recorder.takes_all
         self.asked = {asked} if isinstance(asked, str) else asked
         self._refusing: set[str] = set()
 
@@ -114,6 +116,10 @@ _MOST_WRAPPED: Final = 99
 """Of so many wrappers around one method ours is looked for."""
 
 _listening: tuple[Listening, ...] = ()
+_hear_all: Sequence[Listening] | None = ()
+"""Who listens to each client, if that's the same for all."""
+_ask: Sequence[Listening] = ()
+"""Those of them who have hosts be asked."""
 _patches: Final[list["_Patch"]] = []
 
 
@@ -122,24 +128,27 @@ def listeners() -> tuple[Listening, ...]:
     return _listening
 
 
-def heard(client: object) -> list[Listening]:
+def heard(client: object) -> Sequence[Listening]:
     """Who listens to a client: of those who count into one tracker, one."""
-    found = [one for one in _listening if one.hears(client)]
-    if len(found) <= 1:
-        return found
-    return list({id(one.recorder.tracker): one for one in found}.values())
+    hear_all = _hear_all
+    if hear_all is None:
+        return _one_a_tracker(one for one in _listening if one.hears(client))
+    return hear_all
+
+
+def _one_a_tracker(listening: Iterable[Listening]) -> Sequence[Listening]:
+    return [*{id(one.recorder.tracker): one for one in listening}.values()]
 
 
 def asking(client: object) -> list[Listening]:
     """Who listens to a client and has hosts be asked for the usage of a stream."""
-    return [one for one in _listening if one.asked and one.hears(client)]
+    return [one for one in _ask if one.hears(client)]
 
 
 def start(listening: Listening) -> None:
     """Have somebody listen, to what is imported later, too."""
-    global _listening
     with LOADING:
-        _listening = (*_listening, listening)
+        _tell(*_listening, listening)
         if not _patches:
             _patches.extend(map(_Patch, POINTS))
         for patch in _patches:
@@ -148,13 +157,20 @@ def start(listening: Listening) -> None:
 
 def stop(listening: Listening) -> None:
     """Have somebody listen no more; after the last, all is as it was."""
-    global _listening
     with LOADING:
-        _listening = tuple(one for one in _listening if one is not listening)
+        _tell(*[one for one in _listening if one is not listening])
         if not _listening:
             for patch in _patches:
                 patch.take_back()
     listening.stop()
+
+
+def _tell(*listening: Listening) -> None:
+    """Have these listen, and nobody else."""
+    global _listening, _hear_all, _ask
+    hear_all = _one_a_tracker(listening) if all(one.hears_all for one in listening) else None
+    asking = [one for one in listening if one.asked]
+    _listening, _hear_all, _ask = listening, hear_all, asking
 
 
 class _Patch:
@@ -229,12 +245,14 @@ def set_out(client: object, url: str) -> tuple[list[Recorder], Token[Any] | None
         Who listens and didn't know of it, and what says that it's there, for `arrived`.
     """
     known = _underway.get()
-    recorders = [one.recorder for one in heard(client)]
-    if known:
-        recorders = [one for one in recorders if (one.tracker, url) not in known]
-    if not recorders:
-        return recorders, None
-    return recorders, _underway.set((*known, *[(one.tracker, url) for one in recorders]))
+    recorders: list[Recorder] = []
+    for one in heard(client):
+        recorder = one.recorder
+        way = recorder.tracker, url
+        if way not in known:
+            recorders.append(recorder)
+            known = (*known, way)
+    return recorders, _underway.set(known) if recorders else None
 
 
 def arrived(token: Token[Any]) -> None:

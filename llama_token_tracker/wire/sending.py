@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Token
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
 
 FIRST_ERROR: Final = 300
+NOTED: Final = "llama_token_tracker.noted"
+"""The trackers that know of a request already, by the client that sends it."""
 _IDS: Final = (b"x-request-id", b"request-id", b"apim-request-id", b"mistral-correlation-id")
 """Where answers say what their provider calls the request."""
 
@@ -193,20 +196,25 @@ class Leaving:
 
     Args:
         client: Who sends it.
-        host: The host's name.
-        path: Its path.
+        place: The host's name, and the path.
         note: Notes it for one of those who listen. A budget may stop it.
+        marks: Where the transports that it passes look who knows of it, if that library has such.
     """
 
-    __slots__ = ("_note", "_noted", "_sender", "_sent", "_token", "_url")
+    __slots__ = ("_before", "_marks", "_note", "_sender", "_sent", "_token", "_url")
 
     def __init__(
-        self, client: object, host: str, path: str, note: Callable[[Recorder], Sent]
+        self,
+        client: object,
+        place: tuple[str, str],
+        note: Callable[[Recorder], Sent],
+        marks: dict[str, Any] | None = None,
     ) -> None:
         self._sender = client
-        self._url = host + path
+        self._url = "".join(place)
         self._note = note
-        self._noted: list[Recorder] = []
+        self._marks = marks
+        self._before: Any = None
         self._sent: list[Sent] = []
         self._token: Token[Any] | None = None
 
@@ -217,12 +225,17 @@ class Leaving:
             BudgetExceededError: It would pass a limit.
         """
         recorders, self._token = set_out(self._sender, self._url)
+        marks = self._marks
         try:
             for recorder in recorders:
                 sent = self._note(recorder)
                 if sent is not UNCOUNTED:
                     self._sent.append(sent)
-                    self._noted.append(recorder)
+                    if marks is not None:
+                        known = marks.get(NOTED, ())
+                        if self._before is None:
+                            self._before = known
+                        marks[NOTED] = (*known, recorder.tracker)
         except BaseException as error:
             self._end(error)
             raise
@@ -239,6 +252,8 @@ class Leaving:
 
     def _end(self, error: BaseException | None) -> None:
         try:
+            if self._marks is not None and self._before is not None:
+                self._marks[NOTED] = self._before
             if error is not None:
                 for sent in self._sent:
                     sent.lost(error)
@@ -266,11 +281,8 @@ def sending(
         body: Its body, as far as it's there.
         is_streamed: Whether its answer may not be there yet when it's told of.
     """
-
-    def noted(recorder: Recorder) -> Sent:
-        return note(recorder, host, method, path, body, is_streamed=is_streamed)
-
-    return Leaving(client, host, path, noted)
+    noted = partial(note, host=host, method=method, path=path, body=body, is_streamed=is_streamed)
+    return Leaving(client, (host, path), noted)
 
 
 def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

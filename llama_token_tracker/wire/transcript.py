@@ -90,6 +90,9 @@ class Recorder:
         for_budgets: Whether it takes those alone of which only a watch can tell a budget: of calls
             that it refuses, and of those that ask for structure without a callback.
 
+    Attributes:
+        takes_all: Whether it takes whatever is sent.
+
     Raises:
         WatchError: It doesn't count.
     """
@@ -102,7 +105,7 @@ class Recorder:
                 "count; give a TokenCountingHandler or a Tracker."
             )
             raise WatchError(msg)
-        self._for_budgets = for_budgets
+        self.takes_all = not for_budgets
         if not for_budgets:
             self.tracker.is_watching = True
         # A client may live as long as the program; the handler needn't.
@@ -110,7 +113,7 @@ class Recorder:
 
     def takes(self) -> bool:
         """Whether a request is its own that leaves here and now."""
-        if not self._for_budgets:
+        if self.takes_all:
             return True
         owner = self.tracker.owners.find(None)
         return owner is not None and (owner.refusal is not None or owner.is_structured)

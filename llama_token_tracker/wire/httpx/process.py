@@ -1,12 +1,12 @@
 """Has every client of httpx's and of httpx2's be listened to that this process has or makes."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from llama_token_tracker.wire.httpx.asking import asked
-from llama_token_tracker.wire.httpx.requests import NOTED, answered, leave
-from llama_token_tracker.wire.sending import Leaving, Sent
-from llama_token_tracker.wire.transcript import Recorder
+from llama_token_tracker.wire.httpx.requests import answered, leave
+from llama_token_tracker.wire.sending import NOTED, Leaving, Sent
 
 
 def send(
@@ -29,7 +29,7 @@ def send(
     url: Any = getattr(request, "url", None)
     if url is None:
         return wrapped(*args, **kwargs)
-    with _Sending(client, request, url, kwargs) as all_sent:
+    with _leaving(client, request, url, kwargs) as all_sent:
         response = wrapped(*args, **kwargs)
     if all_sent:
         _answered(all_sent, request, response, is_async=False)
@@ -59,7 +59,7 @@ async def async_send(
     url: Any = getattr(request, "url", None)
     if url is None:
         return await wrapped(*args, **kwargs)
-    with _Sending(client, request, url, kwargs) as all_sent:
+    with _leaving(client, request, url, kwargs) as all_sent:
         response = await wrapped(*args, **kwargs)
     if all_sent:
         _answered(all_sent, request, response, is_async=True)
@@ -70,37 +70,11 @@ def _options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name != "request"}
 
 
-class _Sending(Leaving):
-    """A request that leaves a client; the transports that it passes know of that.
-
-    What the client makes of it takes that along.
-    """
-
-    __slots__ = ("_before", "_extensions")
-
-    def __init__(self, client: object, request: Any, url: Any, options: Mapping[str, Any]) -> None:
-        place: tuple[str, str] = url.host, url.path
-        is_streamed: bool = options.get("stream", False)
-
-        def noted(recorder: Recorder) -> Sent:
-            return leave(recorder, request, place, is_streamed=is_streamed)
-
-        super().__init__(client, *place, noted)
-        self._extensions: dict[str, Any] = request.extensions
-        self._before: Any = None
-
-    def __enter__(self) -> list[Sent]:
-        all_sent = super().__enter__()
-        if all_sent:
-            self._before = self._extensions.get(NOTED, ())
-            trackers = [recorder.tracker for recorder in self._noted]
-            self._extensions[NOTED] = (*self._before, *trackers)
-        return all_sent
-
-    def _end(self, error: BaseException | None) -> None:
-        if self._before is not None:
-            self._extensions[NOTED] = self._before
-        super()._end(error)
+def _leaving(client: object, request: Any, url: Any, options: Mapping[str, Any]) -> Leaving:
+    """A request that leaves a client; what that makes of it takes the marks along."""
+    place: tuple[str, str] = url.host, url.path
+    noted = partial(leave, request=request, place=place, is_streamed=options.get("stream", False))
+    return Leaving(client, place, noted, request.extensions)
 
 
 def _answered(all_sent: list[Sent], request: Any, response: Any, *, is_async: bool) -> None:

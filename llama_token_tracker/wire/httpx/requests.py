@@ -6,12 +6,10 @@ from typing import Any, Final
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.wire.httpx.streams import watch_answer
-from llama_token_tracker.wire.sending import FIRST_ERROR, UNCOUNTED, Sent, by_name, note
+from llama_token_tracker.wire.sending import FIRST_ERROR, NOTED, UNCOUNTED, Sent, by_name, note
 from llama_token_tracker.wire.transcript import Recorder
 
 _REDIRECTED: Final = "llama_token_tracker.redirected"
-NOTED: Final = "llama_token_tracker.noted"
-"""The trackers that know of a request already, by the client that sends it."""
 
 
 def leave(
