@@ -4,7 +4,6 @@ import gc
 import json
 import time
 import tracemalloc
-from contextlib import suppress
 from io import BytesIO
 from itertools import islice
 from types import SimpleNamespace
@@ -19,8 +18,8 @@ from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.tracking.tracker import Tracker
 from llama_token_tracker.usage import Usage
 from llama_token_tracker.wire import watch
-from tests.interrupts import TimeLimit, handled, interrupted, raising
 from tests.wire.bedrock.conftest import BODY, CLAUDE, MESSAGES
+from tests.wire.interrupted import assert_counted_once
 
 CACHED = Usage(input_tokens=907, output_tokens=13, cache_read_tokens=502, cache_write_tokens=311)
 CALLS: dict[str, Any] = {
@@ -44,22 +43,7 @@ def test_it_is_counted_once_wherever_it_is_interrupted(call: str):
     with LoopbackProvider(Reply("yes", CACHED)) as provider:
         client = boto3.client("bedrock-runtime", **provider.arguments("bedrock"))
 
-        def known(at: int) -> tuple[int, int, int]:
-            tracker, before, places = Tracker(), len(provider.billed), 0
-            with watch(tracker, client), suppress(TimeLimit):
-                places = interrupted(lambda: CALLS[call](client), at)
-            gc.collect()
-            events = [*tracker.llm_token_counts, *tracker.embedding_token_counts]
-            return len(events), len(provider.billed) - before, places
-
-        known(-1)
-        once, billed, places = known(-1)
-        assert (once, billed) == (1, 1)
-        assert places > 30
-        with handled(raising):
-            found = [known(at)[:2] for at in range(places)]
-    assert {events for events, billed in found if billed} == {1}
-    assert {events for events, billed in found if not billed} <= {0, 1}
+        assert_counted_once(lambda: CALLS[call](client), provider, client)
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if call != "an embedding"])
@@ -227,11 +211,15 @@ def test_a_long_stream_takes_little_while_it_is_read(
             tracemalloc.stop()
             assert next(events)
 
+    def least() -> int:
+        # Of several, for the provider, in this process too, may be ahead or not.
+        return min(held() for _ in range(3))
+
     held()
-    plain = held()
+    plain = least()
     watch(tracker, client)
     # Of the last 256 events it's the bytes.
-    assert held() - plain < 100_000
+    assert least() - plain < 150_000
 
 
 def _held_by_us(thing: object) -> bool:

@@ -1,9 +1,8 @@
 """Requests that are nobody's, whose answers are whole: both are kept until somebody asks."""
 
-import gc
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import anthropic
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from llama_token_tracker import TokenCountingEvent, Tracker, watch
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.usage import Usage
-from tests.interrupts import handled, interrupted, raising
+from tests.wire.interrupted import assert_counted_once
 
 CACHED: Final = Usage(input_tokens=907, output_tokens=13, cache_read_tokens=502)
 MESSAGES: Final[Any] = [{"role": "user", "content": "whose is it?"}]
@@ -72,25 +71,7 @@ CALLS: Final[dict[str, Call]] = {
 def test_it_is_counted_once_wherever_it_is_interrupted(call: str):
     """Whatever interrupts the caller, what was billed is an event, and no other call is."""
     with LoopbackProvider(Reply("yes", CACHED, embedding=(0.5,))) as provider:
-        ask = CALLS[call](provider)
-
-        def known(at: int) -> tuple[int, int, int]:
-            tracker, before, places = Tracker(), len(provider.billed), 0
-            # SDKs raise errors of their own for whatever ends a request.
-            with watch(tracker), suppress(Exception):
-                places = interrupted(ask, at)
-            gc.collect()
-            events = [*tracker.llm_token_counts, *tracker.embedding_token_counts]
-            return len(events), len(provider.billed) - before, places
-
-        known(-1)
-        once, billed, places = known(-1)
-        assert (once, billed) == (1, 1)
-        assert places > 30
-        with handled(raising):
-            found = [known(at)[:2] for at in range(places)]
-    assert {events for events, billed in found if billed} == {1}
-    assert {events for events, billed in found if not billed} <= {0, 1}
+        assert_counted_once(CALLS[call](provider), provider)
 
 
 @contextmanager
