@@ -48,8 +48,8 @@ def exchange_of(
     return exchange
 
 
-def is_plain(owned: Owned, tracker: Tracker) -> bool:
-    """Whether a request that leaves here and now, and is somebody's or nobody's, may be plain."""
+def may_be_plain(owned: Owned, tracker: Tracker) -> bool:
+    """Whether a request that leaves here and now, and is whose `owned` says, may be plain."""
     return owned is NOBODYS and not (tracker.is_limited or has_open_scope())
 
 

@@ -17,7 +17,7 @@ from llama_token_tracker.wire.dialects import Dialect
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.listening import arrived, set_out
 from llama_token_tracker.wire.operations import find, uncounted_provider
-from llama_token_tracker.wire.plain import PlainRequest, exchange_of, is_plain
+from llama_token_tracker.wire.plain import PlainRequest, exchange_of, may_be_plain
 from llama_token_tracker.wire.refusals import hand_on
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
@@ -162,7 +162,7 @@ def _noted(
     if found is not None:
         dialect = found.dialect
         owned = recorder.tracker.owners.around(found.provider)
-        if not is_streamed and dialect.deferral is None and is_plain(owned, recorder.tracker):
+        if not is_streamed and dialect.deferral is None and may_be_plain(owned, recorder.tracker):
             return Sent(PlainRequest(recorder, found, body, found.sent), dialect), None
         exchange = exchange_of(recorder, found, body, found.sent, owned)
         if dialect.deferral is not None:

@@ -17,7 +17,7 @@ from llama_token_tracker.errors import WatchError
 from llama_token_tracker.events.call import status_after
 from llama_token_tracker.wire.exchange import Exchange
 from llama_token_tracker.wire.operations import find, served_in_region
-from llama_token_tracker.wire.plain import PlainRequest, exchange_of, is_plain
+from llama_token_tracker.wire.plain import PlainRequest, exchange_of, may_be_plain
 from llama_token_tracker.wire.transcript import Recorder
 from llama_token_tracker.wire.uncounted import UncountedRequest
 
@@ -136,7 +136,7 @@ class Listener:
                 return
             sent = served_in_region(context.get("client_region"))
             owned = tracker.owners.around(found.provider)
-            if may_wait and is_plain(owned, tracker):
+            if may_wait and may_be_plain(owned, tracker):
                 context[self._key] = PlainRequest(recorder, found, body, sent)
                 return
             exchange = exchange_of(recorder, found, body, sent, owned)
