@@ -30,8 +30,9 @@ def documents_in(content: bytes) -> list[bytes]:
         listed: object = json.loads(content)
     except (ValueError, RecursionError):
         lines = [line for line in content.splitlines() if line.strip()]
-        are_objects = all(decoded(line) is not None for line in lines)
-        return lines if len(lines) > 1 and are_objects else []
+        if len(lines) > 1 and all(decoded(line) is not None for line in lines):
+            return lines
+        return []
     entries = cast("list[object]", listed) if isinstance(listed, list) else []
     return [json.dumps(entry).encode() for entry in entries]
 

@@ -67,8 +67,6 @@ class PlainRequest(Pending):
         sent: How it's served, as far as that's known by where it's sent.
 
     Attributes:
-        found: What is known of it by its path.
-        operation: What is asked for, as far as that can be told.
         provider_id: What its provider calls it.
         pieces: The pieces of the answer that have come.
         read_piece: Gives what a piece tells of its tokens, if that's a stream's.
@@ -78,13 +76,12 @@ class PlainRequest(Pending):
         "_body",
         "_duration_s",
         "_exchange",
+        "_found",
         "_is_over",
         "_recorder",
         "_sent",
         "_since",
         "_told",
-        "found",
-        "operation",
         "pieces",
         "provider_id",
         "read_piece",
@@ -96,8 +93,7 @@ class PlainRequest(Pending):
         self.is_charged = self.is_inherited = self.is_listed = False
         self.held_bytes = len(body) if type(body) in SIZED else 0
         self._recorder = recorder
-        self.found = found
-        self.operation: Operation = found.kind
+        self._found = found
         self._body = body
         self._sent = sent
         self._exchange: Exchange | None = None
@@ -116,6 +112,11 @@ class PlainRequest(Pending):
 
     def _lose(self) -> None:
         self.settle("abandoned")
+
+    @property
+    def operation(self) -> Operation:
+        """What is asked for, as far as that can be told."""
+        return self._found.kind
 
     def answered(self, told: Any, held_bytes: int) -> None:
         """Note that it was answered well.
@@ -185,7 +186,7 @@ class PlainRequest(Pending):
         return exchange
 
     def _made(self) -> Exchange:
-        left = self._recorder, self.found, self._body, self._sent
+        left = self._recorder, self._found, self._body, self._sent
         exchange = exchange_of(*left, NOBODYS, self._since)
         exchange.told_id(self.provider_id)
         exchange.pieces, exchange.read_piece = self.pieces, self.read_piece

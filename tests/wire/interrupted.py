@@ -6,18 +6,27 @@ from contextlib import suppress
 
 from llama_token_tracker import Tracker, watch
 from llama_token_tracker.testing import LoopbackProvider
-from tests.interrupts import handled, interrupted, raising
+from tests.interrupts import TimeLimit, handled, interrupted, raising
 
 
 def assert_counted_once(
-    ask: Callable[[], object], provider: LoopbackProvider, *clients: object
+    ask: Callable[[], object],
+    provider: LoopbackProvider,
+    *clients: object,
+    raised: type[Exception] = TimeLimit,
 ) -> None:
-    """Hold that what was billed is one event, wherever an alarm ends a request, and no other is."""
+    """Hold that what was billed is one event, wherever an alarm ends a request, and no other is.
+
+    Args:
+        ask: Sends a request.
+        provider: Who answers it.
+        clients: Who is watched; the whole process if there's none.
+        raised: What comes of an alarm that's raised in it.
+    """
 
     def known(at: int) -> tuple[int, int, int]:
         tracker, before, places = Tracker(), len(provider.billed), 0
-        # SDKs raise errors of their own for whatever ends a request.
-        with watch(tracker, *clients), suppress(Exception):
+        with watch(tracker, *clients), suppress(raised):
             places = interrupted(ask, at)
         gc.collect()
         events = [*tracker.llm_token_counts, *tracker.embedding_token_counts]
