@@ -181,6 +181,8 @@ def soon(task: Task) -> None:
 
 def run_late() -> None:
     """Run what finalizers have left. Whoever calls this holds no lock."""
+    if not _late:
+        return  # quick, for each end of a call asks
     # What comes meanwhile, the next one runs: nobody does others' work for ever.
     for _ in range(len(_late)):
         try:

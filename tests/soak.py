@@ -36,7 +36,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from llama_token_tracker import Budget, BudgetExceededError, TokenCountingHandler, Usage
-from llama_token_tracker.llama_index.instrumentation import SPANS
+from llama_token_tracker.llama_index.span_tree import SPANS
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from llama_token_tracker.wire import AsyncWatchingTransport, WatchingTransport, watch
 from tests.matrix.clients import LLMS

@@ -12,9 +12,9 @@ from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.events.transcripts import EmbeddedTexts
 from llama_token_tracker.extraction import SILENT
 from llama_token_tracker.extraction.texts import shown
-from llama_token_tracker.llama_index.instrumentation import embedding
 from llama_token_tracker.llama_index.open_calls import OpenCall
 from llama_token_tracker.llama_index.payloads import DICTS, is_image
+from llama_token_tracker.llama_index.span_tree import embedding
 from llama_token_tracker.tracking.correlation import AnsweredRequest
 
 

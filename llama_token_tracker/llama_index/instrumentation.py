@@ -5,7 +5,6 @@ are told they pass on to listeners, and more of it to those who hear all; what g
 swallowed by the dispatcher.
 """
 
-import asyncio
 import inspect
 import threading
 import weakref
@@ -33,160 +32,26 @@ from llama_index.core.instrumentation.events.llm import (
 )
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
-from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_token_tracker._background import soon
 from llama_token_tracker._lock import fresh_in_children
-from llama_token_tracker._log_once import notice
 from llama_token_tracker._names import PROVIDERS, SPOKEN_BY_OTHERS, is_elsewhere
-from llama_token_tracker.events.call import MAX_OPEN
 from llama_token_tracker.extraction.texts import is_list, items
 from llama_token_tracker.llama_index.base_classes import get_dispatcher
 from llama_token_tracker.llama_index.open_calls import Stream
+from llama_token_tracker.llama_index.span_tree import (
+    MAX_NAMES,
+    MAX_SPANS,
+    SPANS,
+    STRUCTURED,
+    Embedding,
+)
 from llama_token_tracker.tokenizers.request_fields import PLAIN, is_empty, kept
 from llama_token_tracker.tracking.scopes import IN_GENERATORS, reset_current, restore_current
 
-CALL_METHODS: Final = BaseLLM.__abstractmethods__ - {"metadata"}
-"""The methods of an LLM that call a provider: `chat`, `astream_complete` and so on."""
-
-STRUCTURED: Final = "structured_predict"
-"""In the names of methods that ask another for the answer, or the provider, without a callback."""
-
-_MAX_SPANS: Final = 4 * MAX_OPEN
-_MAX_NAMES: Final = 1_000
-
-
-class _IsCall(dict[str, bool]):
-    """Whether a method, as `Class.method`, calls a model; there are as many as a program has."""
-
-    def __missing__(self, name: str) -> bool:
-        method = name.rpartition(".")[2]
-        is_call = method in CALL_METHODS or STRUCTURED in method
-        if len(self) < _MAX_NAMES:
-            self[name] = is_call
-        return is_call
-
-
-class _Spans:
-    """The open spans of this process, and the span each was entered in.
-
-    Attributes:
-        parents: By span, the one that it was entered in.
-    """
-
-    def __init__(self) -> None:
-        self.parents: dict[str, str | None] = {}
-        self._is_call = _IsCall()
-
-    def make_room(self) -> None:
-        """Forget the oldest: spans that never end must not pile up."""
-        self.parents.pop(next(iter(self.parents)), None)
-
-    def __len__(self) -> int:
-        return len(self.parents)
-
-    def parent(self, span_id: str) -> str | None:
-        return self.parents.get(span_id)
-
-    def is_call(self, span_id: str) -> bool:
-        # Span ids are `Class.method-uuid`.
-        return self._is_call[span_id.partition("-")[0]]
-
-
-SPANS: Final = _Spans()
-
-
-# `MutableMappingKVStore`; before 0.12.27 there was `BaseInMemoryKVStore`.
-_NEAR: Final = SimpleKVStore.__mro__[1]
-
-
-class Embedding:
-    """A method that embeds texts, batch by batch, and the cache that it will look into first.
-
-    The end of a call tells of all texts alike, so the cache is looked into here too, before
-    the call does. A cache outside of this process is asked as well, but not from within an
-    event loop, which would have to wait for it.
-    """
-
-    def __init__(self, cache: Any, texts: list[str], batch_size: int) -> None:
-        self._cache = cache
-        self._is_near = isinstance(cache, _NEAR)
-        self._texts = texts
-        self._batch_size = batch_size
-        # By whoever counts them, how many texts it was told of.
-        self._done: dict[int, int] = {}
-
-    def next_batch(self, counter: object) -> tuple[list[str], frozenset[str] | None]:
-        """The texts of the next call, as far as whoever counts it is concerned.
-
-        Returns:
-            All of them, and those that the cache holds; `None` if that can't be told.
-        """
-        done = self._done.get(id(counter), 0)
-        self._done[id(counter)] = end = done + self._batch_size
-        batch = self._texts[done:end]
-        return batch, self._served(batch) if self._cache else frozenset()
-
-    def _served(self, batch: list[str]) -> frozenset[str] | None:
-        if not self._is_near and _in_event_loop():
-            return None
-        try:
-            return frozenset(
-                text
-                for text in batch
-                if self._cache.get(key=text, collection="embeddings") is not None
-            )
-        except Exception as error:  # noqa: BLE001 - a foreign cache may raise anything
-            notice("an embeddings_cache could not be read", error, "all texts are counted")
-            return None
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-_embedding: Final[dict[str, Embedding]] = {}
-
-
-def embedding(span_id: str | None) -> Embedding | None:
-    """The method with this span, if it embeds texts."""
-    return _embedding.get(span_id) if span_id is not None else None
-
-
-def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> bool:
-    """Note what a method is going to embed; `False` if that's nothing."""
-    batch_size = getattr(model, "embed_batch_size", None)
-    if batch_size is None or len(_embedding) >= _MAX_SPANS:
-        return True
-    texts = arguments.get("texts")
-    if texts is None:
-        texts = [arguments.get("text", arguments.get("query"))]
-    if not is_list(texts):
-        return True  # an iterator would be used up by being looked at
-    cache = getattr(model, "embeddings_cache", None)
-    known = list(items(texts))
-    _embedding[span_id] = Embedding(cache, known, batch_size)
-    return bool(known)
-
-
-_restored: Final[dict[str, Any]] = {}
-"""How to undo what made a generator's scope current for the length of a span, by span."""
-
-
-def _restore_scope(span_id: str) -> None:
-    token = restore_current() if len(_restored) < _MAX_SPANS else None
-    if token is not None:
-        _restored[span_id] = token
-
-
-def _reset_scope(span_id: str) -> None:
-    token = _restored.pop(span_id, None)
-    if token is not None:
-        reset_current(token)
+_STREAMS: Final = (GeneratorType, AsyncGeneratorType)
+_MODELS: Final = (BaseLLM, BaseEmbedding)
+_URL_FIELDS: Final = frozenset(("api_base", "base_url"))
 
 
 class Listener(Protocol):
@@ -265,14 +130,14 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         **kwargs: Any,
     ) -> None:
         parents = SPANS.parents
-        if len(parents) >= _MAX_SPANS:
+        if len(parents) >= MAX_SPANS:
             SPANS.make_room()
         parents[id_] = parent_id
-        if IN_GENERATORS:
-            _restore_scope(id_)
+        if IN_GENERATORS and (token := restore_current()) is not None:
+            SPANS.note(id_).scope = token
         name, kind = id_.partition("-")[0], type(instance)
-        plan = _plans.get(name)
-        if plan is None or plan.kind() is not kind:
+        plan = _plans[name]
+        if plan.kind() is not kind:
             plan = _learn(name, kind)
         for step in plan.steps:
             step(id_, instance, bound_args.arguments)
@@ -285,13 +150,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         result: Any | None = None,
         **kwargs: Any,
     ) -> None:
-        _leave_span(id_)
-        if type(result) in _STREAMS:
-            stream: Any = result
-            for listener in _listeners():
-                listener.returned(id_, stream)
-        else:
-            _tell_left(id_, result, None)
+        _end_span(id_, result, None)
 
     def span_drop(
         self,
@@ -301,8 +160,7 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         err: BaseException | None = None,
         **kwargs: Any,
     ) -> None:
-        _leave_span(id_)
-        _tell_left(id_, None, err)
+        _end_span(id_, None, err)
 
     def new_span(self, *_args: Any, **_kwargs: Any) -> None:
         """Make no span."""
@@ -314,44 +172,6 @@ class _SpanHandler(BaseSpanHandler[BaseSpan]):
         """Keep no span."""
 
 
-_unheard: Final[set[str]] = set()
-"""The open calls of models that no handler is told of."""
-
-
-def _is_heard(span_id: str, model: Any) -> bool:
-    """Whether a handler is told of a model's call, or one around it was noted already."""
-    try:
-        handlers = model.callback_manager.handlers
-    except AttributeError:
-        return True
-    # By what it's called: of LlamaIndex's own, or of a class that was loaded twice, it's as true.
-    # No generator: what interrupts this would be lost in its end.
-    for one in handlers:
-        if hasattr(one.__class__, "total_llm_token_count"):
-            return True
-    if not isinstance(model, _MODELS) or len(_unheard) >= _MAX_SPANS:
-        return True  # engines have methods of these names, too
-    if isinstance(getattr(model, "llm", None), _MODELS):
-        return True  # one that asks another, whose own span tells
-    around = SPANS.parent(span_id)
-    while around is not None and around not in _unheard:
-        around = SPANS.parent(around)
-    _unheard.add(span_id)
-    return around is not None
-
-
-_STREAMS: Final = (GeneratorType, AsyncGeneratorType)
-
-
-URLS: Final[dict[str, str]] = {}
-"""By a span that is open, the URL that its model asks, if that isn't its class's own."""
-
-
-def url_of(span_id: str | None) -> str | None:
-    """The URL that the model of a span asks, if that tells more than its class."""
-    return URLS.get(span_id or "")
-
-
 def _note_url(span_id: str, model: Any, _arguments: object) -> None:
     fields = model.__dict__
     url = fields.get("api_base")
@@ -361,17 +181,8 @@ def _note_url(span_id: str, model: Any, _arguments: object) -> None:
     if type(url) is not str or not is_elsewhere(url):
         return
     provider = PROVIDERS.get(model.class_name())
-    if (provider is None or provider in SPOKEN_BY_OTHERS) and len(URLS) < _MAX_SPANS:
-        URLS[span_id] = url
-
-
-SETTINGS: Final[dict[str, dict[str, Any]]] = {}
-"""By a span that is open, what its model is set to of these."""
-
-
-def settings_of(span_id: str | None) -> dict[str, Any] | None:
-    """What the model of a span is set to that may add to its prompts' tokens."""
-    return SETTINGS.get(span_id or "")
+    if provider is None or provider in SPOKEN_BY_OTHERS:
+        SPANS.note(span_id).url = url
 
 
 def _note_settings(names: Sequence[str], span_id: str, model: Any, _arguments: object) -> None:
@@ -384,10 +195,27 @@ def _note_settings(names: Sequence[str], span_id: str, model: Any, _arguments: o
 
 
 def _note_setting(span_id: str, name: str, value: object) -> None:
-    if len(SETTINGS) < _MAX_SPANS:
-        # Of the program's own objects none is kept.
-        known = value if type(value) in PLAIN else type(value).__name__
-        SETTINGS.setdefault(span_id, {})[name] = known
+    notes = SPANS.note(span_id)
+    if notes.settings is None:
+        notes.settings = {}
+    # Of the program's own objects none is kept.
+    notes.settings[name] = value if type(value) in PLAIN else type(value).__name__
+
+
+def _note_texts(span_id: str, model: Any, arguments: Mapping[str, Any]) -> bool:
+    """Note what a method is going to embed; `False` if that's nothing."""
+    batch_size = getattr(model, "embed_batch_size", None)
+    if batch_size is None:
+        return True
+    texts = arguments.get("texts")
+    if texts is None:
+        texts = [arguments.get("text", arguments.get("query"))]
+    if not is_list(texts):
+        return True  # an iterator would be used up by being looked at
+    cache = getattr(model, "embeddings_cache", None)
+    known = list(items(texts))
+    SPANS.note(span_id).embedding = Embedding(cache, known, batch_size)
+    return bool(known)
 
 
 def _tell_structured(span_id: str, model: Any, arguments: Mapping[str, Any]) -> None:
@@ -407,12 +235,36 @@ def _tell_called(
         if isinstance(model, _MODELS):  # engines have methods of these names, too
             for listener in hearing:
                 listener.entered(span_id, model, arguments)
-    elif not _is_heard(span_id, model):
-        for listener in _listeners():
-            listener.unheard(span_id, nests=nests)
+        return
+    try:
+        handlers = model.callback_manager.handlers
+    except AttributeError:
+        return
+    # By what it's called: of LlamaIndex's own, or of a class that was loaded twice, it's as true.
+    # No generator: what interrupts this would be lost in its end.
+    for one in handlers:
+        if hasattr(one.__class__, "total_llm_token_count"):
+            return
+    _tell_unheard(span_id, model, nests=nests)
 
 
-_URL_FIELDS: Final = frozenset(("api_base", "base_url"))
+def _tell_unheard(span_id: str, model: Any, *, nests: bool) -> None:
+    """Tell of a model's call of which no handler is told, if no call around it was told of."""
+    if not isinstance(model, _MODELS):
+        return  # engines have methods of these names, too
+    if isinstance(getattr(model, "llm", None), _MODELS):
+        return  # one that asks another, whose own span tells
+    SPANS.note(span_id).is_unheard = True
+    around = SPANS.parent(span_id)
+    while around is not None:
+        notes = SPANS.notes.get(around)
+        if notes is not None and notes.is_unheard:
+            return
+        around = SPANS.parent(around)
+    for listener in _listeners():
+        listener.unheard(span_id, nests=nests)
+
+
 _Step: TypeAlias = Callable[[str, Any, Mapping[str, Any]], None]
 
 
@@ -424,16 +276,25 @@ class _Plan(NamedTuple):
         steps: What is to be done.
     """
 
-    kind: weakref.ref[type]
+    kind: Callable[[], type | None]
     steps: tuple[_Step, ...]
 
 
-_plans: Final[dict[str, _Plan]] = {}
-"""By a method, as `Class.method`; of classes of the same name, that of the last one."""
+_UNKNOWN: Final = _Plan(lambda: None, ())
+
+
+class _Plans(dict[str, _Plan]):
+    """By a method, as `Class.method`; of classes of the same name, that of the last one."""
+
+    def __missing__(self, name: str) -> _Plan:
+        return _UNKNOWN
+
+
+_plans: Final = _Plans()
 
 
 def _learn(name: str, kind: type) -> _Plan:
-    if len(_plans) >= _MAX_NAMES:
+    if len(_plans) >= MAX_NAMES:
         _plans.clear()
     _plans[name] = plan = _Plan(weakref.ref(kind), tuple(_steps_of(name, kind)))
     return plan
@@ -455,23 +316,18 @@ def _steps_of(name: str, kind: type) -> Iterator[_Step]:
         yield _tell_called
 
 
-def _leave_span(span_id: str) -> None:
+def _end_span(span_id: str, result: Any, error: BaseException | None) -> None:
+    """Forget a span, and tell of the end of a method that callbacks don't tell of in full."""
     SPANS.parents.pop(span_id, None)
-    if URLS:
-        URLS.pop(span_id, None)
-    if SETTINGS:
-        SETTINGS.pop(span_id, None)
-    if _embedding:
-        _embedding.pop(span_id, None)
-    if _restored:
-        _reset_scope(span_id)
-    if _unheard:
-        _unheard.discard(span_id)
-
-
-def _tell_left(span_id: str, result: object, error: BaseException | None) -> None:
-    """Tell listeners of the end of a method that isn't told of, or not in full, by callbacks."""
-    if "_embedding" in span_id:
+    # Of most there are none, so that nothing else is asked.
+    if SPANS.notes:
+        notes = SPANS.notes.pop(span_id, None)
+        if notes is not None and notes.scope is not None:
+            reset_current(notes.scope)
+    if type(result) in _STREAMS:
+        for listener in _listeners():
+            listener.returned(span_id, result)
+    elif "_embedding" in span_id:
         for listener in _listeners():
             listener.left_embedding(span_id, error)
     elif STRUCTURED in span_id or (_everywhere and SPANS.is_call(span_id)):
@@ -516,7 +372,6 @@ class _ChunkHandler(BaseEventHandler):
                     tell(hearing, event)
 
 
-_MODELS: Final = (BaseLLM, BaseEmbedding)
 _attaching: Final = fresh_in_children(threading.Lock())
 _CHUNK_EVENTS: Final = (LLMChatInProgressEvent, LLMCompletionInProgressEvent)
 
@@ -594,9 +449,7 @@ def _detach() -> None:
             dispatcher.span_handlers = _without(dispatcher.span_handlers, _span_handler)
         if _holds(dispatcher.event_handlers, _chunk_handler):
             dispatcher.event_handlers = _without(dispatcher.event_handlers, _chunk_handler)
-    SPANS.parents.clear()
-    _restored.clear()
-    SETTINGS.clear()
+    SPANS.clear()
 
 
 def _holds(handlers: list[Any], ours: object) -> bool:

@@ -32,13 +32,6 @@ from llama_token_tracker.extraction.reader import UsageParts
 from llama_token_tracker.extraction.texts import Words, held_bytes, plain_words, written
 from llama_token_tracker.llama_index.base_classes import CoreEvent, CoreHandler
 from llama_token_tracker.llama_index.embeddings import Batches
-from llama_token_tracker.llama_index.instrumentation import (
-    SETTINGS,
-    SPANS,
-    URLS,
-    settings_of,
-    url_of,
-)
 from llama_token_tracker.llama_index.open_calls import (
     OpenCall,
     OpenCalls,
@@ -52,6 +45,7 @@ from llama_token_tracker.llama_index.payloads import (
     options_of,
     transcript_of,
 )
+from llama_token_tracker.llama_index.span_tree import SPANS
 from llama_token_tracker.tokenizers.request_fields import NONE
 from llama_token_tracker.tracking.charging import release, take_reservation
 from llama_token_tracker.tracking.correlation import (
@@ -151,17 +145,19 @@ class Recorder:
         outcomes = self.calls.end(event_id, response, error)
         if outcomes is not None:
             for one in outcomes:
-                is_answer = one.status == "complete" and self._may_be_elsewhere(one.call)
-                if not (is_answer and _is_elsewhere(self, one.call, one.response)):
+                if not self._is_handed_on(one):
                     self.record(one)
         # The echo of a stream that was dropped before is counted already.
         elif status_after(error) != "abandoned":
             # Fed by hand, without a start.
             self.record(outcome_of(call_of(payload, event_id), response, error))
 
-    def _may_be_elsewhere(self, call: OpenCall) -> bool:
-        """Whether anybody else's answer is known that a call may hand on."""
-        return bool(self.calls.by_id or self._known_answers or call.has_lost)
+    def _is_handed_on(self, outcome: Outcome) -> bool:
+        """Whether an answer is one that's recorded already, or will be: quick if none is known."""
+        call = outcome.call
+        if not (self._known_answers or self.calls.by_id or call.has_lost):
+            return False
+        return outcome.status == "complete" and _is_elsewhere(self, call, outcome.response)
 
     def _record_later(self, call: OpenCall, response: object) -> bool:
         """Record a plain call whose figures and texts can all be read later.
@@ -231,8 +227,8 @@ class Recorder:
             keeps_text=settings.keeps_text,
             reported=reported,
         )
-        requests = call.requests or ()
-        if len(requests) == 1 and not reported.covers_input:
+        requests = call.requests
+        if requests is not None and len(requests) == 1 and not reported.covers_input:
             transcript = SentTranscript(transcript, requests[0])
         pending = call.pending = Pending(
             (
@@ -339,16 +335,26 @@ def call_of(payload: dict[str, Any], event_id: str, span_id: str | None = None) 
         prompt = tuple(prompt)
     call = OpenCall(event_id, prompt, about, span_id)
     options: Any = payload.get(_ADDITIONAL)
-    if SETTINGS and (settings := settings_of(span_id)) is not None:
-        options = {**settings, **options} if type(options) in DICTS else options or settings
     if options:
         call.options = options
-    if type(about) in DICTS:
-        if URLS and (url := url_of(span_id)) is not None:
-            call.about = {**about, "api_base": url}
-        if about.get("class_name") in RETURNS_USERS_OBJECT:
-            call.trusts_raw = call.is_plain = False
+    if SPANS.notes and span_id is not None:
+        _add_notes(call, span_id)
+    if type(about) in DICTS and about.get("class_name") in RETURNS_USERS_OBJECT:
+        call.trusts_raw = call.is_plain = False
     return call
+
+
+def _add_notes(call: OpenCall, span_id: str) -> None:
+    """Add what its method's model is set to, and the URL that it asks."""
+    notes = SPANS.notes.get(span_id)
+    if notes is None:
+        return
+    settings, options = notes.settings, call.options
+    if settings is not None:
+        call.options = {**settings, **options} if type(options) in DICTS else options or settings
+    about: Any = call.about
+    if notes.url is not None and type(about) in DICTS:
+        call.about = {**about, "api_base": notes.url}
 
 
 def _ended(

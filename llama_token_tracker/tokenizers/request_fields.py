@@ -68,7 +68,8 @@ THINKING: Final = ("thinking", "thinking_dict", "reasoning_config")
 
 _TOOLS: Final = ("tools", "functions", "toolConfig")
 
-_RULED: Final = frozenset((*_TOOLS, "tool_choice"))
+_LEFT_OUT: Final = FREE - {*_TOOLS, "tool_choice"}
+"""What no count depends on, in any form."""
 
 _WRITTEN: Final = frozenset(
     {
@@ -106,7 +107,7 @@ PLAIN: Final = (bool, dict, float, int, list, str, tuple)
 
 def kept(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a count depends on, without the program's other objects."""
-    return {name: value for name, value in fields.items() if name in _RULED or name not in FREE}
+    return {name: value for name, value in fields.items() if name not in _LEFT_OUT}
 
 
 def is_empty(value: object) -> bool:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel
 
 from llama_token_tracker import TokenCountingHandler
-from llama_token_tracker.llama_index.instrumentation import SPANS, is_attached
+from llama_token_tracker.llama_index import instrumentation
+from llama_token_tracker.llama_index.instrumentation import is_attached
+from llama_token_tracker.llama_index.span_tree import SPANS
 from tests.features import needs_names_in_metadata, needs_unread_streams_freed
 from tests.interrupts import TimeLimit, handled, interrupted, raising
 from tests.scripted import HELLO, Asking, Chatty, Scripted, counted, figures, reported
@@ -669,3 +672,26 @@ def test_a_method_without_a_callback_is_not_heard():
     # `chat` is LlamaIndex's, and tells.
     model.chat([ChatMessage("hello")])
     assert figures(handler) == [(100, 20)]
+
+
+def test_spans_that_never_end_fill_no_memory(monkeypatch: pytest.MonkeyPatch):
+    """The oldest are forgotten with all that was noted of them; of new ones it's known as ever."""
+    monkeypatch.setattr(instrumentation, "MAX_SPANS", 10)
+
+    class Elsewhere(Scripted):
+        """Speaks OpenAI's format to somebody else."""
+
+        api_base: str = "https://api.groq.com/openai/v1"
+        thinking: Any = None
+
+    handler, model = counted(Elsewhere, thinking={"type": "enabled"})
+    method = signature(Elsewhere.complete).bind(model, "hello")
+    for number in range(50):
+        get_dispatcher().span_enter(
+            id_=f"Elsewhere.complete-{number}", bound_args=method, instance=model
+        )
+        assert len(SPANS) <= 10
+    model.complete("hello")
+    (event,) = handler.llm_token_counts
+    assert (event.provider, event.source) == ("groq", "estimated")
+    # As the last handler goes, it's all forgotten.

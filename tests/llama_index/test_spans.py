@@ -18,7 +18,8 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 
 from llama_token_tracker import Budget, TokenCountingHandler
 from llama_token_tracker._log_once import forget_notices
-from llama_token_tracker.llama_index.instrumentation import SPANS, is_attached
+from llama_token_tracker.llama_index.instrumentation import is_attached
+from llama_token_tracker.llama_index.span_tree import SPANS
 from tests.llama_index.test_instrumentation import LEAVE, METHODS, RAW, STREAM, streamed
 from tests.llama_index.test_unheard import EMBEDS, TEXTS
 from tests.scripted import HELLO, Asking, Chatty, Scripted, deaf, figures, reported

@@ -14,7 +14,7 @@ from llama_index.core.llms import LLM
 from llama_index_instrumentation import DISPATCHER_SPAN_DECORATED_ATTR
 
 from llama_token_tracker import TokenCountingHandler
-from llama_token_tracker.llama_index.instrumentation import SPANS
+from llama_token_tracker.llama_index.span_tree import SPANS
 from llama_token_tracker.testing import LoopbackProvider, Reply
 from tests.needs import left_out_if, release
 

@@ -13,7 +13,7 @@ import pytest
 from llama_index.core.callbacks import CallbackManager
 
 from llama_token_tracker import TokenCountingHandler, Usage
-from llama_token_tracker.llama_index.instrumentation import SPANS
+from llama_token_tracker.llama_index.span_tree import SPANS
 from tests.scripted import HELLO, Scripted, answer, by_hand, counted, reported
 
 THREADS = 16
