@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker._log_once import notice
 from llama_token_tracker.extraction import registry
-from llama_token_tracker.extraction.fields import Fields, as_fields, field_in, is_without
+from llama_token_tracker.extraction.fields import Fields, as_fields, is_without
 from llama_token_tracker.extraction.paths import Counts
 from llama_token_tracker.extraction.registry import WITHIN, Catalogue, Route
 from llama_token_tracker.extraction.reported import (
@@ -234,7 +234,8 @@ def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
         return _of_chunks(cast("Chunks", raw)).read()
     unknown: list[str] = []
     best, known = SILENT, -1
-    for _, fields, plan, is_field in _findings(raw, copies):
+    body = as_fields(raw)
+    for _, fields, plan, is_field in _findings(body, copies):
         # What can't know more need not be added up, nor read at all if it may only hold counts.
         is_less = best.usage is not None and plan.most <= known
         if is_less and plan.is_plain:
@@ -246,7 +247,7 @@ def _thoroughly(raw: object, copies: tuple[object, ...]) -> Reported:
             if usage is not None and (more := knows(usage)) > known:
                 known = more
                 best = Reported(usage, not_understood=doubts, shape=plan.shape.name)
-    return _remarked(best, raw, unknown)
+    return _remarked(best, body, unknown)
 
 
 _REMARKS: Final = frozenset({"messageStop", "error", "object", "status"}).union(
@@ -255,18 +256,17 @@ _REMARKS: Final = frozenset({"messageStop", "error", "object", "status"}).union(
 """The keys of an answer that say something beside its usage."""
 
 
-def _remarked(reported: Reported, raw: object, unknown: Collection[str]) -> Reported:
-    """Add what an answer says beside its usage."""
-    if not unknown and is_without(raw, _REMARKS):
+def _remarked(reported: Reported, body: Fields | None, unknown: Collection[str]) -> Reported:
+    """Add what an answer says beside its usage; if that's nothing, it's the very same."""
+    if not unknown and (body is None or is_without(body, _REMARKS)):
         return reported
-    body = as_fields(raw)
     is_guarded = body is not None and _is_guarded(body)
-    is_error = body is not None and reported.usage is None and describes_error(body)
-    errors = ("error",) if is_error else ()
-    begun = (DEFERRED,) if reported.usage is None and is_deferred(raw) else ()
-    if not (unknown or is_guarded or errors or begun):
+    signs: list[str] = []
+    if body is not None and reported.usage is None:
+        signs += ["error"] * describes_error(body) + [DEFERRED] * _has_begun(body)
+    if not (unknown or is_guarded or signs):
         return reported
-    doubts = together(reported.not_understood, unknown, errors, begun)
+    doubts = together(reported.not_understood, unknown, signs)
     return reported._replace(not_understood=doubts, explains_zero=is_guarded)
 
 
@@ -289,13 +289,18 @@ def describes_error(answer: Fields) -> bool:
 
 def is_deferred(answer: object) -> bool:
     """Whether an answer says that it was only begun, and is to be retrieved later."""
-    status = field_in(answer, "status")
+    body = as_fields(answer)
+    return body is not None and _has_begun(body)
+
+
+def _has_begun(body: Fields) -> bool:
+    status = body.get("status")
     return isinstance(status, str) and status in _BEGUN
 
 
-def _findings(raw: object, copies: tuple[object, ...]) -> list[Finding]:
+def _findings(body: Fields | None, copies: tuple[object, ...]) -> list[Finding]:
     found: list[Finding] = []
-    if (body := as_fields(raw)) is not None:
+    if body is not None:
         _search("body", body, found)
     for copy in copies:
         if copy and (body := as_fields(copy)) is not None:
@@ -367,6 +372,10 @@ def _take(
         found.append((place, usage, plan, is_field))
 
 
+_FIGURES: Final = Reported(Usage())
+"""Some figures or other."""
+
+
 class StreamedUsage:
     """Merges the figures of a stream's chunks, field by field.
 
@@ -411,9 +420,10 @@ class StreamedUsage:
 
     def _take_in(self, raw: object, copies: tuple[object, ...]) -> bool:
         self._keep(raw)
+        body = as_fields(raw)
         unknown: list[str] = []
         news = False
-        for place, usage, plan, is_field in _findings(raw, copies):
+        for place, usage, plan, is_field in _findings(body, copies):
             counts, strange = plan.read(usage, is_flat=not is_field)
             unknown += strange
             known = self._counts.setdefault((place, plan.shape.name), (plan.shape, {}))[1]
@@ -423,16 +433,16 @@ class StreamedUsage:
             if fresh.items() - known.items():
                 known.update(fresh)
                 news = True
-                body = as_fields(raw)
                 self._is_provisional = body is not None and body.get("type") == "message_start"
-        was_explained = self._remarks.explains_zero
         # An error that comes after figures takes nothing back.
-        before = Reported(Usage()) if self._counts else SILENT
-        remarks = _remarked(before, raw, unknown)
-        self._remarks = SILENT._replace(
-            not_understood=together(self._remarks.not_understood, remarks.not_understood),
-            explains_zero=remarks.explains_zero or was_explained,
-        )
+        before = _FIGURES if self._counts else SILENT
+        remarks = _remarked(before, body, unknown)
+        if remarks is not before:
+            known_of = self._remarks
+            self._remarks = SILENT._replace(
+                not_understood=together(known_of.not_understood, remarks.not_understood),
+                explains_zero=remarks.explains_zero or known_of.explains_zero,
+            )
         return news
 
     def _shrunk(self, fresh: Counts, known: Counts) -> list[str]:
@@ -460,11 +470,15 @@ class StreamedUsage:
                 )
                 readings.append((rank, reported))
         best = max(readings, key=lambda ranked: ranked[0])[1] if readings else SILENT
-        remarks = self._remarks
+        remarks, served = self._remarks, served_in(self._last)
+        if self._first is not self._last:
+            served = served.filled(served_in(self._first))
+        if remarks is SILENT and served is UNSAID:
+            return best
         return best._replace(
             not_understood=together(best.not_understood, remarks.not_understood),
             explains_zero=remarks.explains_zero,
-            served=served_in(self._last).filled(served_in(self._first)),
+            served=served,
         )
 
 

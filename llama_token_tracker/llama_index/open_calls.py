@@ -270,7 +270,7 @@ class _Nesting:
     def __init__(self, spans: SpanTree) -> None:
         self._spans = spans
         self.by_id: dict[str, OpenCall] = {}
-        self._by_span: dict[str, OpenCall] = {}
+        self._by_span: dict[str | None, OpenCall] = {}
         self._streams = _OpenStreams()
 
     def _place(self, call: OpenCall, span_id: str | None) -> None:
@@ -468,7 +468,7 @@ class OpenCalls(_Nesting):
 
     def chunk(self, span_id: str | None, chunk: object) -> None:
         """Note that a chunk has come through the stream with this span."""
-        call = self._by_span.get(span_id or "")
+        call = self._by_span.get(span_id)
         if call is None or call.inner:
             return
         progress = call.progress

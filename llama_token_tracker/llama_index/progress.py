@@ -39,10 +39,14 @@ class Progress:
     def _add_delta(self, deltas: list[str], chunk: Any) -> None:
         """Keep a chunk's text, unless the first one that has any shows it in its message, too."""
         try:
+            message = chunk.__dict__.get("message")
+            if message is None:
+                self._deltas = None  # a completion's chunk shows all that has come
+                return
             delta: str = chunk.delta
             if not delta:
                 return
-            if deltas or delta not in (chunk.message.content or ""):
+            if deltas or delta not in (message.content or ""):
                 deltas.append(delta)
             else:
                 self._deltas = None
