@@ -263,7 +263,10 @@ def _remarked(reported: Reported, body: Fields | None, unknown: Collection[str])
     is_guarded = body is not None and _is_guarded(body)
     signs: list[str] = []
     if body is not None and reported.usage is None:
-        signs += ["error"] * describes_error(body) + [DEFERRED] * _has_begun(body)
+        if describes_error(body):
+            signs.append("error")
+        if _has_begun(body):
+            signs.append(DEFERRED)
     if not (unknown or is_guarded or signs):
         return reported
     doubts = together(reported.not_understood, unknown, signs)
@@ -438,10 +441,10 @@ class StreamedUsage:
         before = _FIGURES if self._counts else SILENT
         remarks = _remarked(before, body, unknown)
         if remarks is not before:
-            known_of = self._remarks
+            so_far = self._remarks
             self._remarks = SILENT._replace(
-                not_understood=together(known_of.not_understood, remarks.not_understood),
-                explains_zero=remarks.explains_zero or known_of.explains_zero,
+                not_understood=together(so_far.not_understood, remarks.not_understood),
+                explains_zero=remarks.explains_zero or so_far.explains_zero,
             )
         return news
 

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, TextBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    TextBlock,
+)
 
 from llama_token_tracker._lock import pass_on
 from llama_token_tracker.extraction import Reported, StreamedUsage, is_silent
@@ -39,14 +44,13 @@ class Progress:
     def _add_delta(self, deltas: list[str], chunk: Any) -> None:
         """Keep a chunk's text, unless the first one that has any shows it in its message, too."""
         try:
-            message = chunk.__dict__.get("message")
-            if message is None:
-                self._deltas = None  # a completion's chunk shows all that has come
+            if isinstance(chunk, CompletionResponse):
+                self._deltas = None  # it shows all that has come
                 return
             delta: str = chunk.delta
             if not delta:
                 return
-            if deltas or delta not in (message.content or ""):
+            if deltas or delta not in (chunk.message.content or ""):
                 deltas.append(delta)
             else:
                 self._deltas = None
